@@ -1,0 +1,61 @@
+# Two commands are enough to begin: `make serve` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check fix bench docs lock ci
+
+help:  ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# pip never runs outside a venv: Debian's own python3 refuses it (PEP 668). `--without-pip` because
+# a bare Debian has pip but not the ensurepip module that `python3 -m venv` wants.
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"SOLLOL needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Try: make PYTHON=python3.12 ...")'
+	@echo "Making $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet 'uv>=0.13,<0.14'
+
+# Progress of the first install (about 400 MB with llama.cpp and its model) is uv's own.
+$(VENV)/.serve: requirements.txt pyproject.toml | $(BIN)/uv
+	$(BIN)/uv pip install --python $(VENV) --require-hashes --requirement requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(VENV) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt pyproject.toml | $(BIN)/uv
+	$(BIN)/uv pip install --python $(VENV) --require-hashes --requirement requirements-dev.txt
+	@$(BIN)/uv pip install --quiet --python $(VENV) --no-deps --editable .
+	@touch $@
+
+setup: $(VENV)/.dev  ## Make .venv with everything a developer needs (pinned)
+
+serve: $(VENV)/.serve  ## Start the gateway; ARGS="--node http://gpu1:11434" passes options
+	@exec $(BIN)/sollol serve $(ARGS)
+
+test: $(VENV)/.dev  ## Run every test
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.dev  ## Format, lint, types, layers; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fix: $(VENV)/.dev  ## Format and apply safe lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an httpx proxy
+	$(BIN)/python -m sollol.bench.data_plane $(ARGS)
+
+docs: $(VENV)/.dev  ## Build the documentation; a warning is an error
+	$(BIN)/zensical build --clean --strict
+
+lock: $(BIN)/uv  ## Resolve again; rewrites the pinned requirements (uv.lock is git-ignored)
+	$(BIN)/uv lock --upgrade
+	$(BIN)/uv export --quiet --frozen --no-emit-project --no-header --no-annotate --no-default-groups --extra llama --output-file requirements.txt
+	$(BIN)/uv export --quiet --frozen --no-emit-project --no-header --no-annotate --extra llama --output-file requirements-dev.txt
+
+ci:  ## What CI runs: checks, docs, and the tests on Python 3.11 and 3.13
+	.ci/run

@@ -1,0 +1,124 @@
+"""Every error a request can end in, as one tree.
+
+    SollolError
+    ├── InvalidRequest            400  the caller's fault; another node would say the same
+    │   └── RequestTooLarge       413
+    ├── ModelNotFound             404
+    ├── Overloaded                503  come back after ``retry_after_s``
+    │   ├── QueueFull
+    │   └── NoNodeAvailable
+    ├── DeadlineExceeded          504
+    │   ├── QueueTimeout
+    │   └── UpstreamTimeout            the node's fault; counts against it
+    ├── UpstreamError             502  the node's fault; counts against it
+    │   ├── ConnectFailed              nothing was sent: safe to try another node
+    │   ├── UpstreamCut                the connection ended inside a message
+    │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
+    └── ClientDisconnected        499  nobody is left to answer; logged only
+
+``status`` is the HTTP status and ``code`` a stable name for logs, metrics and our own API.
+``api/errors.py`` chooses the dialect of the body; ``gateway/failover.py`` decides on retries.
+An answer of a node with an error status is not an exception: it is passed on as it came.
+"""
+
+
+class SollolError(Exception):
+    """An ending of a request that has an HTTP status; ``str(error)`` is safe to show a caller."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(SollolError):
+    """The request itself is wrong; no node can answer it."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The body is longer than ``server.max_body_bytes``."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class ModelNotFound(SollolError):
+    """No node has the model."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class Overloaded(SollolError):
+    """There is no room now; the same request may succeed later."""
+
+    status = 503
+    code = "overloaded"
+
+
+class QueueFull(Overloaded):
+    """The waiting queue is at its bound."""
+
+    code = "queue_full"
+
+
+class NoNodeAvailable(Overloaded):
+    """Nodes that could serve the request exist, or none is known at all, but none is up."""
+
+    code = "no_node_available"
+
+
+class DeadlineExceeded(SollolError):
+    """The time the request was given has passed."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+
+class QueueTimeout(DeadlineExceeded):
+    """The request waited in the queue for longer than it may."""
+
+    code = "queue_timeout"
+
+
+class UpstreamTimeout(DeadlineExceeded):
+    """A node accepted the request and then sent nothing for too long."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamError(SollolError):
+    """A node failed while it served the request."""
+
+    status = 502
+    code = "upstream_error"
+
+
+class ConnectFailed(UpstreamError):
+    """No connection to the node could be made, so it has seen nothing of the request."""
+
+    code = "connect_failed"
+
+
+class UpstreamCut(UpstreamError):
+    """The node's connection ended before its answer was complete."""
+
+    code = "upstream_cut"
+
+
+class ProtocolViolation(UpstreamError):
+    """The node's answer is not what its protocol allows."""
+
+    code = "protocol_violation"
+
+
+class ClientDisconnected(SollolError):
+    """The caller left; the upstream request is cancelled and nobody is answered."""
+
+    status = 499
+    code = "client_disconnected"
