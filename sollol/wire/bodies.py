@@ -1,0 +1,80 @@
+"""The bytes of error answers, as a real Ollama writes them on ``/api`` and on ``/v1``.
+
+Source: Ollama, openai/openai.go (NewError), middleware/openai.go; Go's encoding/json, encode.go.
+"""
+
+import json
+import re
+
+from sollol.errors import SollolError
+from sollol.types import Dialect
+from sollol.wire.goscan import InvalidBody
+
+JSON_UTF8 = b"application/json; charset=utf-8"
+"""Of every JSON answer of a handler, and of bodies refused before their handler."""
+JSON = b"application/json"
+"""Of every JSON answer that was translated for ``/v1``; a line feed ends these."""
+NDJSON = b"application/x-ndjson"
+EVENT_STREAM = b"text/event-stream"
+
+_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+
+def ollama_error(message: str) -> bytes:
+    """Return the body of an error on ``/api``: ``{"error":"..."}``."""
+    return f'{{"error":{_json_string(message)}}}'.encode()
+
+
+def openai_error(status: int, message: str, code: str | None = None) -> bytes:
+    """Return the body of an error on ``/v1``, without a line feed.
+
+    Args:
+        status: the HTTP status, which decides the ``type``.
+        message: for the caller to read.
+        code: a machine-readable name; Ollama never gives one.
+    """
+    kind = _OPENAI_TYPES.get(status, "api_error")
+    code_json = "null" if code is None else _json_string(code)
+    return (
+        f'{{"error":{{"message":{_json_string(message)},"type":"{kind}",'
+        f'"param":null,"code":{code_json}}}}}'
+    ).encode()
+
+
+def ollama_error_record(message: str) -> bytes:
+    """Return the last line of an NDJSON stream that failed after it began."""
+    return ollama_error(message) + b"\n"
+
+
+def openai_error_event(message: str) -> bytes:
+    """Return the last event of an SSE stream that failed after it began; no ``[DONE]`` follows."""
+    return b"data: " + openai_error(500, message) + b"\n\n"
+
+
+def error_response(dialect: Dialect, error: SollolError) -> tuple[int, bytes, bytes]:
+    """Return the answer to a request that failed before its first byte.
+
+    On ``/v1`` Ollama writes a body it refused itself in one way and the translated error of a
+    handler in another: without and with a line feed.
+
+    Returns:
+        The status, the content type and the body.
+    """
+    message = str(error)
+    if dialect == Dialect.OLLAMA:
+        return error.status, JSON_UTF8, ollama_error(message)
+    body = openai_error(error.status, message)
+    if isinstance(error, InvalidBody):
+        return error.status, JSON_UTF8, body
+    return error.status, JSON, body + b"\n"
+
+
+def _json_string(text: str) -> str:
+    """Return a JSON string with the characters escaped that Go escapes."""
+    return _UNSAFE.sub(_escaped, json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return "\\ufffd" if 0xD800 <= code <= 0xDFFF else f"\\u{code:04x}"

@@ -1,0 +1,128 @@
+"""What a real Ollama answers when it does not get as far as running a model.
+
+The gateway asks a node that has the model and passes its answer on, whatever it is. Only when no
+node has the model does it answer itself, and then as Ollama would: some errors come before "not
+found". So this runs for requests that fail anyway, and nothing here is in the way of others.
+
+Left to the nodes, as they depend on what is inside messages or on a node's settings: errors in a
+message's content, images and tool calls, and the 403 for cloud models when they are disabled.
+
+Source: Ollama, server/routes.go and middleware/openai.go; seen on the wire.
+"""
+
+from collections.abc import Callable
+
+from sollol.errors import InvalidRequest, ModelNotFound
+from sollol.wire import kinds
+from sollol.wire.gojson import decode
+from sollol.wire.goscan import InvalidBody
+from sollol.wire.gotext import SPACE, quote
+from sollol.wire.gotypes import decode_error
+from sollol.wire.kinds import BodyKind
+from sollol.wire.names import display_name, parse_name, parse_ref
+from sollol.wire.peek import Peek
+
+_EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
+_EFFORT_CHOICES = ", ".join(f'"{effort}"' for effort in _EFFORTS[:-1]) + ', or "none"'
+_MODEL_REQUIRED = (kinds.CHAT, kinds.EMBEDDINGS, kinds.SHOW, kinds.V1_CHAT)
+_TRY_PULLING = (kinds.EMBED, kinds.EMBEDDINGS, kinds.V1_EMBEDDINGS)
+_TOP_LOGPROBS = {
+    kinds.CHAT: "top_logprobs",
+    kinds.GENERATE: "top_logprobs",
+    kinds.V1_CHAT: "top_logprobs",
+    kinds.V1_COMPLETIONS: "logprobs",
+}
+_MAX_TOP_LOGPROBS = 20
+
+
+def check_request(kind: BodyKind, seen: Peek) -> None:
+    """Check what Ollama checks before it looks for the model, in its order.
+
+    Args:
+        kind: the route's kind of body.
+        seen: what was read of the body.
+
+    Raises:
+        InvalidBody: refused while the body was decoded or, on ``/v1``, translated.
+        InvalidRequest: refused by the route's handler.
+        ModelNotFound: no model is named, on a route that answers this with 404.
+    """
+    message = decode_error(kind.struct_name, kind.struct, seen.fields.pairs())
+    if message:
+        raise InvalidBody(message)
+    translate = _TRANSLATIONS.get(kind)
+    if translate:
+        translate(seen)
+    _check_top_logprobs(kind, seen)
+    _check_name(kind, seen.model)
+    if kind in (kinds.EMBED, kinds.V1_EMBEDDINGS):
+        _check_input(seen)
+
+
+def model_not_found(kind: BodyKind, name: str) -> ModelNotFound:
+    """Return the error for a model that no node has.
+
+    Args:
+        kind: the route's kind of body.
+        name: the model as the caller wrote it.
+    """
+    if kind in _TRY_PULLING:
+        return ModelNotFound(f"model {quote(name)} not found, try pulling it first")
+    if kind is kinds.SHOW:
+        return ModelNotFound(f"model '{display_name(name)}' not found")
+    return ModelNotFound(f"model '{name}' not found")
+
+
+def _check_name(kind: BodyKind, name: str) -> None:
+    if not name.strip(SPACE):
+        if kind in _MODEL_REQUIRED:
+            raise InvalidRequest("model is required")
+        raise ModelNotFound(f"model '{name}' not found")
+    try:
+        parse_name(parse_ref(name).base)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def _check_top_logprobs(kind: BodyKind, seen: Peek) -> None:
+    name = _TOP_LOGPROBS.get(kind)
+    raw = None if name is None else seen.fields.last_set(name)
+    count = 0 if raw is None else decode(raw)
+    if kind is kinds.V1_COMPLETIONS:
+        count = max(count, 0)
+    if not 0 <= count <= _MAX_TOP_LOGPROBS:
+        raise InvalidRequest("top_logprobs must be between 0 and 20")
+
+
+def _check_input(seen: Peek) -> None:
+    value = seen.fields.value("input")
+    items = value if isinstance(value, list) else [value]
+    if value is not None and not all(isinstance(item, str) for item in items):
+        raise InvalidRequest("invalid input type")
+
+
+def _translate_chat(seen: Peek) -> None:
+    if not seen.fields.value("messages"):
+        raise InvalidBody("[] is too short - 'messages'")
+    reasoning = seen.fields.value("reasoning")
+    effort = seen.fields.value("reasoning_effort") if reasoning is None else reasoning.get("effort")
+    if isinstance(effort, str) and effort not in ("", *_EFFORTS):
+        raise InvalidBody(f"invalid reasoning value: {quote(effort)} (must be {_EFFORT_CHOICES})")
+
+
+def _translate_embeddings(seen: Peek) -> None:
+    encoding = seen.fields.value("encoding_format") or "float"
+    if encoding.lower() not in ("float", "base64"):
+        raise InvalidBody(
+            f"Invalid value for 'encoding_format' = {encoding}."
+            " Supported values: ['float', 'base64']."
+        )
+    if seen.fields.value("input") in (None, []):
+        raise InvalidBody("invalid input")
+
+
+_TRANSLATIONS: dict[BodyKind, Callable[[Peek], None]] = {
+    kinds.V1_CHAT: _translate_chat,
+    kinds.V1_EMBEDDINGS: _translate_embeddings,
+}
+"""What the ``/v1`` routes check before they hand the request to the handler of ``/api``."""

@@ -1,0 +1,82 @@
+"""Framing of streamed answers: whole lines only, and whether the stream was complete.
+
+Clients parse what one read gives them, and many cannot take half a line. Holding the unfinished
+line back also means that a stream which breaks off inside a line can still end in a well-formed
+error record.
+"""
+
+import re
+from enum import Enum
+
+from sollol.errors import ProtocolViolation
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""The longest line the Go client reads; a node that sends a longer one is broken."""
+
+
+class StreamFraming(Enum):
+    """How the records of a stream are written."""
+
+    NDJSON = b"application/x-ndjson"
+    SSE = b"text/event-stream"
+
+    @classmethod
+    def of(cls, content_type: bytes) -> "StreamFraming | None":
+        """The framing of an answer with this ``Content-Type``; None when it is no stream."""
+        kind = content_type.partition(b";")[0].strip().lower()
+        return _FRAMINGS.get(kind)
+
+
+# Inside a JSON string the quotes are escaped, so text cannot look like these; the arguments of a
+# tool call can, which is why a line that also says false is not final.
+_DONE = re.compile(rb'"done": ?true')
+_NOT_DONE = re.compile(rb'"done": ?false')
+
+_FRAMINGS = {framing.value: framing for framing in StreamFraming}
+
+
+class WholeLines:
+    """Turns pieces of a stream into pieces that end at the end of a line."""
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+        self._last = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what arrived; return the whole lines that this completes, possibly none.
+
+        Raises:
+            ProtocolViolation: a line is longer than ``MAX_LINE_BYTES``.
+        """
+        if not self._partial and data.endswith(b"\n"):
+            self._last = data
+            return data
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._partial += data
+            if len(self._partial) > MAX_LINE_BYTES:
+                raise ProtocolViolation(f"the node sent a line of over {MAX_LINE_BYTES} bytes")
+            return b""
+        self._last = bytes(self._partial) + data[:end]
+        self._partial = bytearray(data[end:])
+        return self._last
+
+    def rest(self) -> bytes:
+        """What is held back: a last line without its line feed."""
+        return bytes(self._partial)
+
+    def last_line(self) -> bytes:
+        """The last line seen that is not empty, without its line feed."""
+        return (bytes(self._partial) or self._last).rstrip().rpartition(b"\n")[2]
+
+
+def is_final(line: bytes, framing: StreamFraming) -> bool:
+    """Whether ``line`` may end a stream: the ``done`` record or ``[DONE]``, or an error.
+
+    A stream that ends in any other line was cut short, however cleanly its connection closed.
+    """
+    if framing is StreamFraming.SSE:
+        return line.endswith(b"[DONE]") or line.startswith(b'data: {"error"')
+    if line.startswith(b'{"error"'):
+        return True
+    return _DONE.search(line) is not None and _NOT_DONE.search(line) is None
