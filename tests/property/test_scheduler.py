@@ -1,0 +1,132 @@
+"""Invariants of the scheduler under any sequence of events."""
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.strategies import booleans, frozensets, integers, sampled_from
+
+from sollol.scheduling.decision import Effect, Grant
+from sollol.scheduling.scheduler import Scheduler
+from sollol.types import Engine, Lease, Model, NodeState, NodeView, RouteRequest, Task
+
+NODES = ("a", "b", "c")
+MODELS = ("m", "n", "o")
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Drives a scheduler and keeps its own books beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sut = Scheduler(queue_max_length=5, rng=Random(0))
+        self.now = 0.0
+        self.next_id = 0
+        self.views: dict[str, NodeView] = {}
+        self.waiting: dict[str, RouteRequest] = {}
+        self.held: dict[int, Lease] = {}
+        self.spare: list[Lease] = []
+
+    def take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Grant):
+                lease = effect.lease
+                assert lease.id not in self.held
+                assert lease.request_id in self.waiting, "granted twice, or never asked for"
+                del self.waiting[lease.request_id]
+                self.held[lease.id] = lease
+                self.spare.append(lease)
+            else:
+                assert effect.request_id in self.waiting
+                del self.waiting[effect.request_id]
+
+    @rule(
+        model=sampled_from(MODELS),
+        excluded=frozensets(sampled_from(NODES), max_size=2),
+        is_show=booleans(),
+    )
+    def submit(self, model: str, excluded: frozenset[str], is_show: bool) -> None:
+        task = Task.SHOW if is_show else Task.CHAT
+        self.next_id += 1
+        request = RouteRequest(f"r{self.next_id}", model, task, self.now, self.now + 20, excluded)
+        self.waiting[request.id] = request
+        self.take(self.sut.submit(request, self.now))
+
+    @rule(pick=integers(min_value=0))
+    def release(self, pick: int) -> None:
+        if not self.spare:
+            return
+        lease = self.spare.pop(pick % len(self.spare))
+        del self.held[lease.id]
+        self.take(self.sut.release(lease, self.now))
+        assert self.sut.release(lease, self.now) == []
+
+    @rule(pick=integers(min_value=0))
+    def cancel(self, pick: int) -> None:
+        if not self.waiting:
+            return
+        name = sorted(self.waiting)[pick % len(self.waiting)]
+        assert self.sut.cancel(name)
+        del self.waiting[name]
+
+    @rule(
+        name=sampled_from(NODES),
+        models=frozensets(sampled_from(MODELS)),
+        slots=integers(1, 3),
+        state=sampled_from(list(NodeState)),
+    )
+    def change_node(self, name: str, models: frozenset[str], slots: int, state: NodeState) -> None:
+        view = NodeView(
+            name, f"http://{name}", Engine.OLLAMA, state, slots,
+            models={model: Model(model, model) for model in models},
+        )  # fmt: skip
+        self.views[name] = view
+        self.take(self.sut.node_changed(view, self.now))
+
+    @rule(name=sampled_from(NODES))
+    def remove_node(self, name: str) -> None:
+        self.views.pop(name, None)
+        self.sut.node_removed(name)
+
+    @rule(seconds=integers(1, 15))
+    def pass_time(self, seconds: int) -> None:
+        self.now += seconds
+        self.take(self.sut.tick(self.now))
+        assert all(request.expires_at > self.now for request in self.waiting.values())
+
+    @invariant()
+    def counts_agree(self) -> None:
+        statistics = self.sut.statistics()
+        assert statistics.queue_length == len(self.waiting) <= 5
+        assert statistics.total_in_flight == len(self.held)
+
+    @invariant()
+    def nothing_waits_that_could_run(self) -> None:
+        for request in self.waiting.values():
+            for view in self.views.values():
+                running = sum(
+                    lease.node_id == view.id and lease.model == request.model
+                    for lease in self.held.values()
+                )
+                is_free = (
+                    view.state is NodeState.HEALTHY
+                    and request.model in view.models
+                    and view.id not in request.excluded
+                    and running < view.slots
+                )
+                assert not is_free
+
+    def teardown(self) -> None:
+        for lease in self.spare:
+            for effect in self.sut.release(lease, self.now):
+                if isinstance(effect, Grant):
+                    self.spare.append(effect.lease)
+        for name in list(self.waiting):
+            self.sut.cancel(name)
+        final = self.sut.statistics()
+        assert final == replace(final, in_flight={}, queued={}, queue_length=0)
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -1,0 +1,199 @@
+"""The scheduler, event by event."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeout
+from sollol.scheduling.decision import Effect, Grant, Refusal
+from sollol.scheduling.scheduler import Scheduler
+from sollol.types import Engine, Lease, Model, NodeState, NodeView, Resident, RouteRequest, Task
+
+
+def node(name: str, *models: str, slots: int = 1, resident: tuple[str, ...] = ()) -> NodeView:
+    return NodeView(
+        id=name,
+        url=f"http://{name}",
+        engine=Engine.OLLAMA,
+        state=NodeState.HEALTHY,
+        slots=slots,
+        models={model: Model(model, model) for model in models},
+        resident={model: Resident(model, model) for model in resident},
+    )
+
+
+def request(name: str, model: str = "m", at: float = 0.0, task: Task = Task.CHAT) -> RouteRequest:
+    return RouteRequest(name, model, task, arrived_at=at, expires_at=at + 100)
+
+
+def scheduler(*nodes: NodeView, queue: int = 10) -> Scheduler:
+    made = Scheduler(queue_max_length=queue, rng=Random(1))
+    for view in nodes:
+        made.node_changed(view, 0.0)
+    return made
+
+
+def lease_of(effects: list[Effect]) -> Lease:
+    (effect,) = effects
+    assert isinstance(effect, Grant)
+    return effect.lease
+
+
+def error_of(effects: list[Effect]) -> Exception:
+    (effect,) = effects
+    assert isinstance(effect, Refusal)
+    return effect.error
+
+
+def test_a_free_slot_is_granted_at_once() -> None:
+    sut = scheduler(node("a", "m"))
+    lease = lease_of(sut.submit(request("r1"), 0.0))
+    assert (lease.node_id, lease.model, lease.queue_wait_s) == ("a", "m", 0.0)
+    assert sut.statistics().in_flight == {"a": 1}
+
+
+def test_requests_wait_for_a_slot_in_arrival_order() -> None:
+    sut = scheduler(node("a", "m"))
+    first = lease_of(sut.submit(request("r1"), 0.0))
+    assert sut.submit(request("r2", at=1.0), 1.0) == []
+    assert sut.submit(request("r3", at=2.0), 2.0) == []
+    second = lease_of(sut.release(first, 5.0))
+    assert (second.request_id, second.queue_wait_s) == ("r2", 4.0)
+    third = lease_of(sut.release(second, 6.0))
+    assert third.request_id == "r3"
+    assert sut.release(third, 7.0) == []
+    assert sut.statistics().in_flight == {}
+
+
+def test_slots_are_counted_for_each_model() -> None:
+    sut = scheduler(node("a", "m", "n"))
+    lease_of(sut.submit(request("r1", "m"), 0.0))
+    lease_of(sut.submit(request("r2", "n"), 0.0))
+    assert sut.submit(request("r3", "m"), 0.0) == []
+
+
+def test_a_resident_model_goes_before_an_idle_node() -> None:
+    sut = scheduler(node("cold", "m", slots=4), node("warm", "m", "n", slots=4, resident=("m",)))
+    lease_of(sut.submit(request("other", "n"), 0.0))
+    for number in range(4):
+        assert lease_of(sut.submit(request(f"r{number}"), 0.0)).node_id == "warm"
+    assert lease_of(sut.submit(request("r9"), 0.0)).node_id == "cold"
+
+
+def test_of_equal_nodes_the_one_with_less_work_is_chosen_and_ties_are_random() -> None:
+    warm = ("m",)
+    sut = scheduler(node("a", "m", slots=9, resident=warm), node("b", "m", slots=9, resident=warm))
+    chosen = [lease_of(sut.submit(request(f"r{n}"), 0.0)).node_id for n in range(2)]
+    assert sorted(chosen) == ["a", "b"]
+    firsts = set()
+    for seed in range(20):
+        fresh = Scheduler(queue_max_length=1, rng=Random(seed))
+        fresh.node_changed(node("a", "m"), 0.0)
+        fresh.node_changed(node("b", "m"), 0.0)
+        firsts.add(lease_of(fresh.submit(request("r"), 0.0)).node_id)
+    assert firsts == {"a", "b"}
+
+
+def test_an_unknown_model_is_not_found_while_a_node_is_up() -> None:
+    assert isinstance(
+        error_of(scheduler(node("a", "m")).submit(request("r", "x"), 0)), ModelNotFound
+    )
+
+
+def test_without_a_node_that_is_up_the_answer_is_to_retry() -> None:
+    down = replace(node("a"), state=NodeState.UNHEALTHY)
+    for sut in (
+        scheduler(),
+        scheduler(down),
+        scheduler(replace(down, models=node("a", "m").models)),
+    ):
+        error = error_of(sut.submit(request("r"), 0.0))
+        assert isinstance(error, NoNodeAvailable)
+        assert error.retry_after_s
+
+
+def test_the_queue_is_bounded() -> None:
+    sut = scheduler(node("a", "m"), queue=1)
+    lease_of(sut.submit(request("r1"), 0.0))
+    assert sut.submit(request("r2"), 0.0) == []
+    error = error_of(sut.submit(request("r3"), 0.0))
+    assert isinstance(error, QueueFull)
+    assert error.status == 503
+
+
+def test_who_waits_too_long_is_told_so() -> None:
+    sut = scheduler(node("a", "m"))
+    lease_of(sut.submit(request("r1"), 0.0))
+    sut.submit(request("r2", at=1.0), 1.0)
+    assert sut.tick(100.9) == []
+    assert isinstance(error_of(sut.tick(101.0)), QueueTimeout)
+    assert sut.statistics().queue_length == 0
+
+
+def test_a_cancelled_request_is_not_granted() -> None:
+    sut = scheduler(node("a", "m"))
+    first = lease_of(sut.submit(request("r1"), 0.0))
+    sut.submit(request("r2"), 0.0)
+    assert sut.cancel("r2")
+    assert not sut.cancel("r2")
+    assert sut.release(first, 1.0) == []
+
+
+def test_a_lease_is_given_back_once() -> None:
+    sut = scheduler(node("a", "m"))
+    lease = lease_of(sut.submit(request("r1"), 0.0))
+    sut.release(lease, 1.0)
+    lease_of(sut.submit(request("r2"), 1.0))
+    assert sut.release(lease, 2.0) == []
+    assert sut.statistics().in_flight == {"a": 1}
+
+
+def test_a_node_that_comes_up_serves_those_who_wait() -> None:
+    sut = scheduler(node("a", "m"))
+    lease_of(sut.submit(request("r1"), 0.0))
+    sut.submit(request("r2"), 0.0)
+    assert lease_of(sut.node_changed(node("b", "m"), 1.0)).node_id == "b"
+
+
+def test_a_draining_node_finishes_and_gets_nothing_new() -> None:
+    sut = scheduler(node("a", "m", slots=2), node("b", "m", slots=2))
+    held = lease_of(sut.submit(request("r1"), 0.0))
+    drained = replace(node(held.node_id, "m", slots=2), state=NodeState.DRAINING)
+    sut.node_changed(drained, 1.0)
+    for number in range(2):
+        assert lease_of(sut.submit(request(f"n{number}"), 1.0)).node_id != held.node_id
+    sut.release(held, 2.0)
+
+
+def test_a_removed_node_gets_nothing_and_its_leases_can_still_be_released() -> None:
+    sut = scheduler(node("a", "m"), node("b", "n"))
+    lease = lease_of(sut.submit(request("r1"), 0.0))
+    sut.node_removed("a")
+    assert isinstance(error_of(sut.submit(request("r2"), 0.0)), ModelNotFound)
+    sut.release(lease, 1.0)
+    assert sut.statistics().in_flight == {}
+
+
+def test_a_node_that_failed_the_request_is_not_tried_again() -> None:
+    sut = scheduler(node("a", "m"), node("b", "m"))
+    again = replace(request("r"), excluded=frozenset({"a"}))
+    assert lease_of(sut.submit(again, 0.0)).node_id == "b"
+    nowhere = replace(request("r"), excluded=frozenset({"a", "b"}))
+    assert isinstance(error_of(sut.submit(nowhere, 0.0)), NoNodeAvailable)
+
+
+def test_reading_model_facts_takes_no_slot() -> None:
+    sut = scheduler(node("a", "m"))
+    lease_of(sut.submit(request("r1"), 0.0))
+    show = lease_of(sut.submit(request("r2", task=Task.SHOW), 0.0))
+    sut.release(show, 1.0)
+    assert sut.submit(request("r3"), 1.0) == []
+
+
+def test_a_request_id_waits_once() -> None:
+    sut = scheduler(node("a", "m"))
+    lease_of(sut.submit(request("r1"), 0.0))
+    sut.submit(request("r2"), 0.0)
+    with pytest.raises(ValueError, match="queued already"):
+        sut.submit(request("r2"), 0.0)
