@@ -1,0 +1,293 @@
+"""One TCP (or TLS) connection to a node, which carries one exchange at a time."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+from sollol.errors import ProtocolViolation, UpstreamCut
+from sollol.upstream import failures
+from sollol.upstream.answer import AnswerParser
+from sollol.upstream.clock import WaitClock
+from sollol.upstream.request import Timeouts
+
+MAX_BUFFERED_BYTES = 262_144
+"""With more than this unread, the node is made to wait (one read of the socket may go over it)."""
+_ONE_WRITE_BYTES = 65_536
+_KEEPALIVE = {  # finds a node without power in 30 s, which is otherwise never noticed
+    "TCP_KEEPIDLE": 15,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 30_000,  # milliseconds
+}
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request, feeds the parser, and holds back whichever side is too fast.
+
+    The pool calls :meth:`begin`, then :meth:`send_body` or :meth:`stream_body`, then
+    :meth:`wait_head`; the response calls :meth:`read`; in the end the pool calls :meth:`rest` or
+    :meth:`abort`. However the connection ends, ``on_closed`` is called (maybe more than once),
+    and ``lost`` is done once its socket is closed.
+    """
+
+    def __init__(
+        self, authority: str, timeouts: Timeouts, on_closed: Callable[["Connection"], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.authority = authority
+        self._timeouts = timeouts
+        self._on_closed = on_closed
+        tick_s = min(timeouts.first_byte_s, timeouts.stall_s)
+        self._clock = WaitClock(self._loop, tick_s, self._expired)
+        self._transport: asyncio.Transport  # set when the connection is made
+        self._connected = False
+        self._busy = False
+        self._request_sent = False
+        self._error: BaseException | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._reading_paused = False
+        self._writing_paused = False
+        self._unsent_bytes = 0
+        self.answer = AnswerParser(authority)
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+        self.idle_since = 0.0
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the exchange is over on both sides and the connection may carry another."""
+        return (
+            self.answer.keep_alive
+            and self.answer.complete
+            and self._request_sent
+            and self._error is None
+            and self._reader is None
+            and not self._transport.is_closing()
+            and self._transport.get_write_buffer_size() == 0
+        )
+
+    # The exchange
+
+    def begin(self, method: str) -> None:
+        """Start an exchange on a fresh or rested connection."""
+        self._busy = True
+        self._request_sent = False
+        self.answer.expect(method)
+
+    def send_body(self, head: bytes, body: bytes) -> None:
+        """Write a whole request."""
+        if len(body) <= _ONE_WRITE_BYTES:
+            self._write(head + body)
+        else:  # not worth a copy
+            self._write(head)
+            self._write(body)
+        self._request_ends()
+
+    async def stream_body(
+        self, head: bytes, body: AsyncIterator[bytes], content_length: int | None
+    ) -> None:
+        """Write a request as its body comes, no faster than the node takes it.
+
+        Raises:
+            ValueError: the body is not ``content_length`` bytes long.
+        """
+        self._write(head)
+        sent_bytes = 0
+        async for piece in body:
+            sent_bytes += len(piece)
+            if content_length is None:
+                if piece:  # an empty chunk would end the body
+                    self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            elif sent_bytes > content_length:
+                raise ValueError(f"the body is longer than its {content_length} bytes")
+            else:
+                self._write(piece)
+            await self._wait_writable()
+        if content_length is None:
+            self._write(b"0\r\n\r\n")
+        elif sent_bytes != content_length:
+            raise ValueError(f"the body ended after {sent_bytes} of {content_length} bytes")
+        self._request_ends()
+
+    async def wait_head(self) -> None:
+        """Return once the response head is there.
+
+        Raises:
+            UpstreamCut, UpstreamTimeout, ProtocolViolation: the node's failures.
+        """
+        try:
+            while not self.answer.has_head:
+                if self._error is not None:
+                    raise self._error
+                await self._wait_news()
+        finally:
+            self._clock.stop()
+
+    async def read(self) -> bytes:
+        """Return what has come of the body, at least one byte of it, or ``b""`` at its end."""
+        answer = self.answer
+        while not answer.pieces:
+            if answer.complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            self._clock.start(self._timeouts.stall_s)
+            try:
+                await self._wait_news()
+            except BaseException:
+                self.abort()
+                raise
+            finally:
+                self._clock.stop()
+        piece = answer.take()
+        self._resume_reading()
+        return piece
+
+    def rest(self) -> None:
+        """End an exchange and get ready for the next; only when ``is_reusable``."""
+        self._busy = False
+        self.answer.take()
+        self._resume_reading()
+
+    def abort(self) -> None:
+        """Close the socket at once, which makes the node stop working on the request."""
+        self.fail(failures.closed_here(self.authority))
+
+    def fail(self, error: BaseException) -> None:
+        """Close the socket at once; whoever waits gets ``error``, unless an earlier one stands."""
+        if self._error is None:
+            self._error = error
+        self._close()
+
+    # Waiting
+
+    async def _wait_news(self) -> None:
+        self._reader = self._loop.create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    async def _wait_writable(self) -> None:
+        while self._writing_paused and self._error is None:
+            self._writer = self._loop.create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+
+    def _wake(self) -> None:
+        for waiter in (self._reader, self._writer):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    def _expired(self) -> None:
+        """The node has kept us waiting for too long, unless it still takes the request."""
+        limit_s = self._clock.limit_s
+        if self.answer.has_head:
+            self.fail(failures.stalled(self.authority, limit_s, uploading=False))
+        elif not self._writing_paused:
+            self.fail(failures.no_answer(self.authority, limit_s))
+        elif (unsent_bytes := self._transport.get_write_buffer_size()) < self._unsent_bytes:
+            self._unsent_bytes = unsent_bytes
+            self._clock.start(limit_s)
+        else:
+            self.fail(failures.stalled(self.authority, limit_s, uploading=True))
+
+    # The transport
+
+    def _write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _request_ends(self) -> None:
+        self._request_sent = True
+        if not self._writing_paused and not self.answer.has_head:
+            self._clock.start(self._timeouts.first_byte_s)
+
+    def _resume_reading(self) -> None:
+        if not self._reading_paused:
+            return
+        self._reading_paused = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _close(self) -> None:
+        self._clock.close()
+        if self._connected:
+            self._transport.abort()
+        self._wake()
+        self._on_closed(self)
+
+    def _ended(self, cause: Exception | None) -> None:
+        if self._busy and self._error is None:
+            try:
+                self.answer.end(cause)
+            except UpstreamCut as error:
+                self._error = error
+        self._close()
+
+    # Callbacks of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set the socket's options, or close it if nobody wants it any more."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        self._connected = True
+        if self._error is not None:
+            self._transport.abort()
+            return
+        _set_options(transport.get_extra_info("socket"))
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and tell the reader."""
+        if not self._busy:  # nobody asked for anything
+            self.abort()
+            return
+        answer = self.answer
+        try:
+            answer.feed(data)
+        except ProtocolViolation as error:
+            self.fail(error)
+            return
+        if answer.buffered_bytes > MAX_BUFFERED_BYTES and not answer.complete:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    def eof_received(self) -> None:
+        """Close: a node that sends nothing more has no use for what we still send."""
+        self._ended(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the socket is closed."""
+        self._ended(exc)
+        self.lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Hold the body back; the node has to take some of it before it stalls."""
+        self._writing_paused = True
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        if not self.answer.has_head:
+            self._clock.start(self._timeouts.stall_s)
+
+    def resume_writing(self) -> None:
+        """Let the body go on; with all of it sent, the wait for the answer begins."""
+        self._writing_paused = False
+        self._wake()
+        if self.answer.has_head:
+            return
+        self._clock.stop()
+        if self._request_sent:
+            self._clock.start(self._timeouts.first_byte_s)
+
+
+def _set_options(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

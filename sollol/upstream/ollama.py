@@ -1,0 +1,89 @@
+"""Reads the facts of an Ollama node. None of these routes ever makes it load a model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from sollol.types import Engine, Model, Resident
+from sollol.upstream.facts import NodeFacts
+from sollol.upstream.json import get_object, json_object, objects
+from sollol.wire.names import model_key
+
+ShowCache = dict[str, Mapping[str, Any]]
+"""Answers of ``/api/show`` by model digest, which say all that can be said of one."""
+
+
+async def read_ollama_facts(client: httpx.AsyncClient, url: str, shows: ShowCache) -> NodeFacts:
+    """Read version, models on disk and models in memory.
+
+    Args:
+        client: carries time-outs and credentials.
+        url: the node's base URL without a trailing slash.
+        shows: kept between calls, so that each digest is asked about once.
+
+    Raises:
+        httpx.HTTPError: a route did not answer, or with an error status.
+        ValueError: an answer is not what Ollama sends.
+    """
+    version = await get_object(client, f"{url}/api/version")
+    tags = await get_object(client, f"{url}/api/tags")
+    loaded = await get_object(client, f"{url}/api/ps")
+    models = []
+    for entry in objects(tags.get("models"), "name"):
+        if _needs_show(entry) and entry["digest"] not in shows:
+            shows[entry["digest"]] = await _show(client, url, entry["name"])
+        models.append(_model(entry, shows.get(entry.get("digest", ""), {})))
+    return NodeFacts(
+        engine=Engine.OLLAMA,
+        version=str(version.get("version", "")),
+        models=tuple(models),
+        resident=tuple(_resident(entry) for entry in objects(loaded.get("models"), "name")),
+    )
+
+
+async def _show(client: httpx.AsyncClient, url: str, name: str) -> dict[str, Any]:
+    """Return a model's facts; none when it was deleted since it was listed."""
+    response = await client.post(f"{url}/api/show", json={"model": name})
+    if response.status_code != httpx.codes.OK:
+        return {}
+    return json_object(response)
+
+
+def _needs_show(entry: dict[str, Any]) -> bool:
+    """Whether the list does not tell a model's capabilities, as with Ollama before 0.2x."""
+    return bool(entry.get("digest")) and "capabilities" not in entry
+
+
+def _model(entry: dict[str, Any], show: Mapping[str, Any]) -> Model:
+    details = entry.get("details") or {}
+    capabilities = entry.get("capabilities") or show.get("capabilities") or []
+    return Model(
+        key=model_key(entry["name"]),
+        name=entry["name"],
+        digest=entry.get("digest", ""),
+        size_bytes=int(entry.get("size") or 0),
+        modified_at=entry.get("modified_at", ""),
+        context_length=details.get("context_length") or _shown_context_length(show),
+        capabilities=frozenset(capabilities),
+        entry=entry,
+    )
+
+
+def _shown_context_length(show: Mapping[str, Any]) -> int | None:
+    info = show.get("model_info") or {}
+    length = info.get(f"{info.get('general.architecture')}.context_length")
+    return int(length) if length else None
+
+
+def _resident(entry: dict[str, Any]) -> Resident:
+    return Resident(
+        key=model_key(entry["name"]),
+        name=entry["name"],
+        digest=entry.get("digest", ""),
+        size_bytes=int(entry.get("size") or 0),
+        vram_bytes=int(entry.get("size_vram") or 0),
+        context_length=entry.get("context_length"),
+        expires_at=entry.get("expires_at", ""),
+        entry=entry,
+    )

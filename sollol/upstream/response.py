@@ -1,0 +1,84 @@
+"""A node's answer as its reader sees it."""
+
+from collections.abc import Callable
+
+from sollol.upstream import failures
+from sollol.upstream.connection import Connection
+
+
+class UpstreamResponse:
+    """A node's answer, whose body is read by one task while it comes.
+
+    Attributes:
+        status: 200 to 599.
+        headers: in the order sent, names in lower case, without trailers.
+        content_type: empty if there is none.
+        content_length: bytes, or None if the node did not say.
+    """
+
+    __slots__ = (
+        "_authority",
+        "_connection",
+        "_give_back",
+        "content_length",
+        "content_type",
+        "headers",
+        "status",
+    )
+
+    def __init__(self, connection: Connection, give_back: Callable[[Connection], None]) -> None:
+        answer = connection.answer
+        self.status = answer.status
+        self.headers = answer.headers
+        self.content_type = answer.content_type
+        self.content_length = answer.content_length
+        self._authority = connection.authority
+        self._connection: Connection | None = connection
+        self._give_back = give_back
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much of the body has come and was not read yet."""
+        return self._connection.answer.buffered_bytes if self._connection else 0
+
+    async def read(self) -> bytes:
+        """Return the next piece of the body as soon as one is there, ``b""`` at the end.
+
+        Pieces that came together are joined. What came before a failure is returned before the
+        failure is raised. Cancelling a read closes the connection.
+
+        Raises:
+            UpstreamCut: the connection ended inside the body. The end of a body without a
+                length is the end of the connection, so there a cut may look like the end.
+            UpstreamTimeout: nothing came for ``stall_s``.
+            ProtocolViolation: the body is not framed as HTTP.
+            RuntimeError: the response is closed.
+        """
+        if self._connection is None:
+            raise RuntimeError("the response is closed")
+        return await self._connection.read()
+
+    async def read_all(self, limit: int) -> bytes:
+        """Return the whole of a small body.
+
+        Raises:
+            ProtocolViolation: it is longer than ``limit`` bytes; also what :meth:`read` raises.
+        """
+        pieces: list[bytes] = []
+        size_bytes = 0
+        while piece := await self.read():
+            size_bytes += len(piece)
+            if size_bytes > limit:
+                raise failures.too_long(self._authority, limit)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Give the connection back if the answer is complete, else close it at once.
+
+        Closing makes the node cancel the request. Every response must be closed; closing it
+        again does nothing.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._give_back(connection)
