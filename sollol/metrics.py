@@ -1,0 +1,114 @@
+"""Every metric there is, declared once; ``docs/reference/metrics.md`` is made from this file.
+
+Labels come from closed sets (task, node, outcome), never from what a caller writes.
+"""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+Gauges = Callable[[], dict[str, dict[str, float]]]
+"""Returns gauge name -> node id -> value; the node id is empty where a gauge has no node."""
+
+GAUGES = {
+    "sollol_node_up": "Whether the node may be given work (1) or not (0).",
+    "sollol_node_in_flight": "Requests on the node.",
+    "sollol_node_slots": "Requests the node runs at once for one model.",
+    "sollol_node_connections": "Open connections to the node, idle ones included.",
+    "sollol_queue_length": "Requests that wait for a slot.",
+}
+
+
+class Metrics:
+    """The counters and histograms of one gateway, on a registry of its own."""
+
+    def __init__(self, gauges: Gauges) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "sollol_requests",
+            "Requests by what became of them; outcome is ok, or an error code.",
+            ("task", "node", "outcome"),
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "sollol_request_duration_seconds",
+            "From arrival to the last byte.",
+            ("task",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._first_byte = Histogram(
+            "sollol_first_byte_seconds",
+            "From arrival to the first byte of the answer; queue and model load included.",
+            ("task",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._queue_wait = Histogram(
+            "sollol_queue_wait_seconds",
+            "Time a request waited for a slot.",
+            ("task",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.registry.register(_GaugeCollector(gauges))
+        # `labels()` costs more than the observation, so its results are kept.
+        self._children: dict[tuple[str, str, str], Counter] = {}
+        self._timers: dict[str, tuple[Histogram, Histogram, Histogram]] = {}
+
+    def request_done(
+        self,
+        task: str,
+        node: str,
+        outcome: str,
+        *,
+        duration_s: float,
+        first_byte_s: float | None,
+        queue_wait_s: float,
+    ) -> None:
+        """Count a request that has ended; ``node`` is empty when none was chosen."""
+        child = self._children.get((task, node, outcome))
+        if child is None:
+            child = self._requests.labels(task, node, outcome)
+            self._children[task, node, outcome] = child
+        child.inc()
+        duration, first_byte, queue_wait = self._timers.get(task) or self._add_timers(task)
+        duration.observe(duration_s)
+        if first_byte_s is not None:
+            first_byte.observe(first_byte_s)
+            queue_wait.observe(queue_wait_s)
+
+    def _add_timers(self, task: str) -> tuple[Histogram, Histogram, Histogram]:
+        timers = (
+            self._duration.labels(task),
+            self._first_byte.labels(task),
+            self._queue_wait.labels(task),
+        )
+        self._timers[task] = timers
+        return timers
+
+
+class _GaugeCollector(Collector):
+    """Reads the owners' state when Prometheus asks, so that nothing has to keep gauges in step."""
+
+    def __init__(self, gauges: Gauges) -> None:
+        self._gauges = gauges
+
+    def describe(self) -> Iterable[Metric]:
+        """Name the gauges without reading them, for the check against duplicates."""
+        return [GaugeMetricFamily(name, text) for name, text in GAUGES.items()]
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every gauge with its value for each node."""
+        values = self._gauges()
+        for name, text in GAUGES.items():
+            by_node = values.get(name, {})
+            labels = [] if set(by_node) == {""} else ["node"]
+            family = GaugeMetricFamily(name, text, labels=labels)
+            for node, value in by_node.items():
+                family.add_metric([node] if labels else [], value)
+            yield family

@@ -1,0 +1,37 @@
+"""Every setting of SOLLOL, and where its value came from.
+
+``model.py`` declares the settings, ``address.py`` reads node URLs, ``sources.py`` reads the file,
+the environment and the command line, ``load.py`` puts them together. The command line interface
+builds one :class:`Settings` and passes it down; nothing else reads the environment.
+"""
+
+from sollol.settings.address import is_loopback
+from sollol.settings.load import Loaded, SettingsError, load, load_settings
+from sollol.settings.model import (
+    DiscoverySettings,
+    EmbeddedSettings,
+    LogSettings,
+    NodeSettings,
+    ProbeSettings,
+    QueueSettings,
+    ServerSettings,
+    Settings,
+    UpstreamSettings,
+)
+
+__all__ = [
+    "DiscoverySettings",
+    "EmbeddedSettings",
+    "Loaded",
+    "LogSettings",
+    "NodeSettings",
+    "ProbeSettings",
+    "QueueSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "UpstreamSettings",
+    "is_loopback",
+    "load",
+    "load_settings",
+]

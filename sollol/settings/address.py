@@ -1,0 +1,102 @@
+"""Addresses as people write them: node URLs, listening hosts, ``OLLAMA_HOST``."""
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, urlsplit
+
+OLLAMA_PORT = 11434
+_DEFAULT_PORTS = {"http": OLLAMA_PORT, "https": 443}
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
+
+
+def normalize_url(text: str, *, http_port: int = OLLAMA_PORT) -> str:
+    """Return ``text`` as ``scheme://host:port[/path]``, without a slash at the end.
+
+    Args:
+        text: a URL; ``http://`` is assumed when it names no scheme. The path is kept.
+        http_port: the port of an ``http`` URL that names none; ``https`` means 443.
+
+    Raises:
+        ValueError: it is not an http(s) URL, or it holds credentials, a query or a fragment.
+            The message does not repeat ``text``, which may hold a password.
+    """
+    text = text.strip()
+    if re.search(r"[\x00-\x20\x7f]", text):
+        raise ValueError("a URL must not contain spaces or control characters")
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError("the URL must start with http:// or https://")
+    if "@" in parts.netloc:
+        raise ValueError("credentials in a URL are refused; use api_key in sollol.yaml")
+    if parts.query or parts.fragment:
+        raise ValueError("a URL with a query or a fragment is no base address")
+    port = _port(parts) or (443 if parts.scheme == "https" else http_port)
+    return f"{parts.scheme}://{_host(parts)}:{port}{parts.path.rstrip('/')}"
+
+
+def host_and_port(url: str) -> str:
+    """Return the ``host:port`` of a normalized URL."""
+    return urlsplit(url).netloc
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach ``host``: a loopback address or ``localhost``."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_same_server(url: str, host: str, port: int) -> bool:
+    """Say whether the normalized ``url`` leads to a server that listens on ``host`` and ``port``.
+
+    Only addresses of this machine that can be told without a look-up are recognised.
+    """
+    parts = urlsplit(url)
+    if port == 0 or parts.port != port:
+        return False
+    target = parts.hostname or ""
+    if target == host.lower():
+        return True
+    return _is_here(target) and _is_here(host)
+
+
+def ollama_host_url(text: str) -> str:
+    """Return where a client finds the Ollama whose ``OLLAMA_HOST`` is ``text``.
+
+    ``OLLAMA_HOST`` is an address to listen on, so "all interfaces" is reached through loopback.
+    A URL with ``http://`` and no port means port 80, as it does for Ollama.
+
+    Raises:
+        ValueError: as :func:`normalize_url`.
+    """
+    text = text.strip().strip("\"'")
+    if not text or text.startswith(":"):
+        text = f"127.0.0.1{text}"
+    url = normalize_url(text, http_port=80 if "://" in text else OLLAMA_PORT)
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def _is_here(host: str) -> bool:
+    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("the port must be a number from 1 to 65535") from None
+    if port == 0:
+        raise ValueError("the port must be a number from 1 to 65535")
+    return port
+
+
+def _host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    if "[" in parts.netloc:
+        return f"[{ipaddress.IPv6Address(host)}]"
+    if not _HOST_NAME.fullmatch(host):
+        raise ValueError("the URL names no valid host")
+    return host

@@ -1,0 +1,162 @@
+"""Logs: one renderer for all, secrets masked, and never a failure for the caller."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+import structlog
+
+from sollol.logs import MASK, configure
+
+
+class _Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def stream() -> Iterator[io.TextIOWrapper]:
+    """A place for lines; logging is as it was afterwards."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    root.handlers[:] = before
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    return buffer.getvalue().decode()
+
+
+def _lines(stream: io.TextIOWrapper) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _text(stream).splitlines()]
+
+
+def test_a_line_is_json_with_a_utc_time_and_the_fields(stream: io.TextIOWrapper) -> None:
+    configure("info", "json", stream)
+    structlog.get_logger().info("request_done", node="gpu1", ttft_s=0.25)
+    (line,) = _lines(stream)
+    assert list(line)[:3] == ["timestamp", "level", "event"]
+    assert line["timestamp"].endswith("Z")
+    assert line | {"timestamp": ""} == {
+        "timestamp": "", "level": "info", "event": "request_done", "node": "gpu1", "ttft_s": 0.25,
+    }  # fmt: skip
+
+
+def test_lines_below_the_level_are_not_written(stream: io.TextIOWrapper) -> None:
+    configure("warning", "json", stream)
+    log = structlog.get_logger()
+    log.info("no")
+    logging.getLogger("somewhere").info("no")
+    log.warning("yes")
+    assert [line["event"] for line in _lines(stream)] == ["yes"]
+
+
+def test_context_is_in_every_line_also_in_those_of_others(stream: io.TextIOWrapper) -> None:
+    configure("info", "json", stream)
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.get_logger().info("one")
+        logging.getLogger("uvicorn.error").warning("two %s", 2)
+    structlog.get_logger().info("three")
+    assert [line.get("request_id") for line in _lines(stream)] == ["r1", "r1", None]
+    assert _lines(stream)[1]["event"] == "two 2"
+    assert _lines(stream)[1]["logger"] == "uvicorn.error"
+
+
+def test_chatter_of_libraries_is_left_out(stream: io.TextIOWrapper) -> None:
+    configure("debug", "json", stream)
+    logging.getLogger("uvicorn.access").critical("GET /")
+    logging.getLogger("httpx").info("HTTP Request")
+    logging.getLogger("httpcore.connection").debug("connect")
+    assert _lines(stream) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["authorization", "Authorization", "api_key", "x-api-key", "token", "hf_token", "password",
+     "cookie", "set-cookie", "client_secret"],
+)  # fmt: skip
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_secrets_are_masked_by_name_wherever_they_are(
+    stream: io.TextIOWrapper, name: str, style: Literal["json", "console"]
+) -> None:
+    configure("info", style, stream)
+    structlog.get_logger().info("e", **{name: "canary"}, headers={name: "canary", "n": [1]})
+    logging.getLogger("x").error("e", extra={name: "canary"})
+    assert "canary" not in _text(stream)
+    assert _text(stream).count(MASK) == 2
+
+
+def test_counts_of_tokens_and_key_ids_are_no_secrets(stream: io.TextIOWrapper) -> None:
+    configure("info", "json", stream)
+    structlog.get_logger().info("e", prompt_tokens=3, key_id="k1", tokens=4)
+    assert (
+        _lines(stream)[0] | {"prompt_tokens": 3, "key_id": "k1", "tokens": 4} == _lines(stream)[0]
+    )
+
+
+def _fail(canary: str) -> None:
+    raise ValueError("broken")
+
+
+@pytest.mark.parametrize("writer", ["structlog", "stdlib"])
+def test_an_exception_is_one_line_without_local_variables(
+    stream: io.TextIOWrapper, writer: str
+) -> None:
+    configure("info", "json", stream)
+    try:
+        _fail("canary")
+    except ValueError:
+        if writer == "structlog":
+            structlog.get_logger().exception("failed")
+        else:
+            logging.getLogger("x").exception("failed")
+    (line,) = _lines(stream)
+    assert line["exception"][0]["exc_type"] == "ValueError"
+    assert line["exception"][0]["exc_value"] == "broken"
+    assert line["exception"][0]["frames"][-1]["name"] == "_fail"
+    assert "canary" not in _text(stream)
+
+
+def test_the_console_shows_tracebacks_without_local_variables(stream: io.TextIOWrapper) -> None:
+    configure("info", "console", stream)
+    try:
+        _fail("can" + "ary")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    assert "ValueError: broken" in _text(stream)
+    assert "canary" not in _text(stream)
+    assert "\x1b[" not in _text(stream)
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**70, {(1, 2): 3}, object(), b"\xff", {1, 2}])
+def test_any_value_can_be_logged(stream: io.TextIOWrapper, value: object) -> None:
+    configure("info", "json", stream)
+    structlog.get_logger().info("odd", value=value, after=1)
+    assert _lines(stream)[0]["after"] == 1
+
+
+def test_a_reader_that_left_is_no_failure_of_the_caller(stream: io.TextIOWrapper) -> None:
+    configure("info", "json", stream)
+    stream.close()
+    structlog.get_logger().info("nobody reads this")
+    logging.getLogger("x").error("nor this")
+
+
+def test_auto_is_for_people_on_a_terminal_and_for_programs_elsewhere(
+    stream: io.TextIOWrapper,
+) -> None:
+    configure("info", "auto", stream)
+    structlog.get_logger().info("one", n=1)
+    assert _lines(stream)[0]["n"] == 1
+    terminal = _Terminal(io.BytesIO(), encoding="utf-8")
+    configure("info", "auto", terminal)
+    structlog.get_logger().info("two", n=1)
+    assert _text(terminal).startswith("\x1b[")
+    assert "two" in _text(terminal)
