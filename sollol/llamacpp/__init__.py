@@ -1,0 +1,1 @@
+"""Supervised llama.cpp programs: how they are found, started, watched and stopped."""
