@@ -1,0 +1,1 @@
+"""The HTTP side: routes, dialects, and the server that carries them."""

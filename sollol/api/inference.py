@@ -1,0 +1,178 @@
+"""The routes that nodes answer, without FastAPI in between (it costs more than all of ours).
+
+Reads the request, hands it to ``gateway/forward.py``, and answers what ended before a node did.
+"""
+
+import asyncio
+import itertools
+import re
+import secrets
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from sollol.api.body import Receive, read_body
+from sollol.api.protocol import CONNECTION_KEY
+from sollol.errors import (
+    ClientDisconnected,
+    ModelNotFound,
+    NoNodeAvailable,
+    Overloaded,
+    RequestTooLarge,
+    SollolError,
+)
+from sollol.gateway.call import Call, Outcome
+from sollol.gateway.disconnect import CancelWhenGone
+from sollol.gateway.forward import end_broken
+from sollol.gateway.gateway import Gateway
+from sollol.gateway.relay import Downstream, Headers, Send
+from sollol.wire.bodies import error_response
+from sollol.wire.checks import check_request, model_not_found
+from sollol.wire.kinds import BodyKind
+from sollol.wire.names import model_key
+from sollol.wire.peek import peek
+
+log = structlog.get_logger()
+
+Scope = MutableMapping[str, Any]
+
+PASSED_HEADERS = (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A request as it came in. ``id`` is unique; ``shown_id`` is the caller's own, if it sent one."""
+
+    kind: BodyKind
+    headers: dict[bytes, bytes]
+    id: str
+    shown_id: str
+    arrived_at: float
+    model: str = ""
+    outcome: Outcome = field(default_factory=Outcome)
+
+
+class Inference:
+    """Serves requests for models."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._clock = gateway.clock
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    async def serve(
+        self, kind: BodyKind, headers: dict[bytes, bytes], scope: Scope, receive: Receive,
+        send: Send,
+    ) -> None:  # fmt: skip
+        """Answer one request. However it ends, that is noted once, in ``_done``."""
+        arrival = self._arrival(kind, headers)
+        downstream = Downstream(send, lambda status: self._started(arrival, status))
+        try:
+            async with CancelWhenGone(scope[CONNECTION_KEY]):
+                await self._serve(arrival, receive, downstream)
+        except ClientDisconnected as error:
+            arrival.outcome.status = error.status
+            arrival.outcome.error = error.code
+        except SollolError as error:
+            await _refuse(arrival, error, downstream)
+        except asyncio.CancelledError:  # the server stops and waits no longer
+            stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
+            await _refuse(arrival, stopping, downstream)
+        finally:
+            self._done(arrival)
+
+    def _arrival(self, kind: BodyKind, headers: dict[bytes, bytes]) -> Arrival:
+        unique = f"{self._prefix}-{next(self._numbers):x}"
+        given = headers.get(b"x-request-id", b"")
+        shown = given.decode() if _REQUEST_ID.fullmatch(given) else unique
+        return Arrival(kind, headers, unique, shown, self._clock())
+
+    async def _serve(self, arrival: Arrival, receive: Receive, downstream: Downstream) -> None:
+        kind, headers = arrival.kind, arrival.headers
+        limits = self._gateway.settings.server
+        body = await read_body(
+            receive,
+            headers.get(b"content-length"),
+            max_bytes=limits.max_body_bytes,
+            stall_timeout_s=limits.body_stall_timeout_s,
+        )
+        peeked = peek(kind, body)
+        arrival.model = peeked.model
+        call = Call(
+            id=arrival.id,
+            kind=kind,
+            body=body,
+            peek=peeked,
+            model_key=model_key(peeked.model),
+            headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
+            arrived_at=arrival.arrived_at,
+        )
+        try:
+            await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
+        except (ModelNotFound, NoNodeAvailable) as error:
+            # A node would have found other faults first.
+            check_request(kind, peeked)
+            if isinstance(error, ModelNotFound):
+                raise model_not_found(kind, peeked.model) from None
+            raise
+
+    def _started(self, arrival: Arrival, status: int) -> Headers:
+        """Note the commit point and return the headers that tell of the decision."""
+        outcome = arrival.outcome
+        outcome.status = status
+        outcome.first_byte_s = self._clock() - arrival.arrived_at
+        headers = [(b"x-sollol-request-id", arrival.shown_id.encode())]
+        if outcome.node_id:
+            headers += [
+                (b"x-sollol-node", outcome.node_id.encode()),
+                (b"x-sollol-attempts", b"%d" % outcome.attempts),
+                (b"x-sollol-queue-wait", b"%.3f" % outcome.queue_wait_s),
+            ]
+        return headers
+
+    def _done(self, arrival: Arrival) -> None:
+        outcome = arrival.outcome
+        duration_s = self._clock() - arrival.arrived_at
+        self._gateway.metrics.request_done(
+            arrival.kind.task,
+            outcome.node_id,
+            outcome.error or "ok",
+            duration_s=duration_s,
+            first_byte_s=outcome.first_byte_s,
+            queue_wait_s=outcome.queue_wait_s,
+        )
+        write = log.warning if outcome.status >= 500 or outcome.error_text else log.info
+        write(
+            "request_done",
+            request_id=arrival.shown_id,
+            path=arrival.kind.path,
+            model=arrival.model,
+            node=outcome.node_id,
+            status=outcome.status,
+            outcome=outcome.error or "ok",
+            attempts=outcome.attempts,
+            duration_s=round(duration_s, 4),
+            queue_wait_s=round(outcome.queue_wait_s, 4),
+            first_byte_s=round(outcome.first_byte_s or 0.0, 4),
+            **({"error": outcome.error_text} if outcome.error_text else {}),
+        )
+
+
+async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:
+    """Say what went wrong in the caller's dialect, in the stream when one has begun."""
+    arrival.outcome.error, arrival.outcome.error_text = error.code, str(error)
+    if downstream.is_started:
+        await end_broken(arrival.kind.dialect, error, downstream)
+        return
+    status, content_type, body = error_response(arrival.kind.dialect, error)
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    if isinstance(error, RequestTooLarge):
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    await downstream.start(status, headers)
+    await downstream.finish(body)

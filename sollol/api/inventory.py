@@ -1,0 +1,85 @@
+"""The routes of Ollama and OpenAI that the gateway answers itself, from what it knows of nodes."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from sollol import __version__
+from sollol.gateway.gateway import Gateway
+from sollol.nodes import catalog
+from sollol.types import Model
+from sollol.wire.bodies import openai_error
+from sollol.wire.names import display_name, model_key
+
+OLLAMA_JSON = "application/json; charset=utf-8"
+OPENAI_JSON = "application/json"
+
+
+def inventory_router(gateway: Gateway) -> APIRouter:
+    """Return the routes ``/``, ``/api/version|tags|ps`` and ``/v1/models``."""
+    router = APIRouter(tags=["inventory"])
+
+    @router.api_route("/", methods=["GET", "HEAD"], summary="Says that the server is up")
+    async def root() -> Response:
+        return Response("Ollama is running", headers={"content-type": "text/plain; charset=utf-8"})
+
+    @router.api_route("/api/version", methods=["GET", "HEAD"], summary="Ollama version")
+    async def version() -> Response:
+        body = {"version": catalog.version(gateway.registry.views())}
+        return _json(body, OLLAMA_JSON, {"x-sollol-version": __version__})
+
+    @router.api_route("/api/tags", methods=["GET", "HEAD"], summary="Models on all nodes")
+    async def tags() -> Response:
+        models = catalog.installed(gateway.registry.views())
+        return _json({"models": [model.entry for model in models]}, OLLAMA_JSON)
+
+    @router.get("/api/ps", summary="Models in memory")
+    async def ps() -> Response:
+        return _json({"models": catalog.resident(gateway.registry.views())}, OLLAMA_JSON)
+
+    @router.get("/v1/models", summary="Models on all nodes, as OpenAI lists them")
+    async def models() -> Response:
+        entries = [_openai_entry(model) for model in catalog.installed(gateway.registry.views())]
+        return _json({"object": "list", "data": entries or None}, OPENAI_JSON, end=b"\n")
+
+    @router.get("/v1/models/{name}", summary="One model, as OpenAI describes it")
+    async def model(name: str) -> Response:
+        for known in catalog.installed(gateway.registry.views()):
+            if known.key == model_key(name):
+                return _json({**_openai_entry(known), "id": name}, OPENAI_JSON, end=b"\n")
+        body = openai_error(404, f"model '{display_name(name)}' not found")
+        return Response(body, 404, headers={"content-type": OPENAI_JSON})
+
+    return router
+
+
+def _openai_entry(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": _unix_time(model.modified_at),
+        "owned_by": catalog.owner(model),
+    }
+
+
+def _unix_time(text: str) -> int:
+    """Return a node's RFC 3339 time in seconds since 1970; 0 when it gave none that can be read."""
+    try:
+        return int(datetime.fromisoformat(text[:19] + _offset(text)).timestamp())
+    except ValueError:
+        return 0
+
+
+def _offset(text: str) -> str:
+    """Return the zone of an RFC 3339 time; Go writes nine digits of seconds before it."""
+    zone = text[19:].lstrip(".0123456789")
+    return "+00:00" if zone in ("", "Z") else zone
+
+
+def _json(
+    body: Any, content_type: str, headers: dict[str, str] | None = None, *, end: bytes = b""
+) -> Response:
+    content = msgspec.json.encode(body) + end
+    return Response(content, headers={"content-type": content_type, **(headers or {})})

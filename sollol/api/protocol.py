@@ -1,0 +1,122 @@
+"""uvicorn's HTTP/1.1 protocol with the limits a server in the open needs.
+
+uvicorn bounds neither the size nor the number of headers, nor the time a caller takes to send
+them, and it takes requests with no or several ``Host``. It is also the first to know that a
+caller left, which it tells here without a task per request.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+CONNECTION_KEY = "sollol.connection"
+"""Where a request's scope holds its connection (for ``gateway/disconnect.py``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolLimits:
+    """Bounds on what a caller may send before it is a request."""
+
+    max_header_bytes: int = 65536
+    max_headers: int = 200
+    header_timeout_s: float = 10.0
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One connection of a caller. ``limits`` is set on a subclass made for each server."""
+
+    limits: ClassVar[ProtocolLimits] = ProtocolLimits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._on_lost: Callable[[], None] | None = None
+        self._is_lost = False
+        self._head_bytes = 0
+        self._head_since: float | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._is_refused = False
+
+    def watch(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` once when the caller's connection is lost; None ends the watch."""
+        self._on_lost = callback
+        if callback is not None and self._is_lost:
+            callback()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for a head; silence counts as a slow one."""
+        super().connection_made(transport)
+        self._head_since = self.loop.time()
+        self._arm_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever serves the request."""
+        self._is_lost = True
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Bound the head while it comes in; a body is bounded by whoever reads it."""
+        if self._is_refused:
+            return
+        if self._head_since is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_since is not None and self._head_bytes > self.limits.max_header_bytes:
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        """Start to measure a head."""
+        super().on_message_begin()
+        self.scope[CONNECTION_KEY] = self  # type: ignore[literal-required]
+        if self._head_since is None:
+            self._head_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """Refuse what is ambiguous or too much before any of it is acted on."""
+        self._head_since = None
+        self._head_bytes = 0
+        if len(self.headers) > self.limits.max_headers:
+            self._refuse(b"431 Request Header Fields Too Large")
+            return
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and (hosts > 1 or self.parser.get_http_version() == "1.1"):
+            self._refuse(b"400 Bad Request")
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Drop what follows a refusal."""
+        if not self._is_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Drop what follows a refusal."""
+        if not self._is_refused:
+            super().on_message_complete()
+
+    def _refuse(self, status: bytes) -> None:
+        """Answer with a bare status and close."""
+        self._is_refused = True
+        if self.transport.is_closing():
+            return
+        head = b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        self.transport.write(head)
+        self.transport.close()
+
+    def _arm_head_timer(self) -> None:
+        delay_s = self.limits.header_timeout_s
+        self._head_timer = self.loop.call_later(delay_s, self._check_head)
+
+    def _check_head(self) -> None:
+        """Close on a head that takes too long. One timer a connection, none a request."""
+        since = self._head_since
+        if since is not None and self.loop.time() - since >= self.limits.header_timeout_s:
+            self._refuse(b"408 Request Timeout")
+            return
+        self._arm_head_timer()

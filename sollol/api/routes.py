@@ -1,0 +1,80 @@
+"""The routes (forwarded ones: ``wire/kinds.py``), and what Ollama's router says of all else; pure.
+
+FastAPI would answer an unknown path or method with JSON and redirect in its own way; clients that
+feel their way (``HEAD /``, a base URL with a slash) expect Ollama's answers.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from sollol.wire.kinds import BODY_KINDS
+
+Headers = list[tuple[bytes, bytes]]
+
+
+_LOCAL: dict[str, tuple[str, ...]] = {
+    "/": ("HEAD", "GET"),
+    "/api/version": ("HEAD", "GET"),
+    "/api/tags": ("HEAD", "GET"),
+    "/api/ps": ("GET",),
+    "/v1/models": ("GET",),
+    "/health": ("HEAD", "GET"),
+    "/ready": ("HEAD", "GET"),
+    "/metrics": ("GET",),
+    "/sollol/v1/nodes": ("GET",),
+    "/openapi.json": ("GET",),
+    "/docs": ("GET",),
+}
+_V1_MODEL = re.compile(r"/v1/models/[^/]+")
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAnswer:
+    """An answer that needs nothing but the request line."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+def methods_of(path: str) -> tuple[str, ...]:
+    """Return the methods a path answers to; none when there is no such path."""
+    if path in BODY_KINDS:
+        return ("POST",)
+    if _V1_MODEL.fullmatch(path):
+        return ("GET",)
+    return _LOCAL.get(path, ())
+
+
+def misrouted(method: str, path: str) -> PlainAnswer | None:
+    """Return Ollama's answer to a request that no route takes; None when one does.
+
+    1. The path exists, the method does not: 405 with ``Allow``.
+    2. It would exist but for slashes too many: a redirect, which keeps a POST's body with 307.
+    3. Else 404. Both as plain text, on ``/v1`` too.
+    """
+    methods = methods_of(path)
+    if method in methods:
+        return None
+    if methods:
+        allow = ", ".join(methods).encode()
+        return _text(405, b"405 method not allowed", [(b"allow", allow)])
+    cleaned = re.sub(r"/{2,}", "/", path)
+    if len(cleaned) > 1:
+        cleaned = cleaned.rstrip("/")
+    if cleaned != path and method in methods_of(cleaned):
+        return _redirect(method, quote(cleaned))
+    return _text(404, b"404 page not found", [])
+
+
+def _text(status: int, body: bytes, headers: Headers) -> PlainAnswer:
+    return PlainAnswer(status, [*headers, (b"content-type", b"text/plain")], body)
+
+
+def _redirect(method: str, path: str) -> PlainAnswer:
+    location = (b"location", path.encode())
+    if method not in ("GET", "HEAD"):
+        return PlainAnswer(307, [location], b"")
+    body = f'<a href="{path}">Moved Permanently</a>.\n\n'.encode()
+    return PlainAnswer(301, [(b"content-type", b"text/html; charset=utf-8"), location], body)

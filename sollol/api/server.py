@@ -1,0 +1,89 @@
+"""uvicorn, set up for the gateway: its protocol, its sockets, its way of stopping."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from sollol.api.protocol import GatewayProtocol, ProtocolLimits
+from sollol.settings import ServerSettings
+
+
+class GatewayServer(uvicorn.Server):
+    """Serves an app until told to stop, then lets answers finish."""
+
+    def __init__(self, app: object, settings: ServerSettings) -> None:
+        limits = ProtocolLimits(
+            max_header_bytes=settings.max_header_bytes,
+            max_headers=settings.max_headers,
+            header_timeout_s=settings.header_timeout_s,
+        )
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=type("BoundProtocol", (GatewayProtocol,), {"limits": limits}),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(settings.keep_alive_s),
+            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+            backlog=2048,
+        )
+        super().__init__(config)
+        self.is_accepting = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stop accepting and let requests end within ``shutdown_grace_s``; again: cancel them."""
+        if self.should_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to ``api/serve.py``: uvicorn would raise them again after the drain."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept requests."""
+        await super().startup(sockets)
+        self.is_accepting.set()
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address that ``host`` stands for.
+
+    Args:
+        port: 0 takes any free port (one address only).
+
+    Raises:
+        OSError: the address is in use, or not one of this machine's.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in found[: 1 if port == 0 else None]:
+            listeners.append(_listen(family, kind, protocol, address))
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,98 @@
+"""The asynchronous side of the scheduler: callers wait here until it grants them a slot."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from sollol.scheduling.decision import Effect, Grant, Refusal, Statistics
+from sollol.scheduling.scheduler import Scheduler
+from sollol.types import Lease, NodeView, RouteRequest
+
+TICK_S = 0.25
+"""How late a queue time-out may be noticed."""
+
+
+class Admission:
+    """Feeds events to the scheduler and carries its effects to the callers that wait."""
+
+    def __init__(self, scheduler: Scheduler, clock: Callable[[], float]) -> None:
+        self._scheduler = scheduler
+        self._clock = clock
+        self._waiters: dict[str, asyncio.Future[Lease]] = {}
+
+    async def acquire(self, request: RouteRequest) -> Lease:
+        """Wait for a slot. Whoever gets a lease gives it back with :meth:`release`.
+
+        Raises:
+            SollolError: the scheduler refused the request, at once or after it waited.
+        """
+        effects = self._scheduler.submit(request, self._clock())
+        if effects:
+            return _own(effects)
+        waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self._waiters[request.id] = waiter
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._abandon(request.id, waiter)
+            raise
+        finally:
+            del self._waiters[request.id]
+
+    @contextlib.contextmanager
+    def held(self, lease: Lease) -> Iterator[Lease]:
+        """Hold ``lease`` for the length of a ``with`` block."""
+        try:
+            yield lease
+        finally:
+            self.release(lease)
+
+    def release(self, lease: Lease) -> None:
+        """Give a slot back; whoever waits for it gets it now."""
+        self._deliver(self._scheduler.release(lease, self._clock()))
+
+    def node_changed(self, view: NodeView) -> None:
+        """Tell the scheduler what is known of a node."""
+        self._deliver(self._scheduler.node_changed(view, self._clock()))
+
+    def node_removed(self, node_id: str) -> None:
+        """Tell the scheduler that a node is gone."""
+        self._scheduler.node_removed(node_id)
+
+    async def run(self) -> None:
+        """Let the scheduler notice that time passes; runs until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self._waiters:
+                self._deliver(self._scheduler.tick(self._clock()))
+
+    def statistics(self) -> Statistics:
+        """The scheduler's counts."""
+        return self._scheduler.statistics()
+
+    def _abandon(self, request_id: str, waiter: "asyncio.Future[Lease]") -> None:
+        """Undo a wait whose caller left, possibly in the same tick as it was granted."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self.release(waiter.result())
+            return
+        self._scheduler.cancel(request_id)
+
+    def _deliver(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Refusal):
+                waiter = self._waiters[effect.request_id]
+                if not waiter.done():
+                    waiter.set_exception(effect.error)
+                continue
+            waiter = self._waiters[effect.lease.request_id]
+            if waiter.done():  # the caller left in this very tick and will not take it
+                self.release(effect.lease)
+                continue
+            waiter.set_result(effect.lease)
+
+
+def _own(effects: Sequence[Effect]) -> Lease:
+    (effect,) = effects
+    if isinstance(effect, Grant):
+        return effect.lease
+    raise effect.error

@@ -1,0 +1,50 @@
+"""A request as the gateway sees it, and what became of it."""
+
+from dataclasses import dataclass, field
+
+from sollol.types import RouteRequest
+from sollol.wire.kinds import BodyKind
+from sollol.wire.peek import Peek
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request to be forwarded. ``body`` is what the caller sent, byte for byte.
+
+    ``headers`` are those of the caller's that a node may see; ``arrived_at`` is monotonic.
+    """
+
+    id: str
+    kind: BodyKind
+    body: bytes
+    peek: Peek
+    model_key: str
+    headers: list[tuple[bytes, bytes]]
+    arrived_at: float
+
+    def route_request(self, timeout_s: float, excluded: frozenset[str]) -> RouteRequest:
+        """Return what the scheduler needs to know; ``excluded`` nodes have failed already."""
+        return RouteRequest(
+            id=self.id,
+            model=self.model_key,
+            task=self.kind.task,
+            arrived_at=self.arrived_at,
+            expires_at=self.arrived_at + timeout_s,
+            excluded=excluded,
+        )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened to a call so far; filled in on the way, read by the log and the metrics.
+
+    ``status`` is what the client was told, 0 before that. ``error`` is a code of ``errors.py``.
+    """
+
+    node_id: str = ""
+    status: int = 0
+    attempts: int = 0
+    queue_wait_s: float = 0.0
+    first_byte_s: float | None = None
+    error: str = ""
+    error_text: str = field(default="", repr=False)

@@ -1,0 +1,49 @@
+"""What to send a node for a call, and how to read its answer: the one place that knows engines.
+
+The rule is to pass on what came. Only Ollama's dialect on a node that does not speak it is
+translated (``wire/translate_request.py``).
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from sollol.gateway.call import Call
+from sollol.gateway.relay import Translator
+from sollol.types import Dialect, Engine, NodeView
+from sollol.upstream.http import UpstreamRequest
+from sollol.wire.kinds import SHOW
+from sollol.wire.translate_request import LocalAnswer, translate
+
+__all__ = ["Exchange", "LocalAnswer", "plan_exchange"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request to a node; ``translator`` is None when the answer is passed on as it comes."""
+
+    request: UpstreamRequest
+    translator: Translator | None
+
+
+def plan_exchange(call: Call, node: NodeView, api_key: str | None) -> Exchange | LocalAnswer:
+    """Return the exchange with ``node``, or the answer when the node need not be asked.
+
+    Raises:
+        InvalidRequest: the call asks for something that the node's engine cannot do.
+    """
+    headers = call.headers
+    if api_key is not None:
+        headers = [*headers, (b"authorization", b"Bearer " + api_key.encode())]
+    kind = call.kind
+    if kind.dialect is Dialect.OPENAI or node.engine is Engine.OLLAMA:
+        return Exchange(UpstreamRequest("POST", kind.path, headers, call.body), None)
+    model = node.models[call.model_key]
+    if kind is SHOW:
+        return LocalAnswer(msgspec.json.encode(model.show))
+    fields = {name: call.peek.fields.value(name) for name in call.peek.fields.raws}
+    translated = translate(kind.path, fields, call.peek.model, model.name)
+    if isinstance(translated.response, LocalAnswer):
+        return translated.response
+    request = UpstreamRequest("POST", translated.target, headers, translated.body)
+    return Exchange(request, translated.response)

@@ -1,0 +1,105 @@
+"""One request from admission to the last byte. Read this first.
+
+    lease     wait for a slot on the node that the scheduler chooses     admission.py
+    exchange  what to send that node, and how to read its answer         exchange.py
+    send      over a kept-alive connection                               upstream/http.py
+    relay     its answer to the client as it comes                       relay.py
+
+A failure before the client was sent anything may be tried on another node (failover.py). After
+that, a stream ends in an error record of the caller's dialect, and any other body is cut off
+(``end_broken``).
+"""
+
+from sollol.errors import ConnectFailed, SollolError
+from sollol.gateway.admission import Admission
+from sollol.gateway.call import Call, Outcome
+from sollol.gateway.exchange import LocalAnswer, plan_exchange
+from sollol.gateway.failover import can_retry
+from sollol.gateway.relay import Downstream, relay, relay_translated
+from sollol.nodes.registry import Registry
+from sollol.types import Dialect, Lease
+from sollol.wire.bodies import ollama_error_record, openai_error_event
+
+
+class Forwarder:
+    """Forwards calls to nodes; holds no state of its own."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        admission: Admission,
+        *,
+        queue_timeout_s: float,
+        max_attempts: int,
+    ) -> None:
+        self._registry = registry
+        self._admission = admission
+        self._queue_timeout_s = queue_timeout_s
+        self._max_attempts = max_attempts
+
+    async def forward(self, call: Call, downstream: Downstream, outcome: Outcome) -> None:
+        """Answer ``call`` on ``downstream`` and note in ``outcome`` how that went.
+
+        Raises:
+            SollolError: the answer failed, and no other node may be tried. When some of it
+                was sent already, ``downstream.is_started`` says so.
+        """
+        excluded: frozenset[str] = frozenset()
+        failure: SollolError | None = None
+        while True:
+            request = call.route_request(self._queue_timeout_s, excluded)
+            try:
+                lease = await self._admission.acquire(request)
+            except SollolError as refusal:
+                raise failure or refusal from refusal
+            outcome.attempts += 1
+            outcome.node_id = lease.node_id
+            outcome.queue_wait_s = lease.queue_wait_s
+            try:
+                with self._admission.held(lease):
+                    await self._attempt(call, lease, downstream)
+                return
+            except SollolError as error:
+                failure = error
+                self._note_failure(lease, error)
+            if not can_retry(
+                failure,
+                is_committed=downstream.is_started,
+                attempts=outcome.attempts,
+                max_attempts=self._max_attempts,
+            ):
+                raise failure
+            excluded |= {lease.node_id}
+
+    async def _attempt(self, call: Call, lease: Lease, downstream: Downstream) -> None:
+        node = self._registry.node(lease.node_id)
+        exchange = plan_exchange(call, node.view, node.api_key)
+        if isinstance(exchange, LocalAnswer):
+            await downstream.answer(200, exchange.content_type, exchange.body)
+            return
+        upstream = await node.connections.send(exchange.request)
+        try:
+            if exchange.translator is None:
+                await relay(upstream, downstream)
+            else:
+                await relay_translated(upstream, downstream, exchange.translator)
+        finally:
+            upstream.close()
+
+    def _note_failure(self, lease: Lease, error: SollolError) -> None:
+        if isinstance(error, ConnectFailed):
+            self._registry.connection_failed(lease.node_id, str(error))
+
+
+async def end_broken(dialect: Dialect, error: SollolError, downstream: Downstream) -> None:
+    """End a stream that broke off in an error record, which every client understands.
+
+    Any other body has a promised length or form that cannot be kept: returning with it
+    unfinished makes the server close the connection, and the client sees the cut.
+    """
+    if not downstream.is_stream:
+        return
+    if dialect is Dialect.OPENAI:
+        await downstream.finish(b"\n" + openai_error_event(str(error)))
+        return
+    await downstream.finish(ollama_error_record(str(error)))

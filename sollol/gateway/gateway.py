@@ -1,0 +1,99 @@
+"""The parts of a gateway, put together; no HTTP in here."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+
+from sollol.gateway.admission import Admission
+from sollol.gateway.embedded import EmbeddedKeeper
+from sollol.gateway.forward import Forwarder
+from sollol.metrics import Metrics
+from sollol.nodes.health import HealthLimits
+from sollol.nodes.prober import Prober
+from sollol.nodes.registry import Registry
+from sollol.scheduling.scheduler import Scheduler
+from sollol.settings import Settings
+from sollol.types import NodeState
+from sollol.upstream.http import Timeouts
+
+
+class Gateway:
+    """One gateway. Each part owns its state; this only knows them all.
+
+    ``clock`` is monotonic and the same for all parts.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = time.monotonic
+        scheduler = Scheduler(queue_max_length=settings.queue.max_length, rng=random.Random())
+        self.admission = Admission(scheduler, self.clock)
+        self.registry = Registry(
+            limits=HealthLimits(fall=settings.probe.fall, rise=settings.probe.rise),
+            timeouts=Timeouts(
+                connect_s=settings.upstream.connect_timeout_s,
+                first_byte_s=settings.upstream.first_byte_timeout_s,
+                stall_s=settings.upstream.stall_timeout_s,
+            ),
+            max_idle_connections=settings.upstream.max_idle_connections,
+            control_timeout_s=settings.probe.timeout_s,
+            on_change=self.admission.node_changed,
+            on_remove=self.admission.node_removed,
+        )
+        self.prober = Prober(self.registry, settings.probe, settings.discovery)
+        self.forwarder = Forwarder(
+            self.registry,
+            self.admission,
+            queue_timeout_s=settings.queue.timeout_s,
+            max_attempts=settings.upstream.max_attempts,
+        )
+        self.metrics = Metrics(self._gauges)
+        self.is_stopping = False
+
+    def is_ready(self) -> bool:
+        """Whether a request could be served now."""
+        if self.is_stopping:
+            return False
+        return any(
+            view.state is NodeState.HEALTHY and view.models for view in self.registry.views()
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Probe nodes, watch the clock and keep the embedded node, for the length of a block."""
+        for node in self.settings.nodes:
+            self.registry.add(node)
+        keeper = EmbeddedKeeper(self.registry, self.prober, self.settings.embedded)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                background = [
+                    tasks.create_task(self.admission.run(), name="admission"),
+                    tasks.create_task(self.prober.run(), name="prober"),
+                    tasks.create_task(keeper.run(), name="embedded"),
+                ]
+                try:
+                    yield
+                finally:
+                    for task in background:
+                        task.cancel()
+        finally:
+            await self.registry.aclose()
+
+    def _gauges(self) -> dict[str, dict[str, float]]:
+        statistics = self.admission.statistics()
+        nodes = self.registry.nodes()
+        return {
+            "sollol_node_up": {
+                node.view.id: float(node.view.state is NodeState.HEALTHY) for node in nodes
+            },
+            "sollol_node_in_flight": {
+                node.view.id: float(statistics.in_flight.get(node.view.id, 0)) for node in nodes
+            },
+            "sollol_node_slots": {node.view.id: float(node.view.slots) for node in nodes},
+            "sollol_node_connections": {
+                node.view.id: float(node.connections.statistics().open) for node in nodes
+            },
+            "sollol_queue_length": {"": float(statistics.queue_length)},
+        }

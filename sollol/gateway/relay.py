@@ -1,0 +1,164 @@
+"""Carries a node's answer to the client as it comes, and tells the truth about how it ended.
+
+Nothing is sent to the client before the first byte of the node's body is here: up to that point
+another node may still be tried. Streams leave in whole lines; every other body is held until it
+is complete or longer than ``HOLD_BYTES``, so that a node which dies in the middle of it costs a
+retry and not the answer.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from sollol.errors import UpstreamCut
+from sollol.upstream.http import UpstreamResponse
+from sollol.wire.streams import StreamFraming, WholeLines, is_final
+
+HOLD_BYTES = 1024 * 1024
+TRANSLATE_BYTES = 64 * 1024 * 1024
+"""The longest unstreamed answer that is translated; translating needs all of it."""
+
+Headers = list[tuple[bytes, bytes]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
+
+
+class Downstream:
+    """The answer to the client. ``is_started`` is the commit point: the status has gone out."""
+
+    def __init__(self, send: Send, on_start: Callable[[int], Headers]) -> None:
+        self._send = send
+        self._on_start = on_start
+        self.is_started = False
+        self.is_stream = False
+
+    async def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
+        """Send the status line and headers; ``on_start(status)`` adds the gateway's own."""
+        self.is_started = True
+        self.is_stream = is_stream
+        headers = headers + self._on_start(status)
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body; waits while the client is slow to read."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self, data: bytes = b"") -> None:
+        """Send the last piece and end the answer."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def answer(self, status: int, content_type: bytes, body: bytes) -> None:
+        """Send a whole answer."""
+        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        await self.start(status, headers)
+        await self.finish(body)
+
+
+class Translator(Protocol):
+    """Turns a node's answer into the caller's dialect (``wire/translate_response.py``)."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the caller gets a stream."""
+        ...
+
+    @property
+    def content_type(self) -> bytes:
+        """The content type of the translated answer."""
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a piece of the node's answer; return what it completes."""
+        ...
+
+    def finish(self) -> bytes:
+        """Return the rest, at the end of the node's answer; UpstreamCut if it was not whole."""
+        ...
+
+    def error(self, status: int, body: bytes) -> tuple[int, bytes]:
+        """Return the caller's form of an error answer of the node."""
+        ...
+
+
+async def relay(upstream: UpstreamResponse, downstream: Downstream) -> None:
+    """Pass an answer on in the dialect it came in.
+
+    Raises:
+        UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
+    """
+    framing = StreamFraming.of(upstream.content_type)
+    headers = [(name, value) for name, value in upstream.headers if name in _PASSED_HEADERS]
+    if framing is None:
+        await _relay_body(upstream, downstream, headers)
+        return
+    await _relay_stream(upstream, downstream, headers, framing)
+
+
+async def _relay_stream(
+    upstream: UpstreamResponse, downstream: Downstream, headers: Headers, framing: StreamFraming
+) -> None:
+    lines = WholeLines()
+    while data := await upstream.read():
+        whole = lines.feed(data)
+        if not whole:
+            continue
+        if not downstream.is_started:
+            await downstream.start(upstream.status, headers, is_stream=True)
+        await downstream.write(whole)
+    if not is_final(lines.last_line(), framing):
+        raise UpstreamCut("the node ended the stream before the answer was complete")
+    if not downstream.is_started:
+        await downstream.start(upstream.status, headers, is_stream=True)
+    await downstream.finish(lines.rest())
+
+
+async def _relay_body(upstream: UpstreamResponse, downstream: Downstream, headers: Headers) -> None:
+    held: list[bytes] = []
+    size = 0
+    while data := await upstream.read():
+        if downstream.is_started:
+            await downstream.write(data)
+            continue
+        held.append(data)
+        size += len(data)
+        if size > HOLD_BYTES:
+            if upstream.content_length is not None:
+                headers.append((b"content-length", b"%d" % upstream.content_length))
+            await downstream.start(upstream.status, headers)
+            await downstream.write(b"".join(held))
+            held.clear()
+    if not downstream.is_started:
+        headers.append((b"content-length", b"%d" % size))
+        await downstream.start(upstream.status, headers)
+    await downstream.finish(b"".join(held))
+
+
+async def relay_translated(
+    upstream: UpstreamResponse, downstream: Downstream, translator: Translator
+) -> None:
+    """Pass an answer on in the caller's dialect.
+
+    Raises:
+        UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
+    """
+    if upstream.status != 200:
+        body = await upstream.read_all(HOLD_BYTES)
+        status, body = translator.error(upstream.status, body)
+        await downstream.answer(status, b"application/json; charset=utf-8", body)
+        return
+    if not translator.streaming:
+        translated = translator.feed(await upstream.read_all(TRANSLATE_BYTES)) + translator.finish()
+        await downstream.answer(200, translator.content_type, translated)
+        return
+    headers = [(b"content-type", translator.content_type)]
+    while data := await upstream.read():
+        translated = translator.feed(data)
+        if not translated:
+            continue
+        if not downstream.is_started:
+            await downstream.start(200, headers, is_stream=True)
+        await downstream.write(translated)
+    translated = translator.finish()
+    if not downstream.is_started:
+        await downstream.start(200, headers, is_stream=True)
+    await downstream.finish(translated)

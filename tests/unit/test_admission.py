@@ -1,0 +1,107 @@
+"""Waiting for a slot: what happens when the caller leaves at an awkward moment."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from sollol.errors import QueueTimeout
+from sollol.gateway.admission import Admission
+from sollol.scheduling.scheduler import Scheduler
+from sollol.types import Engine, Model, NodeState, NodeView, RouteRequest, Task
+
+NODE = NodeView(
+    "a", "http://a", Engine.OLLAMA, NodeState.HEALTHY, models={"m": Model("m", "m")}
+)  # fmt: skip
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def request(name: str) -> RouteRequest:
+    return RouteRequest(name, "m", Task.CHAT, arrived_at=0.0, expires_at=100.0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def admission(clock: Clock) -> Admission:
+    made = Admission(Scheduler(queue_max_length=10, rng=Random(0)), clock)
+    made.node_changed(NODE)
+    return made
+
+
+def assert_idle(admission: Admission) -> None:
+    statistics = admission.statistics()
+    assert (statistics.total_in_flight, statistics.queue_length) == (0, 0)
+
+
+async def test_a_waiting_caller_gets_the_slot_that_is_released(admission: Admission) -> None:
+    first = await admission.acquire(request("r1"))
+    second = asyncio.ensure_future(admission.acquire(request("r2")))
+    await asyncio.sleep(0)
+    assert admission.statistics().queue_length == 1
+    admission.release(first)
+    admission.release(await second)
+    assert_idle(admission)
+
+
+async def test_a_caller_who_leaves_the_queue_is_forgotten(admission: Admission) -> None:
+    first = await admission.acquire(request("r1"))
+    second = asyncio.ensure_future(admission.acquire(request("r2")))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert admission.statistics().queue_length == 0
+    admission.release(first)
+    assert_idle(admission)
+
+
+@pytest.mark.parametrize("leaves_first", [True, False])
+async def test_leaving_in_the_tick_of_the_grant_gives_the_slot_back(
+    admission: Admission, leaves_first: bool
+) -> None:
+    first = await admission.acquire(request("r1"))
+    second = asyncio.ensure_future(admission.acquire(request("r2")))
+    third = asyncio.ensure_future(admission.acquire(request("r3")))
+    await asyncio.sleep(0)
+    if leaves_first:
+        second.cancel()
+    admission.release(first)
+    if not leaves_first:
+        second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    lease = await third
+    assert lease.request_id == "r3"
+    admission.release(lease)
+    assert_idle(admission)
+
+
+async def test_a_block_holds_its_lease_to_the_end(admission: Admission) -> None:
+    lease = await admission.acquire(request("r1"))
+    with pytest.raises(KeyError), admission.held(lease):
+        assert admission.statistics().total_in_flight == 1
+        raise KeyError
+    assert_idle(admission)
+
+
+async def test_time_passing_ends_a_wait(admission: Admission, clock: Clock) -> None:
+    lease = await admission.acquire(request("r1"))
+    ticking = asyncio.ensure_future(admission.run())
+    waiting = asyncio.ensure_future(admission.acquire(request("r2")))
+    await asyncio.sleep(0)
+    clock.now = 101.0
+    with pytest.raises(QueueTimeout):
+        await waiting
+    ticking.cancel()
+    admission.release(lease)
+    assert_idle(admission)
