@@ -1,0 +1,192 @@
+"""Which handler serves what, and the words for requests that nobody serves."""
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sollol.bench import sim_embed, sim_inference, sim_inventory, sim_store
+from sollol.bench.sim_answer import serve_text
+from sollol.bench.sim_bodies import ApiError
+from sollol.bench.sim_call import Call
+from sollol.bench.sim_exchange import JSON
+from sollol.bench.sim_faults import FaultyExchange, answer_with_fault
+from sollol.bench.sim_http import Header
+from sollol.bench.sim_records import go_json
+from sollol.bench.sim_work import Reader
+
+Handler = Callable[[Call], Awaitable[None] | None]
+
+
+def _text(read: Reader) -> Handler:
+    return partial(serve_text, read=read)
+
+
+_TEXT = b"text/plain"
+_HTML = b"text/html; charset=utf-8"
+_ROUTES: dict[str, dict[str, Handler]] = {
+    "/": {"HEAD": sim_inventory.root, "GET": sim_inventory.root},
+    "/api/version": {"HEAD": sim_inventory.version, "GET": sim_inventory.version},
+    "/api/tags": {"HEAD": sim_inventory.tags, "GET": sim_inventory.tags},
+    "/api/ps": {"GET": sim_inventory.ps},
+    "/api/show": {"POST": sim_inventory.show},
+    "/api/chat": {"POST": _text(sim_inference.read_chat)},
+    "/api/generate": {"POST": _text(sim_inference.read_generate)},
+    "/api/embed": {"POST": sim_embed.embed},
+    "/api/embeddings": {"POST": sim_embed.embeddings},
+    "/api/pull": {"POST": sim_store.pull},
+    "/api/copy": {"POST": sim_store.copy},
+    "/api/delete": {"DELETE": sim_store.delete},
+    "/api/blobs/:digest": {"HEAD": sim_store.blob_head, "POST": sim_store.blob_post},
+    "/v1/models": {"GET": sim_inventory.openai_models},
+    "/v1/models/:model": {"GET": sim_inventory.openai_model},
+    "/v1/chat/completions": {"POST": _text(sim_inference.read_chat_completions)},
+    "/v1/completions": {"POST": _text(sim_inference.read_completions)},
+    "/v1/embeddings": {"POST": sim_embed.openai_embeddings},
+}
+_WITH_PARAMETER = ("/api/blobs/", "/v1/models/")
+_LOCAL_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
+_LOCAL_NAMES = (".localhost", ".local", ".internal")
+_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_ALLOWED_HEADERS = (
+    "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,"
+    "X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,"
+    "X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,X-Stainless-Package-Version,"
+    "X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
+    "X-Stainless-Runtime-Version,X-Stainless-Timeout"
+)
+_PREFLIGHT: tuple[Header, ...] = (
+    (b"Access-Control-Allow-Headers", _ALLOWED_HEADERS.encode()),
+    (b"Access-Control-Allow-Methods", b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
+    (b"Access-Control-Max-Age", b"43200"),
+    (b"Vary", b"Access-Control-Request-Method"),
+    (b"Vary", b"Access-Control-Request-Headers"),
+)
+
+
+async def serve(call: Call) -> None:
+    """Answer a request, rightly or with a fault."""
+    exchange = call.exchange
+    path = exchange.request.path
+    if isinstance(exchange, FaultyExchange):
+        call.name_model(peek_model(call.body))
+        if await answer_with_fault(exchange, exchange.fault, path.startswith("/v1/")):
+            return
+    handler = _find_handler(call, path)
+    if handler is None:
+        return
+    try:
+        waiting = handler(call)
+        if waiting is not None:
+            await waiting
+    except ApiError as error:
+        call.name_model(peek_model(call.body))
+        _respond_error(call, error, path.startswith("/v1/"))
+
+
+def peek_model(body: bytes) -> str:
+    """Return the ``model`` of a body that may be anything; empty if there is none."""
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return ""
+    name = value.get("model") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _find_handler(call: Call, path: str) -> Handler | None:
+    """Return what serves the request, or ``None`` once it is answered here."""
+    request, exchange = call.exchange.request, call.exchange
+    methods = _ROUTES.get(_route_of(path, request.target))
+    if methods is None and _redirect(call, path):
+        return None
+    if methods is not None and request.method not in methods:
+        exchange.headers.append((b"Allow", ", ".join(methods).encode()))
+    if not _is_welcome(call):
+        return None
+    if methods is None:
+        exchange.respond(404, b"404 page not found", _TEXT)
+        return None
+    if request.method not in methods:
+        exchange.respond(405, b"405 method not allowed", _TEXT)
+        return None
+    return methods[request.method]
+
+
+def _route_of(path: str, target: str) -> str:
+    for prefix in _WITH_PARAMETER:
+        rest = path.removeprefix(prefix)
+        if rest != path and rest and "/" not in rest and "%2F" not in target.upper():
+            return prefix + (":digest" if prefix == "/api/blobs/" else ":model")
+    return path
+
+
+def _redirect(call: Call, path: str) -> bool:
+    """Send a path with stray slashes to the one that is meant, if there is one."""
+    clean = "/" + "/".join(part for part in path.split("/") if part)
+    if clean == path or _route_of(clean, clean) not in _ROUTES:
+        return False
+    exchange = call.exchange
+    exchange.headers.append((b"Location", clean.encode()))
+    if exchange.request.method == "GET":
+        page = f'<a href="{clean}">Moved Permanently</a>.\n\n'
+        exchange.respond(301, page.encode(), _HTML)
+        return True
+    exchange.respond(307)
+    return True
+
+
+def _is_welcome(call: Call) -> bool:
+    """Check Host and Origin as Ollama does; answer the request if that settles it."""
+    exchange = call.exchange
+    host, origin = exchange.request.header(b"host"), exchange.request.header(b"origin")
+    if origin and not _is_allowed_origin(origin, host):
+        exchange.respond(403)
+        return False
+    if origin:
+        exchange.headers.append((b"Access-Control-Allow-Origin", origin.encode("latin-1")))
+        exchange.headers.append((b"Vary", b"Origin"))
+        if exchange.request.method == "OPTIONS":
+            exchange.headers.extend(_PREFLIGHT)
+            exchange.respond(204, bare=True)
+            return False
+    if not is_local_name(host):
+        exchange.respond(403)
+        return False
+    return True
+
+
+def _is_allowed_origin(origin: str, host: str) -> bool:
+    parts = urlsplit(origin)
+    if parts.scheme in _LOCAL_SCHEMES or parts.netloc == host:
+        return True
+    local = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104
+    return parts.scheme in ("http", "https") and parts.hostname in local
+
+
+@lru_cache(maxsize=256)
+def is_local_name(host: str) -> bool:
+    """Say whether a Host header means a machine of the local network, as Ollama asks for."""
+    name = host.rpartition(":")[0] if host.count(":") == 1 else host
+    if not name or name == "localhost" or name.endswith(_LOCAL_NAMES):
+        return True
+    try:
+        address = ipaddress.ip_address(name.partition("]")[0].strip("["))
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_private
+
+
+def _respond_error(call: Call, error: ApiError, is_openai: bool) -> None:
+    message = str(error)
+    if not is_openai or error.is_plain:
+        call.exchange.respond(error.status, go_json({"error": message}), JSON)
+        return
+    kind = _OPENAI_TYPES.get(error.status, "api_error")
+    body = go_json({"error": {"message": message, "type": kind, "param": None, "code": None}})
+    if error.is_gin:
+        call.exchange.respond(error.status, body, JSON)
+        return
+    call.exchange.respond(error.status, body + b"\n", b"application/json")
