@@ -1,0 +1,109 @@
+"""The running gateway as the client commands see it, over HTTP."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sollol.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_URL = "http://127.0.0.1:11435"
+ANSWER_TIMEOUT_S = 10.0
+CHAT_TIMEOUT_S = 900.0
+"""A first token may wait in the queue and for the model's load."""
+
+UrlOption = Annotated[
+    str,
+    typer.Option("--url", metavar="URL", envvar="SOLLOL_URL", help="Address of the gateway."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other programs to read.")]
+
+
+class Gateway:
+    """Asks the gateway at ``url`` and turns every failure into a :class:`CommandError`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+
+    def get(self, path: str) -> Any:
+        """Return the JSON of a GET."""
+        with self._connected(ANSWER_TIMEOUT_S) as client:
+            response = client.get(self.url + path)
+            if response.status_code != 200:
+                raise CommandError(_error_of(response.content, response.status_code))
+            return _parsed(response.content)
+
+    def nodes(self) -> dict[str, Any]:
+        """Return what ``/sollol/v1/nodes`` answers.
+
+        Raises:
+            CommandError: as every method, and when the server is not a SOLLOL gateway.
+        """
+        with self._connected(ANSWER_TIMEOUT_S) as client:
+            response = client.get(f"{self.url}/sollol/v1/nodes")
+        answer = _parsed(response.content) if response.status_code == 200 else None
+        if isinstance(answer, dict) and "nodes" in answer:
+            return answer
+        raise CommandError(f"{self.url} answers, but is not a SOLLOL gateway.")
+
+    def chat(self, model: str, messages: Sequence[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+        """Yield the records of a streamed ``/api/chat``; leaving the iterator stops the answer.
+
+        Raises:
+            CommandError: the gateway refused, the answer holds an error, or it ended too early.
+        """
+        body = {"model": model, "messages": list(messages), "stream": True}
+        with (
+            self._connected(CHAT_TIMEOUT_S) as client,
+            client.stream("POST", f"{self.url}/api/chat", json=body) as response,
+        ):
+            if response.status_code != 200:
+                raise CommandError(_error_of(response.read(), response.status_code))
+            for line in response.iter_lines():
+                record = _parsed(line)
+                if "error" in record:
+                    raise CommandError(f"Error: {record['error']}")
+                yield record
+                if record.get("done"):
+                    return
+        raise CommandError("Error: the answer ended before it was complete.")
+
+    @contextmanager
+    def _connected(self, timeout_s: float) -> Iterator["httpx.Client"]:
+        import httpx
+
+        timeout = httpx.Timeout(timeout_s, connect=5.0)
+        has_tls = self.url.startswith("https:")  # reading the certificates only when they matter
+        try:
+            # A proxy of the environment is for the web, not for a gateway next door.
+            with httpx.Client(trust_env=False, timeout=timeout, verify=has_tls) as client:
+                yield client
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+            raise CommandError(f"{self.url} is not an http(s) URL.", exit_code=2) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            start = "Start one with: sollol serve"
+            raise CommandError(f"No gateway answers at {self.url}. {start}") from None
+        except httpx.TimeoutException:
+            line = f"The gateway at {self.url} sent nothing for {timeout_s:g} seconds."
+            raise CommandError(line) from None
+        except httpx.HTTPError as error:
+            raise CommandError(f"The connection to {self.url} broke: {error}") from None
+
+
+def _parsed(content: bytes | str) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        raise CommandError("Error: the gateway's answer is not JSON.") from None
+
+
+def _error_of(content: bytes, status: int) -> str:
+    try:
+        return f"Error: {json.loads(content)['error']}"
+    except (ValueError, KeyError, TypeError):
+        return f"Error: the gateway answered with status {status}."

@@ -1,0 +1,36 @@
+"""``sollol models``: every model of every node."""
+
+from datetime import UTC, datetime
+
+from sollol.cli.gateway import DEFAULT_URL, Gateway, JsonOption, UrlOption
+from sollol.cli.locations import with_nodes
+from sollol.cli.output import bytes_text, print_json, print_table, time_text
+
+EXAMPLES = """Examples:
+
+  sollol models
+
+  sollol models --json | jq -r '.models[].name'"""
+
+
+def models(url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
+    """Show the models and the nodes that have them on disk."""
+    listed = with_nodes(Gateway(url), "/api/tags", "models")
+    if as_json:
+        print_json({"models": listed})
+        return
+    if not listed:
+        print("No node has a model.")
+        return
+    now = datetime.now(UTC)
+    rows = [
+        [
+            str(model.get("name", "")),
+            str(model.get("digest", ""))[:12],
+            bytes_text(model.get("size") or 0),
+            time_text(str(model.get("modified_at", "")), now),
+            ", ".join(model.get("nodes", ())),
+        ]
+        for model in listed
+    ]
+    print_table(("NAME", "ID", "SIZE", "MODIFIED", "NODES"), rows)

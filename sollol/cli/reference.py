@@ -1,0 +1,173 @@
+"""Writes the reference pages of the documentation: ``python -m sollol.cli.reference``.
+
+They are made from the settings model and the commands; a test fails when the files differ.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from sollol.cli.main import app
+from sollol.cli.settings_text import scalar
+from sollol.settings import Settings
+from sollol.settings.model import environment_name
+
+FOLDER = Path("docs/reference")
+
+_SETTINGS_HEAD = """\
+# Settings
+
+A value comes from, in this order: the command line, an environment variable, the file `sollol.yaml`
+in the working directory (or the one that `--config` or `SOLLOL_CONFIG` names), the default below.
+On the command line every setting is `--set group.name=value`; the usual ones have options of their
+own ([commands](cli.md)). An unknown name is an error in all of them. `sollol config show` prints the
+values in force with their origin, `sollol config init` writes a file to begin with.
+"""
+_NODES_TEXT = """\
+As `SOLLOL_NODES` and `--set nodes=`: URLs separated by commas, such as `gpu1,http://gpu2:8080`; the
+variable also takes a JSON list of the mappings below. On the command line `--node URL` may be
+repeated. A source's nodes replace those of the sources after it. In the file:
+
+```yaml
+nodes:
+  - gpu1
+  - url: https://gpu2.example.com
+    name: gpu2
+    slots: 8
+```
+
+An entry is a URL, or a mapping of:
+"""
+_CLI_HEAD = """\
+# Commands
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 stopped with Ctrl-C.
+"""
+
+
+def settings_page() -> str:
+    """Return the page of all settings, a table for each group."""
+    schema = Settings.model_json_schema()
+    parts = [_SETTINGS_HEAD]
+    for group, property_ in schema["properties"].items():
+        parts.append(f"## {group}\n")
+        if group == "nodes":
+            parts += [property_["description"] + "\n", _NODES_TEXT]
+            node = schema["$defs"]["NodeSettings"]
+            parts.append(_table(node, ""))
+            continue
+        members = schema["$defs"][property_["$ref"].rpartition("/")[2]]
+        parts += [members["description"] + "\n", _table(members, group)]
+    return "\n".join(parts)
+
+
+def commands_page() -> str:
+    """Return the page of all commands with their arguments, options and examples."""
+    root: Any = typer.main.get_command(app)
+    return "\n".join([_CLI_HEAD, *_command("sollol", root)])
+
+
+def _table(members: Mapping[str, Any], group: str) -> str:
+    columns = ["Name", "Type", "Default", *(["Environment"] if group else []), "Meaning"]
+    rows = [columns, ["---"] * len(columns)]
+    for name, property_ in members["properties"].items():
+        default = property_.get("default")
+        is_given = name in members.get("required", ())
+        variable = [f"`{environment_name(f'{group}.{name}')}`"] if group else []
+        rows.append(
+            [
+                f"`{name}`",
+                _type(property_),
+                "required" if is_given else "" if default is None else f"`{scalar(default)}`",
+                *variable,
+                " ".join(property_["description"].split()),
+            ]
+        )
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return _type(schema["anyOf"][0])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}s"
+    name = {"path": "path", "password": "secret text"}.get(schema.get("format", ""))
+    name = name or {"string": "text", "boolean": "true or false"}.get(
+        schema["type"], schema["type"]
+    )
+    return f"{name}{_bounds(schema)}"
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    signs = {"exclusiveMinimum": "above", "minimum": "from", "maximum": "to"}
+    return "".join(f" {sign} {schema[key]:g}" for key, sign in signs.items() if key in schema)
+
+
+def _command(path: str, command: Any) -> Iterator[str]:
+    yield f"## {path}\n\n{_plain(command.help)}\n"
+    parameters = [p for p in command.params if not getattr(p, "hidden", False)]
+    rows = [_parameter(parameter) for parameter in parameters if parameter.name != "help"]
+    yield f"```text\n{_usage(path, command, parameters)}\n```\n"
+    if rows:
+        yield "| Option | Default | Meaning |\n| --- | --- | --- |\n" + "".join(rows)
+    if command.epilog:
+        yield _examples(command.epilog)
+    for name, member in getattr(command, "commands", {}).items():
+        yield from _command(f"{path} {name}", member)
+
+
+def _usage(path: str, command: Any, parameters: list[Any]) -> str:
+    if hasattr(command, "commands"):
+        return f"{path} [OPTIONS] COMMAND"
+    arguments = [_argument(p) for p in parameters if p.param_type_name == "argument"]
+    return " ".join([path, "[OPTIONS]", *arguments])
+
+
+def _argument(parameter: Any) -> str:
+    name = str(parameter.name).upper()
+    return name if parameter.required else f"[{name}]"
+
+
+def _parameter(parameter: Any) -> str:
+    names = f"`{'`, `'.join(parameter.opts)}`"
+    if parameter.param_type_name == "argument":
+        names = f"`{_argument(parameter)}`"
+    elif not getattr(parameter, "is_flag", False):
+        names = f"`{parameter.opts[0]} {parameter.metavar or 'VALUE'}`"
+    meaning = _plain(parameter.help or "")
+    if parameter.envvar:
+        meaning += f" Environment: `{parameter.envvar}`."
+    return f"| {names} | {_default(parameter)} | {meaning} |\n"
+
+
+def _default(parameter: Any) -> str:
+    if isinstance(parameter.show_default, str):
+        return f"`{parameter.show_default}`"
+    default = parameter.default
+    return "" if default in (None, False, ()) else f"`{default}`"
+
+
+def _examples(epilog: str) -> str:
+    lines = [line for line in epilog.splitlines() if line.strip()]
+    commands = [line.strip() for line in lines if not line.rstrip().endswith(":")]
+    return "Examples:\n\n```sh\n" + "\n".join(commands) + "\n```\n"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def write(folder: Path = FOLDER) -> None:
+    """Write both pages below ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (folder / "cli.md").write_text(commands_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
