@@ -4,6 +4,7 @@ Labels come from closed sets (task, node, outcome), never from what a caller wri
 """
 
 from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -14,13 +15,42 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 Gauges = Callable[[], dict[str, dict[str, float]]]
 """Returns gauge name -> node id -> value; the node id is empty where a gauge has no node."""
 
-GAUGES = {
-    "sollol_node_up": "Whether the node may be given work (1) or not (0).",
-    "sollol_node_in_flight": "Requests on the node.",
-    "sollol_node_slots": "Requests the node runs at once for one model.",
-    "sollol_node_connections": "Open connections to the node, idle ones included.",
-    "sollol_queue_length": "Requests that wait for a slot.",
-}
+
+class Spec(NamedTuple):
+    """A metric as it is declared. A counter's exposed name ends in ``_total``."""
+
+    name: str
+    kind: Literal["counter", "histogram", "gauge"]
+    labels: tuple[str, ...]
+    text: str
+
+
+REQUESTS = Spec(
+    "sollol_requests_total",
+    "counter",
+    ("task", "node", "outcome"),
+    "Requests by what became of them; outcome is ok, or an error code.",
+)
+DURATION = Spec(
+    "sollol_request_duration_seconds", "histogram", ("task",), "From arrival to the last byte."
+)
+FIRST_BYTE = Spec(
+    "sollol_first_byte_seconds",
+    "histogram",
+    ("task",),
+    "From arrival to the first byte of the answer; queue and model load included.",
+)
+QUEUE_WAIT = Spec(
+    "sollol_queue_wait_seconds", "histogram", ("task",), "Time a request waited for a slot."
+)
+GAUGES = (
+    Spec("sollol_node_up", "gauge", ("node",), "Whether it may be given work (1) or not (0)."),
+    Spec("sollol_node_in_flight", "gauge", ("node",), "Requests on the node."),
+    Spec("sollol_node_slots", "gauge", ("node",), "Requests it runs at once for one model."),
+    Spec("sollol_node_connections", "gauge", ("node",), "Connections to it, idle ones included."),
+    Spec("sollol_queue_length", "gauge", (), "Requests that wait for a slot."),
+)
+ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, *GAUGES)
 
 
 class Metrics:
@@ -29,32 +59,14 @@ class Metrics:
     def __init__(self, gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "sollol_requests",
-            "Requests by what became of them; outcome is ok, or an error code.",
-            ("task", "node", "outcome"),
+            REQUESTS.name.removesuffix("_total"),
+            REQUESTS.text,
+            REQUESTS.labels,
             registry=self.registry,
         )
-        self._duration = Histogram(
-            "sollol_request_duration_seconds",
-            "From arrival to the last byte.",
-            ("task",),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._first_byte = Histogram(
-            "sollol_first_byte_seconds",
-            "From arrival to the first byte of the answer; queue and model load included.",
-            ("task",),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._queue_wait = Histogram(
-            "sollol_queue_wait_seconds",
-            "Time a request waited for a slot.",
-            ("task",),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
+        self._duration = self._histogram(DURATION)
+        self._first_byte = self._histogram(FIRST_BYTE)
+        self._queue_wait = self._histogram(QUEUE_WAIT)
         self.registry.register(_GaugeCollector(gauges))
         # `labels()` costs more than the observation, so its results are kept.
         self._children: dict[tuple[str, str, str], Counter] = {}
@@ -82,6 +94,9 @@ class Metrics:
             first_byte.observe(first_byte_s)
             queue_wait.observe(queue_wait_s)
 
+    def _histogram(self, spec: Spec) -> Histogram:
+        return Histogram(spec.name, spec.text, spec.labels, buckets=SECONDS, registry=self.registry)
+
     def _add_timers(self, task: str) -> tuple[Histogram, Histogram, Histogram]:
         timers = (
             self._duration.labels(task),
@@ -100,15 +115,13 @@ class _GaugeCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Name the gauges without reading them, for the check against duplicates."""
-        return [GaugeMetricFamily(name, text) for name, text in GAUGES.items()]
+        return [GaugeMetricFamily(spec.name, spec.text) for spec in GAUGES]
 
     def collect(self) -> Iterable[Metric]:
         """Yield every gauge with its value for each node."""
         values = self._gauges()
-        for name, text in GAUGES.items():
-            by_node = values.get(name, {})
-            labels = [] if set(by_node) == {""} else ["node"]
-            family = GaugeMetricFamily(name, text, labels=labels)
-            for node, value in by_node.items():
-                family.add_metric([node] if labels else [], value)
+        for spec in GAUGES:
+            family = GaugeMetricFamily(spec.name, spec.text, labels=spec.labels)
+            for node, value in values.get(spec.name, {}).items():
+                family.add_metric([node] if spec.labels else [], value)
             yield family

@@ -79,6 +79,8 @@ class Inference:
             arrival.outcome.error = error.code
         except SollolError as error:
             await _refuse(arrival, error, downstream)
+            if isinstance(error, RequestTooLarge):
+                scope[CONNECTION_KEY].discard_body()
         except asyncio.CancelledError:  # the server stops and waits no longer
             stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
             await _refuse(arrival, stopping, downstream)
@@ -172,7 +174,5 @@ async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) 
     headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    if isinstance(error, RequestTooLarge):
-        headers.append((b"connection", b"close"))  # the rest of the body is not read
     await downstream.start(status, headers)
     await downstream.finish(body)

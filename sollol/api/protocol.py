@@ -16,6 +16,10 @@ CONNECTION_KEY = "sollol.connection"
 """Where a request's scope holds its connection (for ``gateway/disconnect.py``)."""
 
 
+DISCARD_S = 5.0
+"""How long the rest of a refused body is read; then the connection is closed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProtocolLimits:
     """Bounds on what a caller may send before it is a request."""
@@ -38,12 +42,22 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_since: float | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_refused = False
+        self._has_body_to_come = False
 
     def watch(self, callback: Callable[[], None] | None) -> None:
         """Call ``callback`` once when the caller's connection is lost; None ends the watch."""
         self._on_lost = callback
         if callback is not None and self._is_lost:
             callback()
+
+    def discard_body(self) -> None:
+        """Let the rest of a refused body come and go, for a while.
+
+        A connection that is closed with bytes unread is reset, and a reset can overtake the answer
+        on its way to the client.
+        """
+        if self._has_body_to_come:
+            self.loop.call_later(DISCARD_S, self._close_unless_complete, self.cycle)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for a head; silence counts as a slow one."""
@@ -88,6 +102,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if hosts != 1 and (hosts > 1 or self.parser.get_http_version() == "1.1"):
             self._refuse(b"400 Bad Request")
             return
+        self._has_body_to_come = True
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -96,7 +111,8 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Drop what follows a refusal."""
+        """Note the end of a body; drop what follows a refusal."""
+        self._has_body_to_come = False
         if not self._is_refused:
             super().on_message_complete()
 
@@ -108,6 +124,10 @@ class GatewayProtocol(HttpToolsProtocol):
         head = b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
         self.transport.write(head)
         self.transport.close()
+
+    def _close_unless_complete(self, cycle: object) -> None:
+        if self._has_body_to_come and self.cycle is cycle:
+            self.transport.close()
 
     def _arm_head_timer(self) -> None:
         delay_s = self.limits.header_timeout_s

@@ -1,0 +1,1 @@
+"""Simulated nodes and, with them, benchmarks of the gateway."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _PIPE_WIDTH = 500
+_AGE_S = 50 * 365 * 86400
 _CONTROL = {code: None for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
 
 
@@ -66,8 +67,10 @@ def time_text(timestamp: str, now: datetime) -> str:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     distance_s = (moment - now).total_seconds()
-    if distance_s > 50 * 365 * 86400:  # how Ollama says "for ever"
+    if distance_s > _AGE_S:  # how Ollama says that a model stays
         return "forever"
+    if distance_s < -_AGE_S:  # a zero: nobody knows
+        return "-"
     length = _duration_text(abs(distance_s))
     return f"in {length}" if distance_s >= 0 else f"{length} ago"
 

@@ -41,6 +41,13 @@ nodes:
 
 An entry is a URL, or a mapping of:
 """
+_METRICS_HEAD = """\
+# Metrics
+
+`GET /metrics` in the Prometheus text format. Times are seconds, sizes bytes. `node` is a node's id,
+empty for a request that reached none; `task` is `chat`, `generate`, `embed` or `show`; `outcome` is
+`ok` or the code of an error. Histograms have `_bucket`, `_sum` and `_count`.
+"""
 _CLI_HEAD = """\
 # Commands
 
@@ -68,6 +75,18 @@ def commands_page() -> str:
     """Return the page of all commands with their arguments, options and examples."""
     root: Any = typer.main.get_command(app)
     return "\n".join([_CLI_HEAD, *_command("sollol", root)])
+
+
+def metrics_page() -> str:
+    """Return the page of all metrics, each with its type, labels and meaning."""
+    # Only here: prometheus-client takes longer to import than the commands.
+    from sollol.metrics import ALL
+
+    lines = [_METRICS_HEAD, "| Name | Type | Labels | Meaning |", "| --- | --- | --- | --- |"]
+    for name, kind, labels, text in ALL:
+        listed = ", ".join(f"`{label}`" for label in labels)
+        lines.append(f"| `{name}` | {kind} | {listed} | {text} |")
+    return "\n".join(lines) + "\n"
 
 
 def _table(members: Mapping[str, Any], group: str) -> str:
@@ -163,10 +182,11 @@ def _plain(text: str) -> str:
 
 
 def write(folder: Path = FOLDER) -> None:
-    """Write both pages below ``folder``."""
+    """Write the pages below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.md").write_text(settings_page(), encoding="utf-8")
     (folder / "cli.md").write_text(commands_page(), encoding="utf-8")
+    (folder / "metrics.md").write_text(metrics_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

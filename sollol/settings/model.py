@@ -198,9 +198,7 @@ class ProbeSettings(Group):
     """How the gateway learns which nodes are up and what they have."""
 
     interval_s: Seconds = 5.0
-    """Seconds between two looks at a node's health and at the models in its memory."""
-    inventory_interval_s: Seconds = 60.0
-    """Seconds between two looks at the models on a node's disk."""
+    """Seconds between two looks at a node: its health, its models, and which are in memory."""
     timeout_s: Seconds = 2.0
     """Seconds a node may take to answer a probe."""
     fall: Count = 3

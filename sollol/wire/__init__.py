@@ -1,0 +1,1 @@
+"""What travels: bodies, names, records and errors of every dialect. Pure, no I/O."""

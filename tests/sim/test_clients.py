@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 from ollama import AsyncClient, ResponseError
 from openai import AsyncOpenAI, NotFoundError
-from sollol.bench.sim_node import SimNode
 
 from sollol.bench.sim_config import SimConfig, SimModel
+from sollol.bench.sim_node import SimNode
 from tests.gateways import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.sim

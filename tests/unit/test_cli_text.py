@@ -30,12 +30,17 @@ def test_every_command_and_option_has_help_and_every_command_an_example(
     assert "commands" in vars(command) or f"{path}" in command.epilog
 
 
-def test_the_reference_pages_are_those_of_the_code() -> None:
-    folder = Path(__file__).parents[2] / reference.FOLDER
-    advice = "write them with: python -m sollol.cli.reference"
-    settings, commands = folder / "settings.md", folder / "cli.md"
-    assert settings.read_text(encoding="utf-8") == reference.settings_page(), advice
-    assert commands.read_text(encoding="utf-8") == reference.commands_page(), advice
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("settings.md", reference.settings_page()),
+        ("cli.md", reference.commands_page()),
+        ("metrics.md", reference.metrics_page()),
+    ],
+)
+def test_the_reference_pages_are_those_of_the_code(page: str, text: str) -> None:
+    written = Path(__file__).parents[2] / reference.FOLDER / page
+    assert written.read_text(encoding="utf-8") == text, "write them with: make reference"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,7 @@ def test_processors(size_bytes: int, vram_bytes: int, text: str) -> None:
         ("2026-01-03T01:00:00.123456789Z", "in 2 days"),
         ("2025-12-31T00:00:00", "1 day ago"),
         ("2318-01-01T00:00:00Z", "forever"),
+        ("0001-01-01T00:00:00Z", "-"),
         ("soon", "soon"),
     ],
 )

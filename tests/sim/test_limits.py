@@ -1,0 +1,98 @@
+"""What a caller may send before it is a request, and how long it may take to do so."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from sollol.bench.sim_config import SimConfig, SimModel
+from sollol.bench.sim_node import SimNode
+from tests.gateways import RunningGateway, running_gateway
+
+pytestmark = pytest.mark.sim
+
+
+async def talk(running: RunningGateway, *pieces: bytes) -> bytes:
+    """Send raw bytes and return all that comes back until the gateway closes."""
+    host, port = running.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for piece in pieces:
+        writer.write(piece)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ")[1])
+
+
+GET = b"GET /health HTTP/1.1\r\n"
+CLOSE = b"Connection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "expected"),
+    [
+        (GET + b"Host: localhost\r\n" + CLOSE, 200),
+        (GET + CLOSE, 400),
+        (GET + b"Host: localhost\r\nHost: localhost\r\n" + CLOSE, 400),
+        (GET + b"Host: localhost\r\n" + b"x: y\r\n" * 300 + CLOSE, 431),
+        (GET + b"Host: localhost\r\nx: " + b"y" * 70_000, 431),
+        (b"GET /" + b"x" * 70_000, 431),
+        (b"\x16\x03\x01\x02", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (GET + b"Host: evil.example\r\n" + CLOSE, 403),
+        (GET + b"Host: localhost\r\nOrigin: http://evil.example\r\n" + CLOSE, 403),
+    ],
+)
+async def test_a_head_is_bounded_and_unambiguous(request_bytes: bytes, expected: int) -> None:
+    async with running_gateway() as running:
+        assert status(await talk(running, request_bytes)) == expected
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for() -> None:
+    async with running_gateway(server={"header_timeout_s": 0.2}) as running:
+        for piece in (b"", GET, GET + b"Host: loc"):
+            assert status(await talk(running, piece)) == 408
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async with running_gateway(server={"body_stall_timeout_s": 0.2}) as running:
+        head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+        answer = await talk(running, head + b"Connection: close\r\n\r\n{")
+        assert status(answer) == 400
+        assert b"no more of the request body came" in answer
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_is_too_long_is_refused(chunked: bool) -> None:
+    async def pieces() -> "object":
+        for _ in range(30):
+            yield b"x" * 100
+
+    async with (
+        running_gateway(server={"max_body_bytes": 1000}) as running,
+        httpx.AsyncClient() as client,
+    ):
+        content = pieces() if chunked else b"x" * 3000
+        answer = await client.post(f"{running.url}/api/chat", content=content)  # type: ignore[arg-type]
+        assert answer.status_code == 413
+        assert "max_body_bytes" in answer.json()["error"]
+
+
+async def test_requests_one_after_the_other_on_one_connection() -> None:
+    model = SimModel("m")
+    async with (
+        SimNode(SimConfig(models=(model,))) as node,
+        running_gateway(node.url) as running,
+        httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as client,
+    ):
+        for _ in range(5):
+            assert (await client.get(f"{running.url}/api/tags")).status_code == 200
+            unknown = await client.post(f"{running.url}/api/chat", json={"model": "x"})
+            assert unknown.status_code == 404
+            known = await client.post(f"{running.url}/api/generate", json={"model": "m"})
+            assert known.status_code == 200
+        (connection,) = running.server.server_state.connections
+        assert connection

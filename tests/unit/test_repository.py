@@ -1,0 +1,35 @@
+"""Rules of the house that no linter knows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*ROOT.glob("sollol/**/*.py"), *ROOT.glob("tests/**/*.py")])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_too_long(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    program = "import sys, sollol; print(*{m.partition('.')[0] for m in sys.modules})"
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {"fastapi", "ray", "dask", "uvicorn", "httpx"} & set(out.stdout.split())
+
+
+def test_every_package_says_what_it_is_for() -> None:
+    packages = ROOT.glob("sollol/**/__init__.py")
+    assert [p for p in packages if not p.read_text(encoding="utf-8").startswith('"""')] == []
+
+
+def test_requirements_are_pinned_with_hashes_and_name_no_registry() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "://" not in text
+        assert text.count("==") <= text.count("--hash=sha256:")
