@@ -1,17 +1,21 @@
 """Reads a request body, within bounds of size and patience."""
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from sollol.errors import ClientDisconnected, InvalidRequest, RequestTooLarge
+from sollol.errors import ClientDisconnected, InvalidRequest, Overloaded, RequestTooLarge
+from sollol.gateway.body import Body, BodyWriter
+
+RETRY_AFTER_S = 10.0
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 async def read_body(
     receive: Receive, declared: bytes | None, *, max_bytes: int, stall_timeout_s: float
-) -> bytes:
+) -> Body:
     """Return the whole body.
 
     Args:
@@ -22,23 +26,30 @@ async def read_body(
     Raises:
         RequestTooLarge: it is longer than ``max_bytes``.
         InvalidRequest: it stopped coming.
+        Overloaded: the disk is full.
         ClientDisconnected: the caller left before its end.
     """
     if declared is not None and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     message = await _next(receive, stall_timeout_s)
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
-    pieces = bytearray(body)
-    while message.get("more_body", False):
-        message = await _next(receive, stall_timeout_s)
-        pieces += message.get("body", b"")
-        if len(pieces) > max_bytes:
-            raise _too_large(max_bytes)
-    return bytes(pieces)
+    if not message.get("more_body", False):  # most requests: one piece
+        return _checked(message.get("body", b""), max_bytes)
+    writer = BodyWriter()
+    try:
+        writer.write(message.get("body", b""))
+        while message.get("more_body", False):
+            message = await _next(receive, stall_timeout_s)
+            writer.write(message.get("body", b""))
+            if writer.length > max_bytes:
+                raise _too_large(max_bytes)
+        return writer.finish()
+    except OSError as error:
+        writer.discard()
+        text = f"no room for the request body in {tempfile.gettempdir()}: {error.strerror}"
+        raise Overloaded(text, retry_after_s=RETRY_AFTER_S) from error
+    except BaseException:
+        writer.discard()
+        raise
 
 
 async def _next(receive: Receive, stall_timeout_s: float) -> MutableMapping[str, Any]:
@@ -46,12 +57,17 @@ async def _next(receive: Receive, stall_timeout_s: float) -> MutableMapping[str,
         async with asyncio.timeout(stall_timeout_s):
             message = await receive()
     except TimeoutError:
-        raise InvalidRequest(
-            f"no more of the request body came for {stall_timeout_s:g} s"
-        ) from None
+        text = f"no more of the request body came for {stall_timeout_s:g} s"
+        raise InvalidRequest(text) from None
     if message["type"] == "http.disconnect":
         raise ClientDisconnected("the client closed the connection")
     return message
+
+
+def _checked(body: bytes, max_bytes: int) -> Body:
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return Body(body)
 
 
 def _too_large(max_bytes: int) -> RequestTooLarge:

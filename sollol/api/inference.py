@@ -84,6 +84,9 @@ class Inference:
         except asyncio.CancelledError:  # the server stops and waits no longer
             stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
             await _refuse(arrival, stopping, downstream)
+        except Exception:  # a fault of ours: the caller is told, and the log has the trace
+            log.exception("request_failed", request_id=arrival.shown_id)
+            await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
         finally:
             self._done(arrival)
 
@@ -102,25 +105,24 @@ class Inference:
             max_bytes=limits.max_body_bytes,
             stall_timeout_s=limits.body_stall_timeout_s,
         )
-        peeked = peek(kind, body)
-        arrival.model = peeked.model
-        call = Call(
-            id=arrival.id,
-            kind=kind,
-            body=body,
-            peek=peeked,
-            model_key=model_key(peeked.model),
-            headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
-            arrived_at=arrival.arrived_at,
-        )
-        try:
-            await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
-        except (ModelNotFound, NoNodeAvailable) as error:
-            # A node would have found other faults first.
-            check_request(kind, peeked)
-            if isinstance(error, ModelNotFound):
-                raise model_not_found(kind, peeked.model) from None
-            raise
+        with body:
+            if body.is_in_memory:
+                arrival.model = peek(kind, body.view()).model
+            else:
+                arrival.model = await asyncio.to_thread(lambda: peek(kind, body.view()).model)
+            call = Call(
+                id=arrival.id,
+                kind=kind,
+                body=body,
+                model=arrival.model,
+                model_key=model_key(arrival.model),
+                headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
+                arrived_at=arrival.arrived_at,
+            )
+            try:
+                await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
+            except (ModelNotFound, NoNodeAvailable) as error:
+                raise _as_ollama_says(call, error) from None
 
     def _started(self, arrival: Arrival, status: int) -> Headers:
         """Note the commit point and return the headers that tell of the decision."""
@@ -162,6 +164,15 @@ class Inference:
             first_byte_s=round(outcome.first_byte_s or 0.0, 4),
             **({"error": outcome.error_text} if outcome.error_text else {}),
         )
+
+
+def _as_ollama_says(call: Call, error: SollolError) -> SollolError:
+    """Return what a node would have said: it looks at the request before it looks for the model."""
+    try:
+        check_request(call.kind, peek(call.kind, call.body.view()))
+    except SollolError as fault:
+        return fault
+    return model_not_found(call.kind, call.model) if isinstance(error, ModelNotFound) else error
 
 
 async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:

@@ -1,23 +1,25 @@
 """A request as the gateway sees it, and what became of it."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from sollol.gateway.body import Body
 from sollol.types import RouteRequest
 from sollol.wire.kinds import BodyKind
-from sollol.wire.peek import Peek
+from sollol.wire.peek import peek
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request to be forwarded. ``body`` is what the caller sent, byte for byte.
+    """A request to be forwarded. ``model`` is the name as the caller wrote it.
 
     ``headers`` are those of the caller's that a node may see; ``arrived_at`` is monotonic.
     """
 
     id: str
     kind: BodyKind
-    body: bytes
-    peek: Peek
+    body: Body
+    model: str
     model_key: str
     headers: list[tuple[bytes, bytes]]
     arrived_at: float
@@ -32,6 +34,11 @@ class Call:
             expires_at=self.arrived_at + timeout_s,
             excluded=excluded,
         )
+
+    def decoded(self) -> dict[str, Any]:
+        """Return the body's top-level fields as Python values, by lower-case name."""
+        fields = peek(self.kind, self.body.view()).fields
+        return {name: fields.value(name) for name in fields.raws}
 
 
 @dataclass(slots=True)

@@ -37,13 +37,16 @@ def plan_exchange(call: Call, node: NodeView, api_key: str | None) -> Exchange |
         headers = [*headers, (b"authorization", b"Bearer " + api_key.encode())]
     kind = call.kind
     if kind.dialect is Dialect.OPENAI or node.engine is Engine.OLLAMA:
-        return Exchange(UpstreamRequest("POST", kind.path, headers, call.body), None)
+        return Exchange(_as_it_came(call, headers), None)
     model = node.models[call.model_key]
     if kind is SHOW:
         return LocalAnswer(msgspec.json.encode(model.show))
-    fields = {name: call.peek.fields.value(name) for name in call.peek.fields.raws}
-    translated = translate(kind.path, fields, call.peek.model, model.name)
+    translated = translate(kind.path, call.decoded(), call.model, model.name)
     if isinstance(translated.response, LocalAnswer):
         return translated.response
     request = UpstreamRequest("POST", translated.target, headers, translated.body)
     return Exchange(request, translated.response)
+
+
+def _as_it_came(call: Call, headers: list[tuple[bytes, bytes]]) -> UpstreamRequest:
+    return UpstreamRequest("POST", call.kind.path, headers, call.body.upstream(), len(call.body))

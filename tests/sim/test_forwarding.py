@@ -234,3 +234,18 @@ async def test_a_wait_that_is_too_long_times_out(paced: SimNode, client: httpx.A
         late = await client.post(f"{running.url}/api/chat", json=CHAT)
         assert late.status_code == 504
         assert (await first).status_code == 200
+
+
+async def test_a_body_with_images_goes_through_a_file_byte_for_byte(
+    node: SimNode, client: httpx.AsyncClient
+) -> None:
+    images = ["QUJD" * 1_000_000]
+    message = {"role": "user", "content": "hi", "images": images}
+    raw = json.dumps(CHAT | {"stream": False, "messages": [message]}).encode()
+    async with running_gateway(node.url) as running:
+        answer = await client.post(f"{running.url}/api/chat", content=raw)
+        assert answer.status_code == 200
+        bad = await client.post(f"{running.url}/api/chat", content=raw[:-1])
+        assert (bad.status_code, bad.json()) == (400, {"error": "unexpected EOF"})
+    (seen,) = [request for request in node.requests if request.path == "/api/chat"]
+    assert seen.body == raw

@@ -1,0 +1,76 @@
+"""A request body that may be large: short ones stay in memory, long ones wait in a file.
+
+A request can wait minutes in the queue, hundreds of them at once, and one with images is tens of
+megabytes. A body in a file is mapped: reading it costs page cache, which the system takes back.
+"""
+
+import mmap
+import tempfile
+from collections.abc import AsyncIterator
+from typing import IO, Self
+
+SPOOL_BYTES = 1024 * 1024
+"""Longer bodies go to a file."""
+
+PIECE_BYTES = 256 * 1024
+"""How much of a file is sent at a time."""
+
+
+class Body:
+    """A body, byte for byte as it came. Close it when the request is done."""
+
+    def __init__(self, content: bytes | mmap.mmap, file: IO[bytes] | None = None) -> None:
+        self._content = content
+        self._file = file
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()  # the mapping goes with the last view of it
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it is short enough not to have been written to a file."""
+        return self._file is None
+
+    def view(self) -> bytes:
+        """Return the whole for reading; of a body in a file this is a copy, so do not keep it."""
+        return self._content if isinstance(self._content, bytes) else self._content[:]
+
+    def upstream(self) -> bytes | AsyncIterator[bytes]:
+        """Return the body as ``upstream/http.py`` sends it; may be called for every attempt."""
+        return self._content if isinstance(self._content, bytes) else self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._content), PIECE_BYTES):
+            yield self._content[start : start + PIECE_BYTES]
+
+
+class BodyWriter:
+    """Takes a body as it comes in."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, prefix="sollol-body-")  # noqa: SIM115
+        self.length = 0
+
+    def write(self, piece: bytes) -> None:
+        """Append a piece; a file on a full disk raises OSError."""
+        self._file.write(piece)
+        self.length += len(piece)
+
+    def finish(self) -> Body:
+        """Return the body."""
+        if self.length <= SPOOL_BYTES:
+            self._file.seek(0)
+            return Body(self._file.read())
+        self._file.flush()
+        return Body(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), self._file)
+
+    def discard(self) -> None:
+        """Drop what came."""
+        self._file.close()

@@ -1,0 +1,30 @@
+"""Request bodies in memory and in files."""
+
+import pytest
+
+from sollol.gateway.body import PIECE_BYTES, SPOOL_BYTES, Body, BodyWriter
+
+
+@pytest.mark.parametrize("length", [0, 1, SPOOL_BYTES, SPOOL_BYTES + 1, 3 * SPOOL_BYTES + 7])
+async def test_what_was_written_is_sent_for_every_attempt(length: int) -> None:
+    content = bytes(n % 251 for n in range(1000)) * (length // 1000 + 1)
+    content = content[:length]
+    writer = BodyWriter()
+    for start in range(0, length, 70_000):
+        writer.write(content[start : start + 70_000])
+    with writer.finish() as body:
+        assert len(body) == length
+        assert body.is_in_memory is (length <= SPOOL_BYTES)
+        assert body.view() == content
+        for _ in range(2):
+            sent = body.upstream()
+            if not isinstance(sent, bytes):
+                pieces = [piece async for piece in sent]
+                assert max(map(len, pieces)) <= PIECE_BYTES
+                sent = b"".join(pieces)
+            assert sent == content
+
+
+def test_a_short_body_is_not_copied() -> None:
+    content = b"x" * 100
+    assert Body(content).view() is content
