@@ -21,6 +21,8 @@ _GO_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
 _JSON_TYPES = {str: "string", bool: "bool", int: "number", float: "number", list: "array"}
 _THINK_WORDS = ("high", "medium", "low", "max")
 _THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
+_EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=\r\n]")
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
 _DECODER = json.JSONDecoder()
@@ -142,6 +144,44 @@ def read_think(value: object) -> bool | None:
         message = f'invalid think value: "{value}" (must be {_THINK_CHOICES})'
         raise ApiError(400, message, is_gin=True)
     return True
+
+
+def check_details(body: Body) -> None:
+    """Check fields that the simulation makes no use of.
+
+    Raises:
+        ApiError: ``top_logprobs`` is out of range, or an image is not base64 (400).
+    """
+    logprobs = body.get("top_logprobs")
+    if isinstance(logprobs, int) and not 0 <= logprobs <= 20:
+        raise ApiError(400, "top_logprobs must be between 0 and 20", is_gin=True)
+    holders = [body, *(body.get("messages") or [])]
+    for holder in holders:
+        images = holder.get("images") if isinstance(holder, dict) else None
+        for image in images or []:
+            _check_base64(image)
+
+
+def _check_base64(text: str) -> None:
+    found = _NOT_BASE64.search(text)
+    if found is not None:
+        message = f"illegal base64 data at input byte {found.start()}"
+        raise ApiError(400, message, is_gin=True)
+
+
+def read_effort(value: object) -> bool | None:
+    """Return whether ``reasoning_effort`` asks to think; ``None`` if it is not given.
+
+    Raises:
+        ApiError: it is not one of the levels (400).
+    """
+    if value is None:
+        return None
+    if value not in _EFFORTS:
+        shown = '", "'.join(_EFFORTS[:-1])
+        message = f'invalid reasoning value: "{value}" (must be "{shown}", or "none")'
+        raise ApiError(400, message, is_gin=True)
+    return value != "none"
 
 
 def read_inputs(value: object) -> list[str]:

@@ -24,7 +24,7 @@ async def embed(call: Call) -> None:
     inputs = read_inputs(body.get("input"))
     name = body.get("model") or ""
     call.name_model(name)
-    stored = find_model(call.state.models, name, _NOT_FOUND)
+    stored = find_model(call.state.models, name, _NOT_FOUND if name else "model '' not found")
     vectors, result = await _embed(call, stored, body, [text for text in inputs if text])
     wanted = (b"total_duration", b"load_duration", b"prompt_eval_count")
     metrics = result.metrics() if vectors else []
@@ -51,12 +51,12 @@ async def openai_embeddings(call: Call) -> None:
     body = read_body(call.body, "EmbedRequest", empty="EOF")
     if not body.get("input"):
         raise ApiError(400, "invalid input", is_gin=True)
+    as_base64 = _is_base64(body.get("encoding_format") or "float")
     inputs = read_inputs(body["input"])
     name = body.get("model") or ""
     call.name_model(name)
     stored = find_model(call.state.models, name, _NOT_FOUND)
     vectors, result = await _embed(call, stored, body, inputs)
-    as_base64 = body.get("encoding_format") == "base64"
     entries = [
         {
             "object": "embedding",
@@ -83,6 +83,14 @@ async def _embed(
         await lease.embed(sum(map(count_tokens, inputs)))
         vectors = [_vector(model, text, body.get("dimensions")) for text in inputs]
     return vectors, Result("stop", lease.prompt_tokens, 0, lease.timings)
+
+
+def _is_base64(encoding: str) -> bool:
+    if encoding not in ("float", "base64"):
+        supported = "Supported values: ['float', 'base64']."
+        message = f"Invalid value for 'encoding_format' = {encoding}. {supported}"
+        raise ApiError(400, message, is_gin=True)
+    return encoding == "base64"
 
 
 def _vector(model: SimModel, text: str, dimensions: object) -> tuple[float, ...]:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from inspect import CORO_SUSPENDED, getcoroutinestate
-from types import coroutine
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -83,19 +82,29 @@ class App(Protocol):
         ...
 
 
-@coroutine
-def _resume(work: Work, waits_for: Any) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that has been run up to its first wait."""
-    while True:
-        thrown: BaseException | None = None
-        try:
-            yield waits_for
-        except BaseException as error:
-            thrown = error
-        try:
-            waits_for = work.send(None) if thrown is None else work.throw(thrown)
-        except StopIteration:
-            return
+class _Started:
+    """A coroutine that has been run up to its first wait; awaiting it goes on from there."""
+
+    def __init__(self, work: Work, waits_for: Any) -> None:
+        self._work = work
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        work, waits_for = self._work, self._waits_for
+        while True:
+            thrown: BaseException | None = None
+            try:
+                yield waits_for
+            except BaseException as error:
+                thrown = error
+            try:
+                waits_for = work.send(None) if thrown is None else work.throw(thrown)
+            except StopIteration:
+                return
+
+
+async def _resume(started: _Started) -> None:
+    await started
 
 
 def _abandon(work: Work) -> None:
@@ -274,7 +283,7 @@ class Connection(asyncio.Protocol):
         except StopIteration:
             self._served(request)
             return
-        self._task = task = self._loop.create_task(_resume(work, waits_for))
+        self._task = task = self._loop.create_task(_resume(_Started(work, waits_for)))
         self._app.tasks.add(task)
         task.add_done_callback(lambda done: self._task_done(done, work, request))
 

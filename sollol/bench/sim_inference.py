@@ -10,7 +10,9 @@ from typing import Any
 from sollol.bench.sim_bodies import (
     ApiError,
     Body,
+    check_details,
     read_body,
+    read_effort,
     read_keep_alive,
     read_think,
     token_limit,
@@ -39,6 +41,7 @@ def read_chat(raw: bytes, models: ModelStore) -> Work:
     body = read_body(raw, "ChatRequest")
     keep_alive_s = read_keep_alive(body.get("keep_alive"))
     think = read_think(body.get("think"))
+    check_details(body)
     name = body.get("model") or ""
     if not name:
         raise ApiError(400, "model is required")
@@ -67,6 +70,7 @@ def read_generate(raw: bytes, models: ModelStore) -> Work:
     body = read_body(raw, "GenerateRequest")
     keep_alive_s = read_keep_alive(body.get("keep_alive"))
     think = read_think(body.get("think"))
+    check_details(body)
     name = body.get("model") or ""
     stored = find_model(models, name)
     purpose = _purpose(body.get("prompt"), keep_alive_s)
@@ -96,13 +100,12 @@ def read_chat_completions(raw: bytes, models: ModelStore) -> Work:
     body = read_body(raw, "ChatCompletionRequest", empty="EOF")
     if not body.get("messages"):
         raise ApiError(400, "[] is too short - 'messages'", is_gin=True)
+    think = read_effort(body.get("reasoning_effort"))
     name = body.get("model") or ""
     if not name:
         raise ApiError(400, "model is required")
     stored = find_model(models, name)
     require(stored.model, name, "completion", "chat")
-    effort = body.get("reasoning_effort")
-    think = None if effort is None else effort != "none"
     options = _openai_options(body)
     translated = {**body, "options": options, "format": _openai_format(body)}
     return Work(

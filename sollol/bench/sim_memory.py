@@ -10,7 +10,7 @@ from sollol.bench.sim_config import SimConfig, SimModel
 
 _BLOCK_CHARS = 128
 _BLOCK_TOKENS = 32
-_WHOLE_TEXTS = 256
+_CHAINS = 256
 _RUNNER_OPTIONS = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
 _OFFLOAD_SLOWDOWN = 9.0  # a model wholly on the CPU is ten times slower
 
@@ -77,27 +77,33 @@ class PrefixCache:
     def __init__(self, capacity_tokens: int) -> None:
         self._capacity_blocks = capacity_tokens // _BLOCK_TOKENS
         self._blocks: OrderedDict[int, None] = OrderedDict()
-        self._whole: set[str] = set()  # texts whose blocks are all there: a repetition is cheap
+        self._chains: dict[str, list[int]] = {}  # the blocks of texts seen lately
 
     def remember(self, text: str) -> int:
         """Add a text; return how many tokens of its start were known."""
-        if text in self._whole:
-            return len(text) // _BLOCK_CHARS * _BLOCK_TOKENS
-        blocks, known = self._blocks, 0
-        chain, matching = 0, True
-        for start in range(0, len(text) - _BLOCK_CHARS + 1, _BLOCK_CHARS):
-            chain = hash((chain, text[start : start + _BLOCK_CHARS]))
-            matching = matching and chain in blocks
+        blocks, known, matching = self._blocks, 0, True
+        for block in self._chain(text):
+            matching = matching and block in blocks
             known += matching
-            blocks[chain] = None
-            blocks.move_to_end(chain)
-        if len(self._whole) >= _WHOLE_TEXTS:
-            self._whole.clear()
-        self._whole.add(text)
+            blocks[block] = None
+            blocks.move_to_end(block)
         while len(blocks) > self._capacity_blocks:
             blocks.popitem(last=False)
-            self._whole.clear()
         return known * _BLOCK_TOKENS
+
+    def _chain(self, text: str) -> list[int]:
+        """Return a hash for each whole block, of it and all before it."""
+        chain = self._chains.get(text)
+        if chain is not None:
+            return chain
+        chain, last = [], 0
+        for start in range(0, len(text) - _BLOCK_CHARS + 1, _BLOCK_CHARS):
+            last = hash((last, text[start : start + _BLOCK_CHARS]))
+            chain.append(last)
+        if len(self._chains) >= _CHAINS:
+            self._chains.clear()
+        self._chains[text] = chain
+        return chain
 
 
 @dataclass(slots=True, eq=False)

@@ -106,7 +106,9 @@ def context_ids(prompt_tokens: int, eval_count: int) -> list[int]:
 def _thoughts(seed: bytes, limit: int) -> tuple[str, ...]:
     thinking_seed = hashlib.blake2b(seed, digest_size=16).digest()
     wanted = natural_length(thinking_seed) // 2
-    return answer_pieces(thinking_seed, "", min(wanted, limit // 2) if limit else wanted) or ()
+    if limit:
+        wanted = min(wanted, limit // 2)
+    return (answer_pieces(thinking_seed, "", wanted) or ()) if wanted else ()
 
 
 def _tool_answer(tools: Sequence[Any], seed: bytes) -> Answer:

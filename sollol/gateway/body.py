@@ -66,8 +66,9 @@ class BodyWriter:
     def finish(self) -> Body:
         """Return the body."""
         if self.length <= SPOOL_BYTES:
-            self._file.seek(0)
-            return Body(self._file.read())
+            with self._file:
+                self._file.seek(0)
+                return Body(self._file.read())
         self._file.flush()
         return Body(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), self._file)
 

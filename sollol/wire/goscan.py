@@ -17,7 +17,7 @@ from sollol.wire.gotext import quote_byte
 MAX_DEPTH = 10_000
 """Containers inside containers that Go's decoder accepts."""
 
-MAX_TOKENS = 400_000
+MAX_TOKENS = 250_000
 """Values and containers we are ready to step over one by one."""
 
 

@@ -28,6 +28,7 @@ from sollol.llamacpp.embedded import (
     EmbeddedNode,
     EmbeddedOptions,
     EmbeddedState,
+    RestartDelay,
     find_model,
     server_arguments,
 )
@@ -340,10 +341,12 @@ async def test_a_cancelled_start_leaves_no_process(script: Script) -> None:
 class Running:
     """A started node with its states, and a client that holds its key."""
 
-    def __init__(self, options: EmbeddedOptions) -> None:
+    def __init__(
+        self, options: EmbeddedOptions, restart_delay: RestartDelay = restart_delay_s
+    ) -> None:
         self.states: list[EmbeddedState] = []
         self.changed = asyncio.Event()
-        self.node = EmbeddedNode(options, self._on_change)
+        self.node = EmbeddedNode(options, self._on_change, restart_delay=restart_delay)
 
     def client(self, api_key: str | None = None) -> httpx.AsyncClient:
         key = self.node.api_key if api_key is None else api_key
@@ -489,29 +492,38 @@ class TestReal:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    async def test_a_server_that_keeps_dying_is_given_up(self) -> None:
-        delays = iter([0.0, None])
-        states: list[EmbeddedState] = []
-        node = EmbeddedNode(
-            replace(REAL, slots=1), states.append, restart_delay=lambda deaths, now: next(delays)
+    async def test_a_server_that_cannot_be_started_again_is_given_up(self, tmp_path: Path) -> None:
+        binary = tmp_path / "llama-server"
+        binary.write_text(f'#!/bin/sh\nexec {find_binaries().server} "$@"\n')
+        binary.chmod(0o755)
+        delays = iter([0.0, 0.0, None])
+        running = Running(
+            replace(REAL, slots=1, binary=binary), restart_delay=lambda deaths, now: next(delays)
         )
         try:
-            await node.start()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(node.supervise())
-                for _ in range(2):
-                    await until(lambda: node.state is EmbeddedState.READY)
-                    assert node.pid is not None
-                    os.kill(node.pid, signal.SIGKILL)
-                    await until(lambda: node.state is not EmbeddedState.READY)
+            await running.node.start()
+            assert running.node.pid is not None
+            binary.write_text("#!/bin/sh\nexit 9\n")
+            os.kill(running.node.pid, signal.SIGKILL)
+            await running.node.supervise()
         finally:
-            await node.stop()
-        assert states == [
+            await running.node.stop()
+        assert next(delays, "none left") == "none left"
+        assert running.states == [
             EmbeddedState.STARTING,
-            EmbeddedState.READY,
-            EmbeddedState.RESTARTING,
             EmbeddedState.READY,
             EmbeddedState.RESTARTING,
             EmbeddedState.FAILED,
             EmbeddedState.STOPPED,
         ]
+
+    async def test_stop_does_not_wait_for_a_restart(self) -> None:
+        running = Running(replace(REAL, slots=1), restart_delay=lambda deaths, now: 3600.0)
+        await running.node.start()
+        assert running.node.pid is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(running.node.supervise())
+            os.kill(running.node.pid, signal.SIGKILL)
+            await running.wait_state(EmbeddedState.RESTARTING)
+            await running.node.stop()
+        assert running.node.state is EmbeddedState.STOPPED

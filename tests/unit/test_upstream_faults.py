@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import pytest
 
 from sollol.errors import ConnectFailed, ProtocolViolation, UpstreamCut, UpstreamTimeout
+from sollol.upstream.connection import Connection
 from sollol.upstream.http import Timeouts
 from tests.scripted_node import (
     HELLO,
@@ -302,6 +303,8 @@ async def test_a_body_that_is_cancelled_by_itself_ends_the_request(world: World)
 async def test_a_body_that_fails_when_it_is_stopped_does_not_spoil_the_answer(
     world: World,
 ) -> None:
+    got_head = asyncio.Event()
+
     async def body() -> AsyncIterator[bytes]:
         yield b"x"
         try:
@@ -311,11 +314,15 @@ async def test_a_body_that_fails_when_it_is_stopped_does_not_spoil_the_answer(
 
     async def script(peer: Peer) -> None:
         await peer.reader.readuntil(b"\r\n\r\n")
-        await peer.send(TOO_LARGE)
+        await peer.send(TOO_LARGE[:-3])
+        await got_head.wait()
+        await peer.send(TOO_LARGE[-3:])
         await peer.wait_gone()
 
     client = await world.client(script)
-    assert await fetch(client, post(body())) == b"no!"
+    response = await client.send(post(body()))
+    got_head.set()
+    assert await body_of(response) == b"no!"
 
 
 @pytest.mark.parametrize("length", [1, 3])
@@ -340,10 +347,29 @@ async def test_an_empty_piece_does_not_end_a_chunked_body(world: World) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+async def test_a_node_that_hangs_up_while_we_send_is_noticed_at_once(
+    world: World, streamed: bool
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        peer.writer.write_eof()
+        await client_is_done.wait()
+
+    client_is_done = asyncio.Event()
+    client = await world.client(script)
+    body = b"x" * 64 * MIB
+    with pytest.raises(UpstreamCut, match="without an answer"):
+        await client.send(post(pieces_of(body) if streamed else body))
+    client_is_done.set()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 async def test_an_upload_that_the_node_does_not_take_times_out(
     world: World, streamed: bool
 ) -> None:
     async def script(peer: Peer) -> None:
+        await asyncio.sleep(0.05)
+        await peer.reader.readexactly(4 * MIB)
         await client_is_done.wait()
 
     client_is_done = asyncio.Event()
@@ -354,25 +380,22 @@ async def test_an_upload_that_the_node_does_not_take_times_out(
     client_is_done.set()
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-async def test_a_slow_upload_that_moves_does_not_time_out(world: World, streamed: bool) -> None:
+async def test_a_slow_upload_that_moves_does_not_time_out(world: World) -> None:
     async def script(peer: Peer) -> None:
         await peer.reader.readuntil(b"\r\n\r\n")
-        for _ in range(12):
+        for _ in range(8):
             await peer.reader.readexactly(4 * MIB)
             await asyncio.sleep(0.1)
         await peer.send(HELLO)
         await peer.wait_gone()
 
-    client = await world.client(script, Timeouts(first_byte_s=0.8, stall_s=0.8))
-    body = b"x" * (48 * MIB)
-    request = post(pieces_of(body), len(body)) if streamed else post(body)
-    assert await fetch(client, request) == b"hello"
+    client = await world.client(script, Timeouts(first_byte_s=0.5, stall_s=0.5))
+    assert await fetch(client, post(b"x" * 32 * MIB)) == b"hello"
 
 
 async def test_a_body_that_comes_slowly_is_not_the_nodes_fault(world: World) -> None:
     async def body() -> AsyncIterator[bytes]:
-        yield b"a"
+        yield b"a" * MIB
         await asyncio.sleep(0.3)
         yield b"b"
 
@@ -411,6 +434,15 @@ async def test_a_request_may_be_cancelled_at_any_moment(
     assert await fetch(client) == b"hello"
 
 
+async def test_a_connection_made_after_all_is_closed(world: World) -> None:
+    node = await world.node(Peer.wait_gone)
+    connection = Connection("node", Timeouts(), lambda _: None)
+    connection.abort()
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: connection, "127.0.0.1", node.port)
+    await connection.lost
+
+
 @pytest.mark.parametrize("phase", ["head", "body", "upload"])
 async def test_cancelling_closes_the_connection(world: World, phase: str) -> None:
     at_phase = asyncio.Event()
@@ -440,3 +472,17 @@ async def test_cancelling_closes_the_connection(world: World, phase: str) -> Non
     assert task.cancelled()
     assert client.statistics().open == 0
     await until(lambda: world.nodes[0].now_open == 0)
+
+
+async def test_cancelling_a_read_closes_the_connection(world: World) -> None:
+    client = await world.client(script_of(STREAM))
+    response = await client.send(post())
+    task = asyncio.create_task(response.read())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert client.statistics().open == 0
+    with pytest.raises(UpstreamCut, match="the gateway closed its connection"):
+        await response.read()
+    response.close()

@@ -107,7 +107,7 @@ def test_pairs_keep_the_order_and_the_duplicates() -> None:
         (b'{"a":[1}', "invalid character '}' after array element"),
         (b'{"a":[1,]}', "invalid character ']' looking for beginning of value"),
         (b'{"a":}', "invalid character '}' looking for beginning of value"),
-        (b'{"a":\'x\'}', "invalid character '\\'' looking for beginning of value"),
+        (b"{\"a\":'x'}", "invalid character '\\'' looking for beginning of value"),
         (b"\xef\xbb\xbf{}", "invalid character 'ï' looking for beginning of value"),
         (b"\x00", "invalid character '\\x00' looking for beginning of value"),
         (b"\x80", "invalid character '\\u0080' looking for beginning of value"),
@@ -171,25 +171,37 @@ def test_a_number_no_float_can_hold_is_an_error_only_for_its_reader() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b'{"a":[' + b"1," * (MAX_TOKENS + 1) + b"1]}!", "request body is too complex"),
         (b'{"a":[' + b"[[]]," * MAX_TOKENS + b"1]}!", "request body is too complex"),
         (b"{" + b'"a":0,' * 20_000 + b'"b":1}', "request body has too many fields"),
         (b"{" + b'"a":0,' * 20_000 + b'"b":1}!', "request body has too many fields"),
-        (b'{"a":"' + b"\\n" * (16 * MB), "unexpected EOF"),
-        (b'{"a":' + b"[" * (32 * MB), "invalid character '[' exceeded max depth"),
-        (b" " * (32 * MB), "missing request body"),
-        (b'{"a":' + b"1" * (32 * MB), "unexpected EOF"),
+        (
+            b'{"a":' + b"[" * 9_000 + b"]" * 9_000 + b"," + b'"a":0,' * 20_000 + b'"b":1}',
+            "request body has too many fields",
+        ),
+        (b'{"a":"' + b"\\n" * (4 * MB), "unexpected EOF"),
+        (b'{"a":' + b"[" * (8 * MB), "invalid character '[' exceeded max depth"),
+        (b" " * (8 * MB), "missing request body"),
+        (b'{"a":' + b"1" * (8 * MB), "unexpected EOF"),
     ],
-    ids=["ints", "lists", "fields", "fields and tail", "escapes", "deep", "space", "digits"],
+    ids=[
+        "lists",
+        "fields",
+        "fields and tail",
+        "fields and depth",
+        "escapes",
+        "deep",
+        "space",
+        "digits",
+    ],
 )
 def test_a_hostile_body_is_refused_in_linear_time(body: bytes, message: str) -> None:
     assert refusal(body) == message
 
 
 def test_hostile_strings_are_repaired_in_linear_time() -> None:
-    halves = read(b'{"a":"' + b"\\ud800" * (2 * MB) + b'"}')
-    assert halves.value("a") == "\ufffd" * (2 * MB)
-    backslashes = read(b'{"a":"' + b"\\\\" * (8 * MB) + b'\\ud800"}')
+    halves = read(b'{"a":"' + b"\\ud800" * (MB // 2) + b'"}')
+    assert halves.value("a") == "\ufffd" * (MB // 2)
+    backslashes = read(b'{"a":"' + b"\\\\" * (2 * MB) + b'\\ud800"}')
     assert backslashes.value("a").endswith("\\\ufffd")
 
 
@@ -210,7 +222,14 @@ def test_quoting_is_gos(text: str, quoted: str) -> None:
 
 @pytest.mark.parametrize(
     ("byte", "quoted"),
-    [(0x62, "'b'"), (0x27, "'\\''"), (0x22, "'\"'"), (0x5C, "'\\\\'"), (0xFF, "'ÿ'"), (0, "'\\x00'")],
+    [
+        (0x62, "'b'"),
+        (0x27, "'\\''"),
+        (0x22, "'\"'"),
+        (0x5C, "'\\\\'"),
+        (0xFF, "'ÿ'"),
+        (0, "'\\x00'"),
+    ],
 )
 def test_a_byte_is_quoted_as_in_gos_syntax_errors(byte: int, quoted: str) -> None:
     assert quote_byte(byte) == quoted

@@ -38,7 +38,7 @@ def test_a_name_is_split_into_its_parts(text: str, parts: tuple[str, str, str, s
     "text",
     [
         "", " ", "a b", "x/../y", "x:", ":7b", "/x", "x/", "ns//x", "a/b/c/d", "x:a:b", "-x", ".x",
-        "x@sha256:00", "/models/x.gguf", "n.s/x", "x" * 81, "h" * 351 + "/ns/x", "modèle", "x\n",
+        "x@sha256:00", "/models/x.gguf", "n.s/x", "x" * 81, "h" * 351 + "/ns/x", "modèle", "x\ny",
     ],
 )  # fmt: skip
 def test_what_is_not_a_name(text: str) -> None:
