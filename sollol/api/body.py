@@ -14,24 +14,30 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 async def read_body(
-    receive: Receive, declared: bytes | None, *, max_bytes: int, stall_timeout_s: float
+    receive: Receive,
+    declared: bytes | None,
+    *,
+    is_complete: bool,
+    max_bytes: int,
+    stall_timeout_s: float,
 ) -> Body:
     """Return the whole body.
 
     Args:
         declared: the ``Content-Length`` header, if any.
+        is_complete: all of it has come already, so there is nothing to wait for.
         max_bytes: longest body accepted; what is counted is what arrives.
         stall_timeout_s: longest pause between two pieces of it.
 
     Raises:
         RequestTooLarge: it is longer than ``max_bytes``.
         InvalidRequest: it stopped coming.
-        Overloaded: the disk is full.
         ClientDisconnected: the caller left before its end.
+        Overloaded: the disk is full.
     """
     if declared is not None and int(declared) > max_bytes:
         raise _too_large(max_bytes)
-    message = await _next(receive, stall_timeout_s)
+    message = await receive() if is_complete else await _next(receive, stall_timeout_s)
     if not message.get("more_body", False):  # most requests: one piece
         return _checked(message.get("body", b""), max_bytes)
     writer = BodyWriter()

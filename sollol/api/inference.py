@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from sollol.api.body import Receive, read_body
-from sollol.api.protocol import CONNECTION_KEY
+from sollol.api.protocol import CONNECTION_KEY, GatewayProtocol
 from sollol.errors import (
     ClientDisconnected,
     ModelNotFound,
@@ -70,17 +70,18 @@ class Inference:
     ) -> None:  # fmt: skip
         """Answer one request. However it ends, that is noted once, in ``_done``."""
         arrival = self._arrival(kind, headers)
+        connection: GatewayProtocol = scope[CONNECTION_KEY]
         downstream = Downstream(send, lambda status: self._started(arrival, status))
         try:
-            async with CancelWhenGone(scope[CONNECTION_KEY]):
-                await self._serve(arrival, receive, downstream)
+            async with CancelWhenGone(connection):
+                await self._serve(arrival, connection.is_request_complete, receive, downstream)
         except ClientDisconnected as error:
             arrival.outcome.status = error.status
             arrival.outcome.error = error.code
         except SollolError as error:
             await _refuse(arrival, error, downstream)
             if isinstance(error, RequestTooLarge):
-                scope[CONNECTION_KEY].discard_body()
+                connection.discard_body()
         except asyncio.CancelledError:  # the server stops and waits no longer
             stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
             await _refuse(arrival, stopping, downstream)
@@ -96,12 +97,15 @@ class Inference:
         shown = given.decode() if _REQUEST_ID.fullmatch(given) else unique
         return Arrival(kind, headers, unique, shown, self._clock())
 
-    async def _serve(self, arrival: Arrival, receive: Receive, downstream: Downstream) -> None:
+    async def _serve(
+        self, arrival: Arrival, is_complete: bool, receive: Receive, downstream: Downstream
+    ) -> None:
         kind, headers = arrival.kind, arrival.headers
         limits = self._gateway.settings.server
         body = await read_body(
             receive,
             headers.get(b"content-length"),
+            is_complete=is_complete,
             max_bytes=limits.max_body_bytes,
             stall_timeout_s=limits.body_stall_timeout_s,
         )

@@ -50,6 +50,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if callback is not None and self._is_lost:
             callback()
 
+    @property
+    def is_request_complete(self) -> bool:
+        """Whether the whole body of the current request has come."""
+        return not self._has_body_to_come
+
     def discard_body(self) -> None:
         """Let the rest of a refused body come and go, for a while.
 

@@ -1,6 +1,7 @@
 """``sollol serve``: from settings to a running process and back out of it."""
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -27,6 +28,7 @@ def run(settings: Settings) -> int:
     cancels them.
     """
     logs.configure(settings.log.level, settings.log.format)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # our own events say the same
     try:
         listeners = bind(settings.server.host, settings.server.port)
     except OSError as error:

@@ -76,7 +76,7 @@ class EmbeddedKeeper:
                 api_key=SecretStr(node.api_key),
             )
             await self._prober.probe(self._registry.add(settings))
-            log.info("ready", model=node.model_name, node=NODE_ID)
+            log.info("ready", model=node.model_name, try_it=f"sollol chat {node.model_name}")
 
     def _options(self) -> EmbeddedOptions:
         settings = self._settings
