@@ -116,15 +116,15 @@ def _streams(results: Results) -> str:
     ]
     head = (
         "", "streams x chunks/s", "CPU vs nginx", "CPU us/chunk", "finished",
-        "first p50 ms", "first p99 ms", "delay p50 ms", "delay p99 ms", "load core busy",
+        "first p50 ms", "first p99 ms", "delay p50 ms", "delay p99 ms", "node + client",
     )  # fmt: skip
     return (
         "## Streams\n\n"
         "Each chunk is one NDJSON record of about 135 bytes with the time it was sent; delay is "
         "the time until the client has it. The first chunk is measured from before the client's "
         f"connection is opened; {STARTS_PER_S} streams are opened a second. CPU includes opening "
-        "the streams. The last column is how busy the node and the client kept their core: near "
-        "100 %, delays are theirs, as the direct rows show. "
+        "the streams. The last column is the CPU of node and client together: near 100 % of a core, "
+        "delays are theirs, as the direct rows show. "
         f"{_rounds(results.streams.values())}\n\n" + table(head, rows)
     )
 
@@ -173,7 +173,7 @@ def _others(results: Results) -> str:
 def _machine(results: Results) -> str:
     busy = f"{results.foreign_ratio:.0%} of all CPU time in the meantime"
     rows = [*results.machine, ("Cores", results.layout), ("Other work on the machine", busy)]
-    note = "\nA quick run: short rounds, less to trust.\n" if results.is_quick else ""
+    note = "\nThis was a quick run: short rounds, less to trust.\n" if results.is_quick else ""
     return "## How it was measured\n\n" + _METHOD + note + "\n" + table(("", ""), rows)
 
 

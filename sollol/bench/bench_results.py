@@ -60,7 +60,7 @@ class Leaving:
     node_zero_s: float
 
 
-Rounds = Mapping[str, Sequence[ShortRun]]
+ShortRounds = Mapping[str, Sequence[ShortRun]]
 LatencyRounds = Mapping[str, Sequence[LatencyRun]]
 StreamRounds = Mapping[tuple[str, StreamLoad], Sequence[StreamRun]]
 
@@ -73,7 +73,7 @@ class Results:
     layout: str = ""
     foreign_ratio: float = 0.0
     is_quick: bool = False
-    short: Rounds = field(default_factory=dict)
+    short: ShortRounds = field(default_factory=dict)
     latency: LatencyRounds = field(default_factory=dict)
     streams: StreamRounds = field(default_factory=dict)
     idle_rss_bytes: int | None = None

@@ -38,6 +38,8 @@ async def _answer(call: Call, work: Work, records: Records) -> None:
             await _decode(call, work.answer.eval_count, lease)
             body = records.whole(work.answer, _result(call, work, lease))
             call.exchange.respond(200, body, records.whole_type)
+            if _is_immediate(call):
+                call.state.fast_lane.offer(call.exchange, work, lease, body)
         runner.prefixes.remember(work.remembered)
 
 

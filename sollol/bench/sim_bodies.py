@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -150,16 +150,44 @@ def check_details(body: Body) -> None:
     """Check fields that the simulation makes no use of.
 
     Raises:
-        ApiError: ``top_logprobs`` is out of range, or an image is not base64 (400).
+        ApiError: ``top_logprobs`` is out of range, an image is not base64, or the arguments of a
+            tool call are a string (400).
     """
     logprobs = body.get("top_logprobs")
     if isinstance(logprobs, int) and not 0 <= logprobs <= 20:
         raise ApiError(400, "top_logprobs must be between 0 and 20", is_gin=True)
-    holders = [body, *(body.get("messages") or [])]
-    for holder in holders:
-        images = holder.get("images") if isinstance(holder, dict) else None
-        for image in images or []:
+    messages = [item for item in body.get("messages") or [] if isinstance(item, dict)]
+    for holder in (body, *messages):
+        for image in holder.get("images") or []:
             _check_base64(image)
+    for message in messages:
+        for call in message.get("tool_calls") or []:
+            if isinstance(call.get("function", {}).get("arguments"), str):
+                text = "Value looks like object, but can't find closing '}' symbol"
+                raise ApiError(400, text, is_gin=True)
+
+
+def check_openai_messages(messages: Sequence[Any]) -> None:
+    """Check what OpenAI's messages hold.
+
+    Raises:
+        ApiError: a message has no content, or an image that is not part of the body (400).
+    """
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            _check_parts(content)
+        elif not isinstance(content, str) and not (message or {}).get("tool_calls"):
+            raise ApiError(400, "invalid message content type: <nil>", is_gin=True)
+
+
+def _check_parts(parts: Sequence[Any]) -> None:
+    for part in parts:
+        image = part.get("image_url") if isinstance(part, dict) else None
+        url = image.get("url", "") if isinstance(image, dict) else image or ""
+        if url.startswith(("http://", "https://")):
+            text = "image URLs are not currently supported, please use base64 encoded data instead"
+            raise ApiError(400, text, is_gin=True)
 
 
 def _check_base64(text: str) -> None:

@@ -9,7 +9,8 @@ from sollol.bench.sim_engine import NodeBusy
 from sollol.bench.sim_exchange import Exchange
 from sollol.bench.sim_memory import Runner
 from sollol.bench.sim_models import StoredModel
-from sollol.bench.sim_state import NodeState, RequestRecord
+from sollol.bench.sim_recorder import RequestRecord
+from sollol.bench.sim_state import NodeState
 
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 

@@ -114,6 +114,11 @@ class SimConfig:
         return int(self.vram_gib * GIB)
 
     @property
+    def is_on_loopback(self) -> bool:
+        """Whether only this machine can reach the node."""
+        return self.host == "localhost" or self.host.startswith(("127.", "::1"))
+
+    @property
     def default_context(self) -> int:
         """Tokens of context a model is loaded with when the request names none."""
         if self.vram_gib >= 47:

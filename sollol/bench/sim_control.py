@@ -63,6 +63,10 @@ class ControlApp:
     def begin(self, connection: Connection, request: Request) -> None:
         """Do nothing before the body is there."""
 
+    def answer_at_once(self, connection: Connection, request: Request) -> bool:
+        """Leave every request to :meth:`handle`."""
+        return False
+
     def connection_closed(self, connection: Connection) -> None:
         """Do nothing."""
 

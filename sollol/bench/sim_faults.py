@@ -56,7 +56,7 @@ _MESSAGES = {
     503: "server busy, please try again.  maximum pending requests exceeded",
 }
 _NOT_HTTP = b"\x16\x03\x01 this is not HTTP \x00\xff\r\n\r\n"
-_TEXT_FIELD = re.compile(rb'("(?:content|response|text)":")')
+_TEXT_FIELD = re.compile(rb'"(?:content|response|text)":"')
 _FLUSH_S = 0.02  # what was written before a reset is given this long to reach the client
 
 
@@ -111,6 +111,11 @@ class FaultBox:
     def active(self) -> list[Fault]:
         """Return the faults that can still strike."""
         return [entry.fault for entry in self._active]
+
+    @property
+    def refuses(self) -> bool:
+        """Whether new connections are to be refused."""
+        return any(entry.fault.kind == "refuse" for entry in self._active)
 
     @property
     def is_quiet(self) -> bool:
@@ -209,8 +214,7 @@ class FaultyExchange(Exchange):
             self._is_stopped = True
             return False
         if self.fault.kind == "huge_line" and self._records == self.fault.records:
-            filler = rb"\1" + b"x" * self.fault.size_bytes
-            record = _TEXT_FIELD.sub(filler, record, count=1)
+            record = _stretch(record, self.fault.size_bytes)
         self._records += 1
         return super().write_record(record)
 
@@ -274,3 +278,11 @@ class FaultyExchange(Exchange):
             self._drip += data
             return
         super()._write(data)
+
+
+def _stretch(record: bytes, size_bytes: int) -> bytes:
+    """Return a record with more text in it; one without text stays as it is."""
+    found = _TEXT_FIELD.search(record)
+    if found is None:
+        return record
+    return record[: found.end()] + b"x" * size_bytes + record[found.end() :]

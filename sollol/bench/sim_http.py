@@ -73,6 +73,10 @@ class App(Protocol):
         """See the head of a request, before its body."""
         ...
 
+    def answer_at_once(self, connection: "Connection", request: Request) -> bool:
+        """Answer a complete request if that takes no handler; return whether it was answered."""
+        ...
+
     async def handle(self, connection: "Connection", request: Request) -> None:
         """Answer a complete request."""
         ...
@@ -174,6 +178,11 @@ class Connection(asyncio.Protocol):
         self._writable = None
 
     @property
+    def now(self) -> float:
+        """Return the time of the loop's clock."""
+        return self._loop.time()
+
+    @property
     def is_paused(self) -> bool:
         """Whether the client reads more slowly than we write."""
         return self._writable is not None
@@ -269,6 +278,8 @@ class Connection(asyncio.Protocol):
         request.body = b"".join(request.parts)
         if self._is_busy:
             self._waiting.append(request)
+            return
+        if request.keep_alive and self._app.answer_at_once(self, request):
             return
         self._serve(request)
 

@@ -11,6 +11,7 @@ from sollol.bench.sim_bodies import (
     ApiError,
     Body,
     check_details,
+    check_openai_messages,
     read_body,
     read_effort,
     read_keep_alive,
@@ -100,6 +101,7 @@ def read_chat_completions(raw: bytes, models: ModelStore) -> Work:
     body = read_body(raw, "ChatCompletionRequest", empty="EOF")
     if not body.get("messages"):
         raise ApiError(400, "[] is too short - 'messages'", is_gin=True)
+    check_openai_messages(body["messages"])
     think = read_effort(body.get("reasoning_effort"))
     name = body.get("model") or ""
     if not name:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from sollol.bench.sim_engine import HOT_LOAD_S, Engine
-from sollol.bench.sim_memory import Runner
+from sollol.bench.sim_memory import BLOCK_TOKENS, Runner
 from sollol.bench.sim_text import count_tokens
 
 
@@ -53,6 +53,16 @@ class Lease:
         self._engine.decoding -= self._decodes
         self.runner.slots.give_back()
         self._engine.release(self.runner)
+
+    @property
+    def was_hot(self) -> bool:
+        """Whether the model was in memory already."""
+        return self.timings.load_s == HOT_LOAD_S
+
+    @property
+    def knew_all(self) -> bool:
+        """Whether no whole block of the prompt was new to the model."""
+        return self.prompt_tokens - self.cached_tokens <= BLOCK_TOKENS
 
     async def _queue(self) -> None:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from typing import Any
 from sollol.bench.sim_config import SimConfig, SimModel
 
 _BLOCK_CHARS = 128
-_BLOCK_TOKENS = 32
+BLOCK_TOKENS = 32
 _CHAINS = 256
 _RUNNER_OPTIONS = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
 _OFFLOAD_SLOWDOWN = 9.0  # a model wholly on the CPU is ten times slower
@@ -25,7 +25,7 @@ def runner_options(
     wanted = options.get("num_ctx")
     num_ctx = int(wanted) if isinstance(wanted, int | float) and wanted > 0 else 0
     num_ctx = min(num_ctx or config.default_context, model.context_length)
-    return num_ctx, (num_ctx, *[options.get(name) for name in _RUNNER_OPTIONS])
+    return num_ctx, (num_ctx, *map(options.get, _RUNNER_OPTIONS))
 
 
 class Slots:
@@ -75,7 +75,9 @@ class PrefixCache:
     """Which starts of prompts a runner has evaluated before, in blocks of 32 tokens."""
 
     def __init__(self, capacity_tokens: int) -> None:
-        self._capacity_blocks = capacity_tokens // _BLOCK_TOKENS
+        self.forgotten = 0
+        """How many blocks had to make room for others."""
+        self._capacity_blocks = capacity_tokens // BLOCK_TOKENS
         self._blocks: OrderedDict[int, None] = OrderedDict()
         self._chains: dict[str, list[int]] = {}  # the blocks of texts seen lately
 
@@ -89,7 +91,8 @@ class PrefixCache:
             blocks.move_to_end(block)
         while len(blocks) > self._capacity_blocks:
             blocks.popitem(last=False)
-        return known * _BLOCK_TOKENS
+            self.forgotten += 1
+        return known * BLOCK_TOKENS
 
     def _chain(self, text: str) -> list[int]:
         """Return a hash for each whole block, of it and all before it."""

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from sollol.bench.sim_bodies import ApiError
 from sollol.bench.sim_config import SimModel, guess_model
@@ -11,16 +12,16 @@ from sollol.bench.sim_names import full_name, short_name
 _FIRST_MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredModel:
     """A model on disk under one of its names."""
 
     model: SimModel
     modified_at: datetime
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """Return the name as inventories show it."""
+        """The name as inventories show it."""
         return short_name(full_name(self.model.name) or self.model.name)
 
 

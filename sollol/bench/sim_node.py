@@ -19,8 +19,9 @@ from sollol.bench.sim_engine import LoadRecord, UnloadRecord
 from sollol.bench.sim_exchange import Exchange
 from sollol.bench.sim_faults import Fault, FaultKind, FaultyExchange
 from sollol.bench.sim_http import App, Connection, Request
+from sollol.bench.sim_recorder import Outcome, RequestRecord
 from sollol.bench.sim_routes import peek_model, serve
-from sollol.bench.sim_state import NodeState, Outcome, RequestRecord
+from sollol.bench.sim_state import NodeState
 from sollol.bench.sim_store import begin_upload
 
 __all__ = [
@@ -50,6 +51,7 @@ class SimNode:
         self.tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._control_server: asyncio.Server | None = None
+        self._reopening: asyncio.Future[None] | None = None
         self._control = ControlApp(self)
 
     async def __aenter__(self) -> Self:
@@ -141,20 +143,20 @@ class SimNode:
 
         A listener closed by ``refuse`` takes connections again at once.
         """
-        refused = any(fault.kind == "refuse" for fault in self.state.faults.active)
+        refused = self.state.faults.refuses
         self.state.faults.clear()
         if refused and self._server is None:
             sock = _listening_socket(self.config.host, self.port)
-            task = asyncio.get_running_loop().create_task(self._accept_on(sock))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self._reopening = asyncio.ensure_future(self._accept_on(sock))
 
     async def stop_listening(self) -> None:
         """Refuse new connections; open ones go on."""
+        await self._reopened()
         self._close_listener()
 
     async def start_listening(self) -> None:
         """Take new connections, on the same port as before."""
+        await self._reopened()
         if self._server is None:
             sock = _listening_socket(self.config.host, self.port)
             self.port = sock.getsockname()[1]
@@ -167,6 +169,13 @@ class SimNode:
 
     async def _accept_on(self, sock: socket.socket) -> None:
         self._server = await _serve_on(sock, self)
+        if self.state.faults.refuses:  # set again in the meantime
+            self._close_listener()
+
+    async def _reopened(self) -> None:
+        if self._reopening is not None:
+            await self._reopening
+            self._reopening = None
 
     def _close_listener(self) -> None:
         if self._server is not None:
@@ -190,6 +199,10 @@ class SimNode:
             record = self._start_record(request)
             record.status = 200
             self.state.recorder.finish(record, "completed", self.state.loop.time())
+
+    def answer_at_once(self, connection: Connection, request: Request) -> bool:
+        """Answer a request that is only a repetition."""
+        return self.state.fast_lane.answer(connection, request)
 
     async def handle(self, connection: Connection, request: Request) -> None:
         """Answer a complete request and record how that went."""

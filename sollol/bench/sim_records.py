@@ -36,6 +36,11 @@ def rfc3339(now_ns: int) -> str:
     return f"{_to_the_second(second)}.{rest:09d}".rstrip("0").rstrip(".") + "Z"
 
 
+def now_rfc3339() -> bytes:
+    """Return this moment as Go prints it."""
+    return rfc3339(time.time_ns()).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a model says to a request, decided before it begins to speak."""
@@ -163,16 +168,14 @@ class _OllamaRecords:
         raise NotImplementedError
 
     def _record(self, said: bytes) -> bytes:
-        now = rfc3339(time.time_ns()).encode()
-        return b'%b%b",%b,"done":false}\n' % (self._start, now, said)
+        return b'%b%b",%b,"done":false}\n' % (self._start, now_rfc3339(), said)
 
     def _ended(self, said: bytes, result: Result) -> bytes:
-        now = rfc3339(time.time_ns()).encode()
         reason = result.done_reason.encode()
         context = b"" if result.context is None else b',"context":' + _encode(result.context)
         metrics = b"".join([b',"%b":%d' % pair for pair in result.metrics()])
         end = b'"done":true,"done_reason":"%b"%b%b}' % (reason, context, metrics)
-        return b'%b%b",%b,%b' % (self._start, now, said, end)
+        return b'%b%b",%b,%b' % (self._start, now_rfc3339(), said, end)
 
 
 class ChatRecords(_OllamaRecords):

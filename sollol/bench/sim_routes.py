@@ -139,7 +139,10 @@ def _redirect(call: Call, path: str) -> bool:
 
 
 def _is_welcome(call: Call) -> bool:
-    """Check Host and Origin as Ollama does; answer the request if that settles it."""
+    """Check Host and Origin as Ollama does; answer the request if that settles it.
+
+    The Host matters only to a node that listens on loopback.
+    """
     exchange = call.exchange
     host, origin = exchange.request.header(b"host"), exchange.request.header(b"origin")
     if urlsplit(origin).netloc == host:  # not a foreign origin at all
@@ -154,7 +157,7 @@ def _is_welcome(call: Call) -> bool:
             exchange.headers.extend(_PREFLIGHT)
             exchange.respond(204, bare=True)
             return False
-    if not is_local_name(host):
+    if call.state.config.is_on_loopback and not is_local_name(host):
         exchange.respond(403)
         return False
     return True

@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any, Literal
 
+from sollol.bench.sim_bodies import ApiError
 from sollol.bench.sim_models import ModelStore, StoredModel
 from sollol.bench.sim_prompts import Prompt, plan_answer
 from sollol.bench.sim_records import Answer, Records
@@ -67,7 +68,11 @@ class WorkCache:
         known = self._known.get(key)
         if known is not None:
             return known
-        work = read(body, models)
+        try:
+            work = read(body, models)
+        except (AttributeError, KeyError, TypeError) as error:  # a field of some other type
+            message = "json: cannot unmarshal value into Go struct field"
+            raise ApiError(400, message, is_gin=True) from error
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         if len(body) <= _MAX_BODY_BYTES:
