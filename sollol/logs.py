@@ -9,6 +9,7 @@ Records of the standard library (uvicorn, httpx, asyncio) take the same way.
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from types import NoneType
@@ -46,7 +47,7 @@ def configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            add_timestamp,
             mask_secrets,
             *(_console(is_terminal) if as_console else _json()),
         ],
@@ -55,6 +56,23 @@ def configure(
         cache_logger_on_first_use=True,
     )
     _take_stdlib_records(_LEVELS[level])
+
+
+class _Second:
+    """The text of the present second; most lines share theirs with the line before."""
+
+    number = -1
+    text = ""
+
+
+def add_timestamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add the time of the line, RFC 3339 in UTC with microseconds."""
+    second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    if second != _Second.number:
+        _Second.number = second
+        _Second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+    event["timestamp"] = f"{_Second.text}.{nanoseconds // 1000:06d}Z"
+    return event
 
 
 def mask_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -29,6 +29,47 @@ class ProtocolLimits:
     header_timeout_s: float = 10.0
 
 
+class HeadWithBody:
+    """Writes an answer's head together with the first piece of its body: one packet, not two.
+
+    It stands between uvicorn, which writes them one after the other, and the transport.
+    """
+
+    __slots__ = ("_has_begun", "_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._has_begun = False
+
+    def write(self, data: bytes) -> None:
+        """Hold the head back (but not ``100 Continue``), and write everything else at once."""
+        if self._has_begun:
+            self._transport.write(self._head + data if self._head else data)
+            self._head = b""
+            return
+        if data.startswith(b"HTTP/1.1 100"):
+            self._transport.write(data)
+            return
+        self._has_begun = True
+        self._head = data
+
+    def flush(self) -> None:
+        """Write the head of an answer that has no body."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        """Close the connection once all is written."""
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closed or about to be."""
+        return self._transport.is_closing()
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """One connection of a caller. ``limits`` is set on a subclass made for each server."""
 
@@ -109,6 +150,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._has_body_to_come = True
         super().on_headers_complete()
+        self.cycle.transport = HeadWithBody(self.transport)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Drop what follows a refusal."""
@@ -120,6 +162,11 @@ class GatewayProtocol(HttpToolsProtocol):
         self._has_body_to_come = False
         if not self._is_refused:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Let out what is held, then go on to the next request."""
+        self.cycle.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
     def _refuse(self, status: bytes) -> None:
         """Answer with a bare status and close."""

@@ -1,6 +1,7 @@
 """``sollol serve``: from settings to a running process and back out of it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -54,6 +55,7 @@ async def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
     host, port = listeners[0].getsockname()[:2]
     log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
     async with gateway.running():
+        gc.freeze()  # what is here now stays: no reason to look through it for garbage
         await server.serve(sockets=listeners)
     log.info("stopped")
 

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from sollol.errors import SollolError
 from sollol.types import Lease, NodeView
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A node that could run a request now, with what a policy compares.
 
     ``in_flight`` counts the leases on the node over all models.
@@ -18,15 +19,13 @@ class Candidate:
     in_flight: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """A request may run on ``lease.node_id``."""
 
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """A request will not run: it was shed at the door or expired in the queue."""
 
     request_id: str

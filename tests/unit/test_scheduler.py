@@ -4,6 +4,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeout
 from sollol.scheduling.decision import Effect, Grant, Refusal
@@ -177,9 +178,9 @@ def test_a_removed_node_gets_nothing_and_its_leases_can_still_be_released() -> N
 
 def test_a_node_that_failed_the_request_is_not_tried_again() -> None:
     sut = scheduler(node("a", "m"), node("b", "m"))
-    again = replace(request("r"), excluded=frozenset({"a"}))
+    again = structs.replace(request("r"), excluded=frozenset({"a"}))
     assert lease_of(sut.submit(again, 0.0)).node_id == "b"
-    nowhere = replace(request("r"), excluded=frozenset({"a", "b"}))
+    nowhere = structs.replace(request("r"), excluded=frozenset({"a", "b"}))
     assert isinstance(error_of(sut.submit(nowhere, 0.0)), NoNodeAvailable)
 
 
