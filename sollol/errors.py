@@ -2,7 +2,10 @@
 
     SollolError
     ├── InvalidRequest            400  the caller's fault; another node would say the same
-    │   └── RequestTooLarge       413
+    │   ├── InvalidBody                refused before a handler saw it: not JSON, or not the route's
+    │   ├── InvalidOption         500  as Ollama, which finds it when it runs the request
+    │   ├── RequestTooLarge       413
+    │   └── UnsupportedByEngine        of a llama-server; an Ollama node could do it
     ├── ModelNotFound             404
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
@@ -40,11 +43,32 @@ class InvalidRequest(SollolError):
     code = "invalid_request"
 
 
+class InvalidBody(InvalidRequest):
+    """The body was refused before any handler saw it: not JSON, or not the JSON of the route.
+
+    On ``/v1`` such errors are written differently from a handler's, see
+    :func:`sollol.wire.bodies.error_response`.
+    """
+
+
+class InvalidOption(InvalidRequest):
+    """A value that Ollama finds wrong only when it runs the request, and answers with 500."""
+
+    status = 500
+    code = "invalid_option"
+
+
 class RequestTooLarge(InvalidRequest):
     """The body is longer than ``server.max_body_bytes``."""
 
     status = 413
     code = "request_too_large"
+
+
+class UnsupportedByEngine(InvalidRequest):
+    """A llama-server cannot do this; an Ollama node could."""
+
+    code = "unsupported_by_engine"
 
 
 class ModelNotFound(SollolError):

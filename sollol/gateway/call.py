@@ -1,16 +1,15 @@
 """A request as the gateway sees it, and what became of it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+
+import msgspec
 
 from sollol.gateway.body import Body
 from sollol.types import RouteRequest
 from sollol.wire.kinds import BodyKind
-from sollol.wire.peek import peek
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request to be forwarded. ``model`` is the name as the caller wrote it.
 
     ``headers`` are those of the caller's that a node may see; ``arrived_at`` is monotonic.
@@ -34,11 +33,6 @@ class Call:
             expires_at=self.arrived_at + timeout_s,
             excluded=excluded,
         )
-
-    def decoded(self) -> dict[str, Any]:
-        """Return the body's top-level fields as Python values, by lower-case name."""
-        fields = peek(self.kind, self.body.view()).fields
-        return {name: fields.value(name) for name in fields.raws}
 
 
 @dataclass(slots=True)

@@ -6,9 +6,8 @@ Source: Ollama, openai/openai.go (NewError), middleware/openai.go; Go's encoding
 import json
 import re
 
-from sollol.errors import SollolError
+from sollol.errors import InvalidBody, SollolError
 from sollol.types import Dialect
-from sollol.wire.goscan import InvalidBody
 
 JSON_UTF8 = b"application/json; charset=utf-8"
 """Of every JSON answer of a handler, and of bodies refused before their handler."""

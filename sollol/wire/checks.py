@@ -1,21 +1,20 @@
 """What a real Ollama answers when it does not get as far as running a model.
 
-The gateway asks a node that has the model and passes its answer on, whatever it is. Only when no
-node has the model does it answer itself, and then as Ollama would: some errors come before "not
-found". So this runs for requests that fail anyway, and nothing here is in the way of others.
+The gateway asks an Ollama that has the model and passes its answer on, whatever it is. It answers
+itself, as Ollama would, when no node has the model (some errors come before "not found") and when
+the node is a llama-server, for which a request in Ollama's dialect is translated.
 
-Left to the nodes, as they depend on what is inside messages or on a node's settings: errors in a
-message's content, images and tool calls, and the 403 for cloud models when they are disabled.
+Left to the nodes, as they depend on what is inside or on a node's settings: errors in a tool and
+in a message of ``/v1``, and the 403 for cloud models when they are disabled.
 
 Source: Ollama, server/routes.go and middleware/openai.go; seen on the wire.
 """
 
 from collections.abc import Callable
 
-from sollol.errors import InvalidRequest, ModelNotFound
+from sollol.errors import InvalidBody, InvalidRequest, ModelNotFound
 from sollol.wire import kinds
 from sollol.wire.gojson import decode
-from sollol.wire.goscan import InvalidBody
 from sollol.wire.gotext import SPACE, quote
 from sollol.wire.gotypes import decode_error
 from sollol.wire.kinds import BodyKind
@@ -47,6 +46,23 @@ def check_request(kind: BodyKind, seen: Peek) -> None:
         InvalidRequest: refused by the route's handler.
         ModelNotFound: no model is named, on a route that answers this with 404.
     """
+    check_fields(kind, seen)
+    _check_name(kind, seen.model)
+    if kind in (kinds.EMBED, kinds.V1_EMBEDDINGS):
+        embed_inputs(seen)
+
+
+def check_fields(kind: BodyKind, seen: Peek) -> None:
+    """Check what can be wrong whatever the model is, and whether or not there is one.
+
+    Args:
+        kind: the route's kind of body.
+        seen: what was read of the body.
+
+    Raises:
+        InvalidBody: refused while the body was decoded or, on ``/v1``, translated.
+        InvalidRequest: refused by the route's handler.
+    """
     message = decode_error(kind.struct_name, kind.struct, seen.fields.pairs())
     if message:
         raise InvalidBody(message)
@@ -54,9 +70,21 @@ def check_request(kind: BodyKind, seen: Peek) -> None:
     if translate:
         translate(seen)
     _check_top_logprobs(kind, seen)
-    _check_name(kind, seen.model)
-    if kind in (kinds.EMBED, kinds.V1_EMBEDDINGS):
-        _check_input(seen)
+
+
+def embed_inputs(seen: Peek) -> list[str]:
+    """Return the texts to embed; there are none when a request only loads the model.
+
+    Raises:
+        InvalidRequest: ``input`` is neither a string nor a list of strings.
+    """
+    value = seen.fields.value("input")
+    if value is None or value == "":
+        return []
+    inputs = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in inputs):
+        raise InvalidRequest("invalid input type")
+    return inputs
 
 
 def model_not_found(kind: BodyKind, name: str) -> ModelNotFound:
@@ -92,13 +120,6 @@ def _check_top_logprobs(kind: BodyKind, seen: Peek) -> None:
         count = max(count, 0)
     if not 0 <= count <= _MAX_TOP_LOGPROBS:
         raise InvalidRequest("top_logprobs must be between 0 and 20")
-
-
-def _check_input(seen: Peek) -> None:
-    value = seen.fields.value("input")
-    items = value if isinstance(value, list) else [value]
-    if value is not None and not all(isinstance(item, str) for item in items):
-        raise InvalidRequest("invalid input type")
 
 
 def _translate_chat(seen: Peek) -> None:

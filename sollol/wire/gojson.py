@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from sollol.wire.goscan import InvalidBody, scan
+from sollol.errors import InvalidBody
+from sollol.wire.goscan import scan
 from sollol.wire.gotext import fold, repair
 
 MAX_FIELDS = 10_000
@@ -117,6 +118,11 @@ def elements(raw: Raw) -> list[Raw]:
     return _decode_as(raw, _decode_list)
 
 
+def members(raw: Raw) -> list[tuple[str, Raw]]:
+    """Return the members of an object in textual order, repeated ones included, by folded name."""
+    return _ordered_pairs(bytes(raw)) or []
+
+
 def kind_name(raw: Raw | bytes) -> str:
     """Return what Go calls the kind of a JSON text in error texts: ``number``, ``bool``, ..."""
     return _KIND_NAMES.get(memoryview(raw)[0], "number")
@@ -166,10 +172,17 @@ class _Key:
 
 
 _Pairs = dict[_Key, Raw] | None
+_decode_pairs = msgspec.json.Decoder(_Pairs, dec_hook=lambda _, key: _Key(fold(key))).decode
 
 
 def _quick_pairs(body: bytes | str) -> list[tuple[str, Raw]]:
     """Return the members of a body that msgspec accepts; a hook call for each, none for values."""
+    is_short = len(body) <= _SHORT_BODY_BYTES
+    found = _decode_pairs(body) if is_short else _decode_bounded(body)
+    return [(key.folded, raw) for key, raw in (found or {}).items()]
+
+
+def _decode_bounded(body: bytes | str) -> _Pairs:
     fields_left = MAX_FIELDS
 
     def make_key(_: type, key: str) -> _Key:
@@ -179,8 +192,8 @@ def _quick_pairs(body: bytes | str) -> list[tuple[str, Raw]]:
             raise InvalidBody("request body has too many fields")
         return _Key(fold(key))
 
-    found = msgspec.json.decode(body, type=_Pairs, dec_hook=make_key)
-    return [(key.folded, raw) for key, raw in (found or {}).items()]
+    found: _Pairs = msgspec.json.decode(body, type=_Pairs, dec_hook=make_key)
+    return found
 
 
 def _scanned_pairs(body: bytes) -> list[tuple[str, Raw]] | None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from sollol.errors import InvalidRequest
+from sollol.errors import InvalidBody
 from sollol.wire.gotext import quote_byte
 
 MAX_DEPTH = 10_000
@@ -19,14 +19,6 @@ MAX_DEPTH = 10_000
 
 MAX_TOKENS = 250_000
 """Values and containers we are ready to step over one by one."""
-
-
-class InvalidBody(InvalidRequest):
-    """The body was refused before any handler saw it: not JSON, or not the JSON of the route.
-
-    On ``/v1`` such errors are written differently from a handler's, see
-    :func:`sollol.wire.bodies.error_response`.
-    """
 
 
 _SPACE = rb"[ \t\r\n]*+"

@@ -5,40 +5,35 @@ from typing import Any
 
 import msgspec
 
-from sollol.errors import InvalidRequest
-from sollol.wire.media import media_parts
-from sollol.wire.request_fields import check_message
+from sollol.wire.gotext import fold
+from sollol.wire.media import Image, media_parts
 
 
-def openai_messages(messages: Sequence[object]) -> list[dict[str, Any]]:
-    """Return the messages of a chat completion.
+def openai_messages(messages: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Any]]:
+    """Return the messages of a chat completion; all types are right (``wire/checks.py``).
 
     Ollama's tool calls and their results may come without ids, where OpenAI needs them. The made
     ones depend on the position only, so that the prompt of the next turn starts the same and the
     engine finds it in its cache.
-
-    Raises:
-        InvalidRequest: a field has the wrong type, in Ollama's words.
     """
     calls = _CallIds()
-    return [_openai_message(check_message(message), calls) for message in messages]
+    return [_openai_message(_set_members(message), calls) for message in messages]
 
 
-def user_message(text: str, images: Sequence[object], struct: str) -> dict[str, Any]:
-    """Return a user's message with media before the text, where Ollama's templates put them.
-
-    Args:
-        text: what the user says.
-        images: base64 strings; may be empty.
-        struct: the Go struct that holds them, for an error's text.
-    """
-    return {"role": "user", "content": _content(text, images, struct)}
+def user_message(text: str, images: Sequence[Image]) -> dict[str, Any]:
+    """Return a user's message with media before the text, where Ollama's templates put them."""
+    return {"role": "user", "content": _content(text, images)}
 
 
-def _content(text: str, images: Sequence[object], struct: str) -> str | list[dict[str, Any]]:
+def _content(text: str, images: Sequence[Image]) -> str | list[dict[str, Any]]:
     if not images:
         return text
-    return [*media_parts(images, struct), {"type": "text", "text": text}]
+    return [*media_parts(images), {"type": "text", "text": text}]
+
+
+def _set_members(value: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the members of an object as Go sees them: names without case, no nulls."""
+    return {fold(name): member for name, member in (value or {}).items() if member is not None}
 
 
 class _CallIds:
@@ -69,13 +64,13 @@ class _CallIds:
 
 
 def _openai_message(message: Mapping[str, Any], calls: _CallIds) -> dict[str, Any]:
-    role = message["role"]
-    content = _content(message.get("content", ""), message.get("images", ()), "Alias")
+    role = message.get("role", "").lower()
+    content = _content(message.get("content", ""), message.get("images", ()))
     translated: dict[str, Any] = {"role": role, "content": content}
     if thinking := message.get("thinking"):
         translated["reasoning_content"] = thinking
     if tool_calls := message.get("tool_calls"):
-        translated["tool_calls"] = [_tool_call(call, calls) for call in tool_calls]
+        translated["tool_calls"] = [_tool_call(_set_members(call), calls) for call in tool_calls]
     if role == "tool":
         name = message.get("tool_name", "")
         translated["tool_call_id"] = calls.take(name, message.get("tool_call_id", ""))
@@ -84,18 +79,12 @@ def _openai_message(message: Mapping[str, Any], calls: _CallIds) -> dict[str, An
     return translated
 
 
-def _tool_call(call: object, calls: _CallIds) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(call, Mapping) or not isinstance(function, Mapping):
-        raise InvalidRequest("json: cannot unmarshal tool call into Go value of type api.ToolCall")
-    arguments = function.get("arguments")
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, Mapping):
-        raise InvalidRequest("Value looks like object, but can't find closing '}' symbol")
-    name = str(function.get("name") or "")
+def _tool_call(call: Mapping[str, Any], calls: _CallIds) -> dict[str, Any]:
+    function = _set_members(call.get("function"))
+    name = function.get("name", "")
+    arguments = msgspec.json.encode(function.get("arguments", {})).decode()
     return {
-        "id": calls.add(name, str(call.get("id") or "")),
+        "id": calls.add(name, call.get("id", "")),
         "type": "function",
-        "function": {"name": name, "arguments": msgspec.json.encode(arguments).decode()},
+        "function": {"name": name, "arguments": arguments},
     }

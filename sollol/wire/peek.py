@@ -11,10 +11,10 @@ from typing import NoReturn
 import msgspec
 from msgspec import Raw
 
+from sollol.errors import InvalidBody
 from sollol.types import Dialect
 from sollol.wire.goduration import is_zero_keep_alive
 from sollol.wire.gojson import Fields, decode, kind_name, top_level
-from sollol.wire.goscan import InvalidBody
 from sollol.wire.gotypes import STRING, decode_error
 from sollol.wire.kinds import (
     CHAT,

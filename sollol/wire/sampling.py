@@ -7,8 +7,8 @@ and the same request should behave the same on both.
 from collections.abc import Mapping
 from typing import Any
 
+from sollol.errors import InvalidOption
 from sollol.wire.gotext import quote
-from sollol.wire.request_fields import InvalidOption
 
 _INT32_MAX = 2**31 - 1
 

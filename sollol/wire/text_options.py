@@ -5,37 +5,15 @@ from typing import Any
 
 import msgspec
 
-from sollol.errors import InvalidRequest
+from sollol.errors import InvalidOption
 from sollol.wire.gotext import quote
-from sollol.wire.request_fields import InvalidOption
-
-_THINK_LEVELS = ("high", "medium", "low", "max")
-_THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
 
 
-def think_value(value: object) -> bool | str | None:
-    """Return ``think`` as given, checked.
-
-    Raises:
-        InvalidRequest: not a boolean or a known level, in Ollama's words.
-    """
-    if value is None or isinstance(value, bool):
-        return value
-    if not isinstance(value, str):
-        raise InvalidRequest(f"think must be a boolean or string ({_THINK_CHOICES})")
-    if value not in _THINK_LEVELS:
-        quoted = quote(value)
-        raise InvalidRequest(f"invalid think value: {quoted} (must be {_THINK_CHOICES})")
-    return value
-
-
-def chat_thinking(value: object) -> dict[str, Any]:
+def chat_thinking(think: bool | str | None) -> dict[str, Any]:
     """Return the fields that switch thinking; a model that cannot think ignores them.
 
-    Templates know three levels at most, so ``max`` is their highest. Raises as
-    :func:`think_value`.
+    Templates know three levels at most, so ``max`` is their highest.
     """
-    think = think_value(value)
     fields: dict[str, Any] = {"reasoning_format": "auto"}
     if think is None:
         return fields

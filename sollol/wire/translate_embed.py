@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sollol.errors import InvalidRequest, ProtocolViolation
+from sollol.errors import ProtocolViolation
 from sollol.wire.llama_chunks import Usage, read_error
 from sollol.wire.ollama import JSON_TYPE, Clock, encode, error_record
 from sollol.wire.translate_response import BoundedBody
@@ -28,21 +28,6 @@ class _Embeddings(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(_Embeddings)
 _vector_decoder = msgspec.json.Decoder(list[float])
-
-
-def embed_inputs(value: object) -> list[str]:
-    """Return the texts of ``input``; an empty one alone only loads the model.
-
-    Raises:
-        InvalidRequest: neither a string nor strings.
-    """
-    if value is None or value == "":
-        return []
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InvalidRequest("invalid input type")
-    return value
 
 
 def embeddings_request(model: str, inputs: list[str], normalise: int) -> bytes:

@@ -10,9 +10,12 @@ from typing import Any
 
 import msgspec
 
-from sollol.errors import InvalidRequest
+from sollol.errors import InvalidRequest, UnsupportedByEngine
+from sollol.wire.checks import embed_inputs
+from sollol.wire.gojson import decode
 from sollol.wire.gotext import quote
-from sollol.wire.keep_alive import means_unload
+from sollol.wire.gotypes import BOOL, INT, STRING
+from sollol.wire.kinds import CHAT, EMBED, EMBEDDINGS, GENERATE, BodyKind
 from sollol.wire.llama_chunks import Reader, read_chat_piece, read_native_piece
 from sollol.wire.messages import openai_messages, user_message
 from sollol.wire.ollama import (
@@ -23,16 +26,15 @@ from sollol.wire.ollama import (
     encode,
     load_record,
 )
-from sollol.wire.request_fields import UnsupportedByEngine, check_request
+from sollol.wire.peek import Peek
 from sollol.wire.sampling import sampling_fields
-from sollol.wire.text_options import chat_format, chat_thinking, native_format, think_value
+from sollol.wire.text_options import chat_format, chat_thinking, native_format
 from sollol.wire.translate_embed import (
     NORMALISED,
     RAW,
     EmbedBody,
     EmbedCall,
     EmbeddingsBody,
-    embed_inputs,
     embeddings_request,
 )
 from sollol.wire.translate_response import ResponseTranslator, TextBody, TextCall, TextStream
@@ -62,48 +64,48 @@ class Translated:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    path: str
+    kind: BodyKind
+    seen: Peek
     fields: dict[str, Any]
-    model: str
     upstream_model: str
     clock: Clock
     started_ns: int
 
-    @property
-    def streams(self) -> bool:
-        return bool(self.fields.get("stream", True))
-
 
 def translate(
-    path: str,
-    fields: Mapping[str, Any],
-    model: str,
-    upstream_model: str,
-    *,
-    clock: Clock = SYSTEM_CLOCK,
+    kind: BodyKind, seen: Peek, upstream_model: str, *, clock: Clock = SYSTEM_CLOCK
 ) -> Translated:
-    """Return the request that makes a llama-server do what ``path`` asks.
+    """Return the request that makes a llama-server do what the caller asks.
 
     Durations of the answer count from this call.
 
     Args:
-        path: ``/api/chat``, ``/api/generate``, ``/api/embed`` or ``/api/embeddings``.
-        fields: the decoded body, top-level keys in lower case; of equal keys the last.
-        model: the name as requested; answers repeat it.
-        upstream_model: what the node calls it.
+        kind: of ``/api/chat``, ``/api/generate``, ``/api/embed`` or ``/api/embeddings``.
+        seen: the body, which has passed :func:`sollol.wire.checks.check_fields`.
+        upstream_model: what the node calls the model; answers repeat the caller's name for it.
         clock: stamps records and measures.
 
     Raises:
         InvalidRequest: Ollama would refuse it too; with its status and text.
         UnsupportedByEngine: an Ollama node could do it.
-        ValueError: ``path`` is another one.
+        ValueError: ``kind`` is another one.
     """
-    if path not in _ROUTES:
-        raise ValueError(f"{path} has no counterpart on a llama-server")
-    checked = check_request(path, fields)
-    call = _Call(path, checked, model, upstream_model, clock, clock.monotonic_ns())
-    means_unload(checked.get("keep_alive"))  # refuses a wrong one
-    return _ROUTES[path](call)
+    if kind not in _ROUTES:
+        raise ValueError(f"{kind.path} has no counterpart on a llama-server")
+    fields = _set_fields(kind, seen)
+    return _ROUTES[kind](_Call(kind, seen, fields, upstream_model, clock, clock.monotonic_ns()))
+
+
+def _set_fields(kind: BodyKind, seen: Peek) -> dict[str, Any]:
+    """Return the fields that Ollama knows and that are set, as Python values."""
+    fields = {}
+    for name, go_type in kind.struct.items():
+        is_plain = go_type in (STRING, BOOL, INT)  # Go's null leaves these as they were
+        raw = seen.fields.last_set(name) if is_plain else seen.fields.raws.get(name)
+        value = None if raw is None else decode(raw)
+        if value is not None:
+            fields[name] = value
+    return fields
 
 
 def _local(body: bytes) -> Translated:
@@ -111,54 +113,52 @@ def _local(body: bytes) -> Translated:
 
 
 def _embed(call: _Call) -> Translated:
-    inputs = embed_inputs(call.fields.get("input"))
+    model = call.seen.model
+    inputs = embed_inputs(call.seen)
     if not inputs:
-        return _local(encode({"model": call.model, "embeddings": []}))
+        return _local(encode({"model": model, "embeddings": []}))
     dimensions = call.fields.get("dimensions", 0)
-    answer = EmbedBody(EmbedCall(call.model, len(inputs), dimensions, call.clock, call.started_ns))
+    answer = EmbedBody(EmbedCall(model, len(inputs), dimensions, call.clock, call.started_ns))
     body = embeddings_request(call.upstream_model, inputs, NORMALISED)
     return Translated("/v1/embeddings", body, answer)
 
 
 def _embeddings(call: _Call) -> Translated:
-    prompt = call.fields.get("prompt", "")
-    if not prompt:
+    if call.seen.is_load_only:
         return _local(encode({"embedding": []}))
-    body = embeddings_request(call.upstream_model, [prompt], RAW)
+    body = embeddings_request(call.upstream_model, [call.fields["prompt"]], RAW)
     return Translated("/v1/embeddings", body, EmbeddingsBody())
 
 
 def _chat(call: _Call) -> Translated:
-    think_value(call.fields.get("think"))  # refuses a wrong one
-    messages = openai_messages(call.fields.get("messages", ()))
-    return _completed(call, messages) if messages else _loaded(call)
+    if call.seen.is_load_only:
+        return _loaded(call)
+    return _completed(call, openai_messages(call.fields["messages"]))
 
 
 def _generate(call: _Call) -> Translated:
-    fields = call.fields
-    think_value(fields.get("think"))
-    messages = _prompt_messages(call)
-    prompt = fields.get("prompt")
-    if not prompt:
+    if call.seen.is_load_only:
         return _loaded(call)
+    fields = call.fields
+    prompt = fields["prompt"]
     _refuse_unsupported(fields)
     if fields.get("raw"):
         return _native(call, "/completion", {"prompt": prompt})
     if suffix := fields.get("suffix"):
         parts = {"input_prefix": prompt, "input_suffix": suffix, "prompt": ""}
         return _native(call, "/infill", parts)
-    return _completed(call, messages)
+    return _completed(call, _prompt_messages(fields))
 
 
 def _loaded(call: _Call) -> Translated:
-    unload = means_unload(call.fields.get("keep_alive"))
-    return _local(load_record(call.path, call.model, unload=unload, clock=call.clock))
+    seen = call.seen
+    record = load_record(call.kind.path, seen.model, unload=seen.keep_alive_zero, clock=call.clock)
+    return _local(record)
 
 
-def _prompt_messages(call: _Call) -> list[dict[str, Any]]:
-    system = call.fields.get("system")
-    images = call.fields.get("images", ())
-    user = user_message(call.fields.get("prompt", ""), images, "GenerateRequest")
+def _prompt_messages(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    system = fields.get("system")
+    user = user_message(fields["prompt"], fields.get("images", ()))
     return [{"role": "system", "content": system}, user] if system else [user]
 
 
@@ -186,7 +186,7 @@ def _completed(call: _Call, messages: list[dict[str, Any]]) -> Translated:
     body |= chat_format(fields.get("format")) | chat_thinking(fields.get("think"))
     if fields.get("logprobs"):
         body |= {"logprobs": True, "top_logprobs": max(1, fields.get("top_logprobs", 0))}
-    if call.streams:
+    if call.seen.stream:
         body["stream_options"] = {"include_usage": True}
     answer = _text_translator(call, read_chat_piece)
     return Translated("/v1/chat/completions", msgspec.json.encode(body), answer)
@@ -199,7 +199,7 @@ def _native(call: _Call, target: str, prompt: Mapping[str, Any]) -> Translated:
     body["response_fields"] = _NATIVE_FIELDS  # the last event would repeat the prompt
     if fields.get("logprobs"):
         body["n_probs"] = max(1, fields.get("top_logprobs", 0))
-    missing = f"{quote(call.model)} does not support insert" if target == "/infill" else ""
+    missing = f"{quote(call.seen.model)} does not support insert" if target == "/infill" else ""
     answer = _text_translator(call, read_native_piece, missing)
     return Translated(target, msgspec.json.encode(body), answer)
 
@@ -207,7 +207,7 @@ def _native(call: _Call, target: str, prompt: Mapping[str, Any]) -> Translated:
 def _common_fields(call: _Call, *, length_field: str) -> dict[str, Any]:
     options = call.fields.get("options", {})
     return sampling_fields(options, length_field=length_field) | {
-        "stream": call.streams,
+        "stream": call.seen.stream,
         "cache_prompt": True,
         "timings_per_token": False,
     }
@@ -215,19 +215,19 @@ def _common_fields(call: _Call, *, length_field: str) -> dict[str, Any]:
 
 def _text_translator(call: _Call, read: Reader, missing: str = "") -> ResponseTranslator:
     text_call = TextCall(
-        records=TextRecords(is_chat=call.path == "/api/chat", model=call.model, clock=call.clock),
+        records=TextRecords(is_chat=call.kind is CHAT, model=call.seen.model, clock=call.clock),
         read=read,
         clock=call.clock,
         started_ns=call.started_ns,
         top_logprobs=call.fields.get("top_logprobs", 0),
         missing=missing,
     )
-    return TextStream(text_call) if call.streams else TextBody(text_call)
+    return TextStream(text_call) if call.seen.stream else TextBody(text_call)
 
 
-_ROUTES: dict[str, Callable[[_Call], Translated]] = {
-    "/api/chat": _chat,
-    "/api/generate": _generate,
-    "/api/embed": _embed,
-    "/api/embeddings": _embeddings,
+_ROUTES: dict[BodyKind, Callable[[_Call], Translated]] = {
+    CHAT: _chat,
+    GENERATE: _generate,
+    EMBED: _embed,
+    EMBEDDINGS: _embeddings,
 }

@@ -1,7 +1,7 @@
 """The error answers of a real Ollama, byte for byte, out of our own reading of the body.
 
 Not in the extract: the 403 for cloud models (a setting of the node) and what is wrong inside a
-chat message, both left to the nodes.
+message of ``/v1``, both left to the nodes.
 """
 
 import json

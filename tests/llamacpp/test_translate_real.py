@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from sollol.wire.llama_facts import ps_entry, read_llama_model, show_answer, tags_entry
-from sollol.wire.translate_request import LocalAnswer, translate
+from sollol.wire.translate_request import LocalAnswer
+from tests.translating import translated
 
 pytestmark = pytest.mark.llamacpp
 
@@ -107,10 +108,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 def ask(node: httpx.Client, path: str, **fields: Any) -> tuple[int, list[dict[str, Any]]]:
     """Put a request to the node; return the status and the records told."""
-    translated = translate(path, fields, "Gemma3", "gemma3:270m")
-    response = translated.response
+    asked = translated(path, fields, model="Gemma3", upstream_model="gemma3:270m")
+    response = asked.response
     assert not isinstance(response, LocalAnswer)
-    with node.stream("POST", translated.target, content=translated.body) as got:
+    with node.stream("POST", asked.target, content=asked.body) as got:
         if got.status_code != 200:
             status, body = response.error(got.status_code, got.read())
             return status, [json.loads(body)]

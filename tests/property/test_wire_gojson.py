@@ -5,12 +5,12 @@ from typing import Any
 
 from hypothesis import example, given, strategies as st
 
-from sollol.errors import SollolError
+from sollol.errors import InvalidBody, SollolError
 from sollol.wire import gojson
 from sollol.wire.bodies import ollama_error, openai_error
 from sollol.wire.checks import check_request, model_not_found
 from sollol.wire.gojson import Fields
-from sollol.wire.goscan import InvalidBody, scan
+from sollol.wire.goscan import scan
 from sollol.wire.kinds import BODY_KINDS, BodyKind
 from sollol.wire.names import display_name, is_valid_name, model_key, parse_name
 from sollol.wire.peek import peek

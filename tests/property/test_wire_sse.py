@@ -8,7 +8,8 @@ from hypothesis import given, strategies as st
 from sollol.errors import ProtocolViolation
 from sollol.wire.ollama import Clock
 from sollol.wire.sse import SseParser
-from sollol.wire.translate_request import LocalAnswer, translate
+from sollol.wire.translate_request import LocalAnswer
+from tests.translating import translated
 
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
 lines = st.sampled_from(
@@ -91,7 +92,7 @@ def test_a_stream_is_translated_the_same_however_it_comes(texts: list[str], at: 
     stream += b"data: [DONE]\n\n"
     clock = Clock(utc_ns=lambda: 0, monotonic_ns=lambda: 0)
     fields = {"messages": [{"role": "user", "content": "x"}]}
-    response = translate("/api/chat", fields, "m", "m", clock=clock).response
+    response = translated("/api/chat", fields, clock=clock).response
     assert not isinstance(response, LocalAnswer)
     told = [response.feed(piece) for piece in split(stream, at)] + [response.finish()]
     assert all(piece.endswith(b"\n") for piece in told if piece)

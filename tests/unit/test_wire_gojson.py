@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from sollol.errors import InvalidRequest
+from sollol.errors import InvalidBody, InvalidRequest
 from sollol.wire import gojson
 from sollol.wire.gobase64 import base64_error_at
 from sollol.wire.goduration import parse_duration
 from sollol.wire.gojson import Fields
-from sollol.wire.goscan import MAX_DEPTH, MAX_TOKENS, InvalidBody
+from sollol.wire.goscan import MAX_DEPTH, MAX_TOKENS
 from sollol.wire.gotext import quote, quote_byte
 
 MB = 1 << 20

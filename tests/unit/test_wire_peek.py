@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-from sollol.errors import InvalidRequest, ModelNotFound, QueueFull, SollolError
+from sollol.errors import InvalidBody, InvalidRequest, ModelNotFound, QueueFull, SollolError
 from sollol.types import Dialect
 from sollol.wire import bodies, kinds
 from sollol.wire.checks import check_request, model_not_found
-from sollol.wire.goscan import InvalidBody
 from sollol.wire.kinds import BodyKind
 from sollol.wire.peek import Peek, peek
 
@@ -177,6 +176,10 @@ def test_a_field_of_the_wrong_type_is_refused(kind: BodyKind, body: str, message
         (kinds.GENERATE, '"images":[{}]',
          "json: cannot unmarshal object into Go struct field GenerateRequest.images of type"
          " api.ImageData"),
+        (kinds.GENERATE, '"images":[[1,300]]',
+         "json: cannot unmarshal number 300 into Go struct field GenerateRequest.images of type uint8"),
+        (kinds.CHAT, '"tools":["x"]',
+         "json: cannot unmarshal string into Go struct field ChatRequest.tools of type api.Tool"),
         (kinds.GENERATE, '"raw":1,"think":"x"',
          'invalid think value: "x" (must be "high", "medium", "low", "max", true, or false)'),
         (kinds.CHAT, '"top_logprobs":-1', "top_logprobs must be between 0 and 20"),
@@ -200,8 +203,55 @@ def test_a_request_that_no_node_gets_is_checked_whole(
 
 
 @pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ('["x"]', "string into Go struct field ChatRequest.messages of type api.Alias"),
+        ('[{"role":1}]', "number into Go struct field ChatRequest.messages.role of type string"),
+        ('[{},{"CONTENT":[],"role":1}]',
+         "array into Go struct field ChatRequest.messages.content of type string"),
+        ('[{"images":"x"}]',
+         "string into Go struct field ChatRequest.messages.images of type []api.ImageData"),
+        ('[{"images":[[-1]]}]',
+         "number -1 into Go struct field ChatRequest.messages.images of type uint8"),
+        ('[{"tool_calls":{}}]',
+         "object into Go struct field ChatRequest.messages.tool_calls of type []api.ToolCall"),
+        ('[{"tool_calls":["f"]}]',
+         "string into Go struct field ChatRequest.messages.tool_calls of type api.ToolCall"),
+        ('[{"tool_calls":[{"function":"f"}]}]',
+         "string into Go struct field ChatRequest.messages.tool_calls.function of type"
+         " api.ToolCallFunction"),
+        ('[{"tool_calls":[{"function":{"index":1.5}}]}]',
+         "number 1.5 into Go struct field ChatRequest.messages.tool_calls.function.index of type int"),
+    ],
+)  # fmt: skip
+def test_a_wrong_message_is_refused_in_gos_words(messages: str, message: str) -> None:
+    error = refusal(kinds.CHAT, f'{{"model":"m","messages":{messages}}}'.encode())
+    assert (error.status, str(error)) == (400, f"json: cannot unmarshal {message}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ('"stream":null,"options":1,"messages":[{"images":["!!"]}]',
+         "illegal base64 data at input byte 0"),
+        ('"messages":[{"content":1,"tool_calls":[{"function":{"arguments":1}}]}]',
+         "Value looks like object, but can't find closing '}' symbol"),
+        ('"messages":[1],"think":3',
+         "json: cannot unmarshal number into Go struct field ChatRequest.messages of type api.Alias"),
+    ],
+)  # fmt: skip
+def test_what_decodes_itself_ends_the_decoding(fields: str, message: str) -> None:
+    assert str(refusal(kinds.CHAT, f'{{"model":"m",{fields}}}'.encode())) == message
+
+
+@pytest.mark.parametrize(
     ("kind", "body"),
     [
+        (
+            kinds.CHAT,
+            '{"model":"m","messages":[null,{},{"role":null,"tool_calls":[null,{}],"x":1}]}',
+        ),
+        (kinds.CHAT, '{"model":"m","messages":[{"tool_calls":[{"function":{"arguments":null}}]}]}'),
         (kinds.CHAT, '{"model":"m","think":"high","top_logprobs":20,"keep_alive":-1}'),
         (kinds.CHAT, '{"model":"m","think":true,"tools":null,"unknown":[{}]}'),
         (kinds.GENERATE, f'{{"model":"m","images":["{IMAGE}",null,[1,2]],"context":[1,-2,null]}}'),

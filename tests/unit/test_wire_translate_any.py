@@ -6,7 +6,8 @@ import msgspec
 from hypothesis import given, settings, strategies as st
 
 from sollol.errors import InvalidRequest
-from sollol.wire.translate_request import LocalAnswer, translate
+from sollol.wire.translate_request import LocalAnswer
+from tests.translating import translated
 
 keys = st.sampled_from(
     [
@@ -71,11 +72,11 @@ paths = st.sampled_from(["/api/chat", "/api/generate", "/api/embed", "/api/embed
 @given(paths, bodies)
 def test_any_body_is_translated_or_refused(path: str, fields: dict[str, Any]) -> None:
     try:
-        translated = translate(path, fields, "m", "up")
+        asked = translated(path, fields)
     except InvalidRequest:
         return
-    if isinstance(translated.response, LocalAnswer):
-        msgspec.json.decode(translated.response.body)
+    if isinstance(asked.response, LocalAnswer):
+        msgspec.json.decode(asked.response.body)
         return
-    assert msgspec.json.decode(translated.body)["model"] == "up"
-    assert translated.target.startswith("/")
+    assert msgspec.json.decode(asked.body)["model"] == "up"
+    assert asked.target.startswith("/")

@@ -6,13 +6,14 @@ import pytest
 
 from sollol.errors import ProtocolViolation, UpstreamCut
 from sollol.wire.ollama import Clock
-from sollol.wire.translate_request import LocalAnswer, Translated, translate
+from sollol.wire.translate_request import LocalAnswer, Translated
 from sollol.wire.translate_response import ResponseTranslator
+from tests.translating import translated
 
 
 def put(path: str, **fields: Any) -> Translated:
     looks = iter(range(0, 10**9, 7)).__next__
-    return translate(path, fields, "m", "up", clock=Clock(monotonic_ns=looks))
+    return translated(path, fields, clock=Clock(monotonic_ns=looks))
 
 
 def answer(path: str, **fields: Any) -> ResponseTranslator:

@@ -3,10 +3,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from sollol.errors import InvalidRequest
+from sollol.errors import InvalidOption, InvalidRequest, UnsupportedByEngine
 from sollol.wire.ollama import Clock
-from sollol.wire.request_fields import InvalidOption, UnsupportedByEngine
-from sollol.wire.translate_request import LocalAnswer, Translated, translate
+from sollol.wire.translate_request import LocalAnswer, Translated
+from tests.translating import translated
 
 CLOCK = Clock(utc_ns=lambda: 1_700_000_000_120_000_000, monotonic_ns=lambda: 0)
 STAMP = '"created_at":"2023-11-14T22:13:20.12Z"'
@@ -15,7 +15,7 @@ USER = {"role": "user", "content": "hi"}
 
 
 def put(path: str, **fields: Any) -> Translated:
-    return translate(path, fields, "Gemma3", "gemma3:270m", clock=CLOCK)
+    return translated(path, fields, model="Gemma3", upstream_model="gemma3:270m", clock=CLOCK)
 
 
 def sent(path: str, **fields: Any) -> dict[str, Any]:
@@ -24,10 +24,10 @@ def sent(path: str, **fields: Any) -> dict[str, Any]:
 
 
 def local(path: str, **fields: Any) -> str:
-    translated = put(path, **fields)
-    assert isinstance(translated.response, LocalAnswer)
-    assert (translated.target, translated.body) == ("", b"")
-    return translated.response.body.decode()
+    answered = put(path, **fields)
+    assert isinstance(answered.response, LocalAnswer)
+    assert (answered.target, answered.body) == ("", b"")
+    return answered.response.body.decode()
 
 
 def test_a_chat_becomes_a_chat_completion_with_ollamas_defaults() -> None:
@@ -56,13 +56,13 @@ def test_a_chat_becomes_a_chat_completion_with_ollamas_defaults() -> None:
 
 
 def test_a_chat_that_does_not_stream() -> None:
-    translated = put("/api/chat", messages=[USER], stream=False)
-    body = msgspec.json.decode(translated.body)
+    asked = put("/api/chat", messages=[USER], stream=False)
+    body = msgspec.json.decode(asked.body)
     assert body["stream"] is False
     assert "stream_options" not in body
-    assert not isinstance(translated.response, LocalAnswer)
-    assert translated.response.streaming is False
-    assert translated.response.content_type == b"application/json; charset=utf-8"
+    assert not isinstance(asked.response, LocalAnswer)
+    assert asked.response.streaming is False
+    assert asked.response.content_type == b"application/json; charset=utf-8"
 
 
 def test_options_reach_the_node_and_runner_options_do_not() -> None:
@@ -179,6 +179,24 @@ def test_the_kind_of_an_image_is_told_by_its_first_bytes(start: str, part: str) 
     assert content[0]["image_url"]["url"] == part + start
 
 
+def test_an_image_may_be_a_list_of_bytes() -> None:
+    messages = [{"role": "user", "images": [[255, 216, None], None]}]
+    content = sent("/api/chat", messages=messages)["messages"][0]["content"]
+    urls = [part["image_url"]["url"] for part in content[:2]]
+    assert urls == ["data:image/jpeg;base64,/9gA", "data:image/jpeg;base64,"]
+
+
+def test_a_message_is_read_as_go_reads_it() -> None:
+    """Names have no case; null and a missing field are the same."""
+    call = {"ID": "x", "Function": {"NAME": "f", "arguments": None}}
+    messages = [{"Role": "USER", "CONTENT": "hi", "images": None}, {"tool_calls": [call]}, None]
+    user, assistant, nothing = sent("/api/chat", messages=messages)["messages"]
+    assert user == {"role": "user", "content": "hi"}
+    function = {"name": "f", "arguments": "{}"}
+    assert assistant["tool_calls"] == [{"id": "x", "type": "function", "function": function}]
+    assert nothing == {"role": "", "content": ""}
+
+
 def test_audio_travels_as_audio() -> None:
     wav = "UklGRiQAAABXQVZFZm10IBAA"
     messages = [{"role": "user", "content": "x", "images": [wav[:8] + "\n" + wav[8:]]}]
@@ -230,19 +248,17 @@ def test_logprobs_are_asked_for_with_at_least_one() -> None:
 
 
 def test_generate_goes_through_the_template() -> None:
-    translated = put("/api/generate", prompt="hi", system="be kind", images=[PNG])
-    assert translated.target == "/v1/chat/completions"
-    system, user = msgspec.json.decode(translated.body)["messages"]
+    asked = put("/api/generate", prompt="hi", system="be kind", images=[PNG])
+    assert asked.target == "/v1/chat/completions"
+    system, user = msgspec.json.decode(asked.body)["messages"]
     assert system == {"role": "system", "content": "be kind"}
     assert user["content"][1] == {"type": "text", "text": "hi"}
 
 
 def test_raw_generate_is_a_native_completion() -> None:
-    translated = put(
-        "/api/generate", prompt="hi", raw=True, format="json", options={"num_predict": 3}
-    )
-    body = msgspec.json.decode(translated.body)
-    assert translated.target == "/completion"
+    asked = put("/api/generate", prompt="hi", raw=True, format="json", options={"num_predict": 3})
+    body = msgspec.json.decode(asked.body)
+    assert asked.target == "/completion"
     assert (body["prompt"], body["n_predict"], body["stream"]) == ("hi", 3, True)
     assert body["json_schema"] == {"type": "object"}
     assert "max_tokens" not in body
@@ -250,9 +266,9 @@ def test_raw_generate_is_a_native_completion() -> None:
 
 
 def test_a_suffix_is_an_infill() -> None:
-    translated = put("/api/generate", prompt="a", suffix="b")
-    body = msgspec.json.decode(translated.body)
-    assert translated.target == "/infill"
+    asked = put("/api/generate", prompt="a", suffix="b")
+    body = msgspec.json.decode(asked.body)
+    assert asked.target == "/infill"
     assert (body["input_prefix"], body["input_suffix"], body["prompt"]) == ("a", "b", "")
     assert put("/api/generate", prompt="a", suffix="b", raw=True).target == "/completion"
 
@@ -274,7 +290,7 @@ def test_loading_and_unloading_are_answered_without_a_node() -> None:
     assert local("/api/generate", keep_alive="0", stream=True) == generate + '"unload"}'
 
 
-@pytest.mark.parametrize("value", [-1, "-1s", 60, "1h30m", 1.5, "1.5h", None])
+@pytest.mark.parametrize("value", [-1, "-1s", 60, "1h30m", 0.5, "500ms", "1ns", 1.5, "1.5h", None])
 def test_any_other_keep_alive_loads(value: object) -> None:
     assert local("/api/generate", keep_alive=value).endswith('"load"}')
 
@@ -341,12 +357,14 @@ def test_any_other_keep_alive_loads(value: object) -> None:
         (
             "chat",
             {"messages": [True]},
-            "json: cannot unmarshal bool into Go value of type api.Alias",
+            "json: cannot unmarshal bool into Go struct field ChatRequest.messages"
+            " of type api.Alias",
         ),
         (
             "chat",
             {"messages": [{"content": []}]},
-            "json: cannot unmarshal array into Go struct field Alias.content of type string",
+            "json: cannot unmarshal array into Go struct field ChatRequest.messages.content"
+            " of type string",
         ),
         (
             "chat",
@@ -356,7 +374,8 @@ def test_any_other_keep_alive_loads(value: object) -> None:
         (
             "chat",
             {"messages": [{"tool_calls": ["f"]}]},
-            "json: cannot unmarshal tool call into Go value of type api.ToolCall",
+            "json: cannot unmarshal string into Go struct field ChatRequest.messages.tool_calls"
+            " of type api.ToolCall",
         ),
         ("embed", {"input": 1}, "invalid input type"),
         ("embed", {"input": ["a", 1]}, "invalid input type"),
@@ -371,5 +390,5 @@ def test_what_ollama_refuses_is_refused_in_its_words(
 
 
 def test_another_route_is_a_mistake_of_the_program() -> None:
-    with pytest.raises(ValueError, match="/api/pull"):
-        put("/api/pull")
+    with pytest.raises(ValueError, match="/api/show"):
+        put("/api/show")

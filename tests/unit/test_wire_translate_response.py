@@ -5,8 +5,9 @@ import pytest
 
 from sollol.errors import ProtocolViolation, UpstreamCut
 from sollol.wire.ollama import Clock, TextPart, TextRecords, encode, timestamp
-from sollol.wire.translate_request import LocalAnswer, translate
+from sollol.wire.translate_request import LocalAnswer
 from sollol.wire.translate_response import BoundedBody, ResponseTranslator
+from tests.translating import translated
 
 MS = 1_000_000
 STAMP = "2023-11-14T22:13:20Z"
@@ -21,7 +22,7 @@ def answer(path: str = "/api/chat", **fields: Any) -> ResponseTranslator:
     looks = iter(range(0, 10**9, 100 * MS)).__next__
     clock = Clock(utc_ns=lambda: 1_700_000_000 * 10**9, monotonic_ns=looks)
     default = CHAT if path == "/api/chat" else {"prompt": "hi"}
-    response = translate(path, default | fields, "m", "up", clock=clock).response
+    response = translated(path, default | fields, clock=clock).response
     assert not isinstance(response, LocalAnswer)
     return response
 

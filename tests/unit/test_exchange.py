@@ -1,0 +1,107 @@
+"""What a node is sent, and that a llama-server's caller is refused as Ollama refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sollol.errors import InvalidBody, SollolError, UnsupportedByEngine
+from sollol.gateway.body import Body
+from sollol.gateway.call import Call
+from sollol.gateway.exchange import Exchange, LocalAnswer, plan_exchange
+from sollol.types import Dialect, Engine, Model, NodeState, NodeView
+from sollol.wire.bodies import error_response
+from sollol.wire.kinds import BODY_KINDS, CHAT, GENERATE, SHOW, V1_CHAT, BodyKind
+from sollol.wire.peek import peek
+
+KEY = "the model"
+GOLDEN: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "contract" / "golden_errors.json").read_text(encoding="utf-8")
+)["entries"]
+OLLAMAS_WORDS = [
+    entry
+    for entry in GOLDEN
+    if entry["status"] == 400
+    and BODY_KINDS[entry["path"]].dialect is Dialect.OLLAMA
+    and not any(word in entry["body"] for word in ("invalid model name", "is required", ":local"))
+]
+"""Refusals that have nothing to do with the name of the model."""
+
+
+def plan(kind: BodyKind, body: bytes, engine: Engine) -> Exchange | LocalAnswer:
+    model = Model(KEY, "gemma.gguf", show={"details": {}})
+    node = NodeView("n", "http://n", engine, NodeState.HEALTHY, models={KEY: model})
+    call = Call("1", kind, Body(body), peek(kind, body).model, KEY, [(b"accept", b"*/*")], 0.0)
+    return plan_exchange(call, node, "secret")
+
+
+@pytest.mark.parametrize("entry", OLLAMAS_WORDS, ids=lambda entry: entry["name"])
+def test_a_llama_server_refuses_in_ollamas_words(entry: dict[str, Any]) -> None:
+    kind = BODY_KINDS[entry["path"]]
+    with pytest.raises(SollolError) as caught:
+        plan(kind, entry["request"].encode(), Engine.LLAMA_SERVER)
+    status, content_type, body = error_response(kind.dialect, caught.value)
+    assert (status, content_type.decode(), body.decode()) == (
+        entry["status"],
+        entry["content_type"],
+        entry["body"],
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in BODY_KINDS.values() if kind.dialect is Dialect.OLLAMA]
+)
+def test_every_field_of_the_wrong_type_is_refused_as_without_a_node(kind: BodyKind) -> None:
+    for name, go_type in kind.struct.items():
+        for wrong, value in {"bool": "true", "object": "{}", "string": '"x"'}.items():
+            if wrong in go_type.accepts:
+                continue
+            body = f'{{"model":"m","{name.upper()}":{value}}}'.encode()
+            with pytest.raises(InvalidBody) as caught:
+                plan(kind, body, Engine.LLAMA_SERVER)
+            field = f"{kind.struct_name}.{name}"
+            assert str(caught.value) == (
+                f"json: cannot unmarshal {wrong} into Go struct field {field} of type {go_type.name}"
+            )
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine"),
+    [
+        (CHAT, Engine.OLLAMA),
+        (SHOW, Engine.OLLAMA),
+        (V1_CHAT, Engine.OLLAMA),
+        (V1_CHAT, Engine.LLAMA_SERVER),
+    ],
+)
+def test_what_the_node_speaks_itself_is_passed_on_unread(kind: BodyKind, engine: Engine) -> None:
+    body = b'{"model":"m" , "OPTIONS":7, "tools":"x"}'
+    planned = plan(kind, body, engine)
+    assert isinstance(planned, Exchange)
+    assert planned.translator is None
+    request = planned.request
+    assert (request.method, request.target, request.body) == ("POST", kind.path, body)
+    assert request.headers == [(b"accept", b"*/*"), (b"authorization", b"Bearer secret")]
+
+
+def test_a_llama_server_is_sent_a_translation() -> None:
+    planned = plan(GENERATE, b'{"model":"any name","prompt":"hi"}', Engine.LLAMA_SERVER)
+    assert isinstance(planned, Exchange)
+    assert planned.translator is not None
+    assert planned.request.target == "/v1/chat/completions"
+    assert isinstance(planned.request.body, bytes)
+    assert json.loads(planned.request.body)["model"] == "gemma.gguf"
+
+
+def test_what_a_llama_server_need_not_be_asked_is_answered_here() -> None:
+    shown = plan(SHOW, b'{"name":"m"}', Engine.LLAMA_SERVER)
+    assert shown == LocalAnswer(b'{"details":{}}')
+    unloaded = plan(GENERATE, b'{"model":"m","keep_alive":0}', Engine.LLAMA_SERVER)
+    assert isinstance(unloaded, LocalAnswer)
+    assert b'"done_reason":"unload"' in unloaded.body
+
+
+def test_what_only_ollama_can_do_is_refused() -> None:
+    with pytest.raises(UnsupportedByEngine):
+        plan(GENERATE, b'{"model":"m","prompt":"x","context":[1]}', Engine.LLAMA_SERVER)
