@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ollama import AsyncClient
 from openai import AsyncOpenAI
 
-from sollol.bench.sim_config import SimConfig, SimModel
-from sollol.bench.sim_node import SimNode
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.node import SimNode
 from sollol.llamacpp.binaries import BINARY_PACKAGE, has_avx2
 from sollol.llamacpp.small_model import MODEL_NAME, MODEL_PACKAGE
 from sollol.settings import NodeSettings
@@ -23,7 +24,7 @@ pytestmark = [
 ]
 
 SIMULATED = "llama3.2:3b"
-QUESTION = [{"role": "user", "content": "Why is the sky blue?"}]
+QUESTION: Any = [{"role": "user", "content": "Why is the sky blue?"}]
 EMBEDDED = {
     "enabled": True,
     "context_length": 512,
@@ -80,13 +81,13 @@ async def test_openai_client(running: RunningGateway) -> None:
         assert [model.id async for model in client.models.list()] == [MODEL_NAME]
         stream = await client.chat.completions.create(
             model=MODEL_NAME,
-            messages=QUESTION,  # type: ignore[arg-type]
+            messages=QUESTION,
             max_tokens=8,
             temperature=0,
             stream=True,
             stream_options={"include_usage": True},
         )
-        chunks = [chunk async for chunk in stream]  # type: ignore[union-attr]
+        chunks = [chunk async for chunk in stream]
         assert any(chunk.choices and chunk.choices[0].delta.content for chunk in chunks)
         assert chunks[-1].usage is not None
         completed = await client.completions.create(model=MODEL_NAME, prompt="Once", max_tokens=4)

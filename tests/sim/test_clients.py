@@ -1,20 +1,21 @@
 """The official Python clients, unmodified, against the gateway over different nodes."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from ollama import AsyncClient, ResponseError
 from openai import AsyncOpenAI, NotFoundError
 
-from sollol.bench.sim_config import SimConfig, SimModel
-from sollol.bench.sim_node import SimNode
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.node import SimNode
 from tests.gateways import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.sim
 
 CHAT = SimModel("llama3.2:3b")
 EMBED = SimModel("all-minilm", capabilities=("embedding",), embedding_length=16)
-QUESTION = [{"role": "user", "content": "Why is the sky blue?"}]
+QUESTION: Any = [{"role": "user", "content": "Why is the sky blue?"}]
 
 
 @pytest.fixture(params=[1, 2], ids=["one node", "two nodes"])
@@ -74,7 +75,7 @@ async def test_ollama_generates_and_embeds(ollama: AsyncClient) -> None:
             CHAT.name, "Say something", stream=True, options={"num_predict": 5}
         )
     ]
-    assert "".join(parts) == whole.response
+    assert "".join(part or "" for part in parts) == whole.response
     embedded = await ollama.embed("all-minilm", ["one", "two"])
     assert [len(vector) for vector in embedded.embeddings] == [16, 16]
 
@@ -91,16 +92,16 @@ async def test_openai_lists_chats_completes_and_embeds(openai: AsyncOpenAI) -> N
     whole = await openai.chat.completions.create(
         model=CHAT.name,
         messages=QUESTION,
-        max_tokens=8,  # type: ignore[arg-type]
+        max_tokens=8,
     )
     stream = await openai.chat.completions.create(
         model=CHAT.name,
-        messages=QUESTION,  # type: ignore[arg-type]
+        messages=QUESTION,
         max_tokens=8,
         stream=True,
         stream_options={"include_usage": True},
     )
-    chunks = [chunk async for chunk in stream]  # type: ignore[union-attr]
+    chunks = [chunk async for chunk in stream]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
     assert chunks[-1].usage is not None
@@ -117,5 +118,5 @@ async def test_openai_is_told_of_an_unknown_model(openai: AsyncOpenAI) -> None:
     with pytest.raises(NotFoundError, match="model 'nope' not found"):
         await openai.chat.completions.create(
             model="nope",
-            messages=QUESTION,  # type: ignore[arg-type]
+            messages=QUESTION,
         )

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sollol.bench.sim_config import SimConfig, SimModel
-from sollol.bench.sim_node import SimNode
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.node import SimNode
 from tests.gateways import running_gateway, wait_for
 
 pytestmark = pytest.mark.sim

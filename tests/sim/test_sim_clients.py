@@ -9,8 +9,8 @@ import ollama
 import openai
 import pytest
 
-from sollol.bench.sim_config import SimConfig, SimModel
-from sollol.bench.sim_node import SimNode
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.node import SimNode
 
 pytestmark = pytest.mark.sim
 

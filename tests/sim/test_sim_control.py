@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from sollol.bench.sim import parse_arguments, run_nodes
-from sollol.bench.sim_config import SimConfig, SimModel
-from sollol.bench.sim_node import SimNode
+from sollol.bench.sim.command import parse_arguments, run_nodes
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.node import SimNode
 from tests.raw_http import wait_until
 
 pytestmark = pytest.mark.sim

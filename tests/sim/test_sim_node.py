@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sollol.bench.sim_config import SimConfig, SimModel
-from sollol.bench.sim_faults import Fault
-from sollol.bench.sim_node import SimNode
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.faults import Fault
+from sollol.bench.sim.node import SimNode
 from tests.raw_http import render, talk, wait_until
 
 pytestmark = pytest.mark.sim

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sollol.bench.sim_config import SimConfig, SimModel
-from sollol.bench.sim_node import SimNode
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.node import SimNode
 from tests.raw_http import RawAnswer, render, talk
 
 pytestmark = pytest.mark.sim

@@ -5,12 +5,12 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from sollol.bench.sim_bodies import ApiError, read_keep_alive
-from sollol.bench.sim_config import SimModel, guess_model
-from sollol.bench.sim_memory import PrefixCache
-from sollol.bench.sim_names import full_name, short_name
-from sollol.bench.sim_prompts import Prompt, plan_answer
-from sollol.bench.sim_text import (
+from sollol.bench.sim.bodies import ApiError, read_keep_alive
+from sollol.bench.sim.config import SimModel, guess_model
+from sollol.bench.sim.memory import PrefixCache
+from sollol.bench.sim.names import full_name, short_name
+from sollol.bench.sim.prompts import Prompt, plan_answer
+from sollol.bench.sim.text import (
     answer_pieces,
     fill_schema,
     json_pieces,

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from sollol.wire.names import model_key
-
 from sollol.nodes import catalog
 from sollol.types import Engine, Model, NodeState, NodeView, Resident
+from sollol.wire.names import model_key
 
 
 def model(name: str, modified_at: str, digest: str = "d") -> Model:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from sollol.bench.sim_bodies import (
+from sollol.bench.sim.bodies import (
     ApiError,
     Body,
     check_details,
@@ -18,19 +18,19 @@ from sollol.bench.sim_bodies import (
     read_think,
     token_limit,
 )
-from sollol.bench.sim_config import SimModel
-from sollol.bench.sim_models import ModelStore, find_model, require
-from sollol.bench.sim_names import full_name
-from sollol.bench.sim_prompts import Prompt, answer_schema, chat_prompt, generate_prompt
-from sollol.bench.sim_records import (
+from sollol.bench.sim.config import SimModel
+from sollol.bench.sim.models import ModelStore, find_model, require
+from sollol.bench.sim.names import full_name
+from sollol.bench.sim.prompts import Prompt, answer_schema, chat_prompt, generate_prompt
+from sollol.bench.sim.records import (
     ChatCompletionRecords,
     ChatRecords,
     CompletionRecords,
     GenerateRecords,
     Records,
 )
-from sollol.bench.sim_text import split_raw_prompt
-from sollol.bench.sim_work import Purpose, Work
+from sollol.bench.sim.text import split_raw_prompt
+from sollol.bench.sim.work import Purpose, Work
 
 
 def read_chat(raw: bytes, models: ModelStore) -> Work:

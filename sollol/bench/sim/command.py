@@ -10,8 +10,8 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from sollol.bench.sim_config import SimConfig, SimModel, guess_model
-from sollol.bench.sim_node import SimNode
+from sollol.bench.sim.config import SimConfig, SimModel, guess_model
+from sollol.bench.sim.node import SimNode
 
 _DEFAULTS = SimConfig()
 _NUMBERS: dict[str, str] = {
@@ -123,7 +123,3 @@ def main() -> None:
         run(run_nodes(configs))
     except KeyboardInterrupt:
         return
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from sollol.bench.sim_http import Connection, Header, Request
+from sollol.bench.sim.http import Connection, Header, Request
 
 JSON = b"application/json; charset=utf-8"
 _STATUS_LINES: dict[int, bytes] = {

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from sollol.bench.sim_bodies import ApiError
-from sollol.bench.sim_config import SimModel, guess_model
-from sollol.bench.sim_names import full_name, short_name
+from sollol.bench.sim.bodies import ApiError
+from sollol.bench.sim.config import SimModel, guess_model
+from sollol.bench.sim.names import full_name, short_name
 
 _FIRST_MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sollol.bench.sim_config import SimConfig, SimModel
+from sollol.bench.sim.config import SimConfig, SimModel
 
 _BLOCK_CHARS = 128
 BLOCK_TOKENS = 32

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sollol.bench.sim_exchange import JSON
-from sollol.bench.sim_lease import Timings
+from sollol.bench.sim.exchange import JSON
+from sollol.bench.sim.lease import Timings
 
 _ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
 _PLAIN_JSON = b"application/json"

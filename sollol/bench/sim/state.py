@@ -3,13 +3,13 @@
 import asyncio
 from itertools import count
 
-from sollol.bench.sim_config import SimConfig
-from sollol.bench.sim_engine import Engine
-from sollol.bench.sim_fast import FastLane
-from sollol.bench.sim_faults import FaultBox
-from sollol.bench.sim_models import ModelStore
-from sollol.bench.sim_recorder import Recorder
-from sollol.bench.sim_work import WorkCache
+from sollol.bench.sim.config import SimConfig
+from sollol.bench.sim.engine import Engine
+from sollol.bench.sim.fast import FastLane
+from sollol.bench.sim.faults import FaultBox
+from sollol.bench.sim.models import ModelStore
+from sollol.bench.sim.recorder import Recorder
+from sollol.bench.sim.work import WorkCache
 
 
 class NodeState:

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from sollol.bench.sim_bodies import ApiError, Body
-from sollol.bench.sim_config import SimModel
-from sollol.bench.sim_records import Answer
-from sollol.bench.sim_text import (
+from sollol.bench.sim.bodies import ApiError, Body
+from sollol.bench.sim.config import SimModel
+from sollol.bench.sim.records import Answer
+from sollol.bench.sim.text import (
     answer_pieces,
     fill_schema,
     json_pieces,

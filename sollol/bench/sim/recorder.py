@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from sollol.bench.sim_http import Header
+from sollol.bench.sim.http import Header
 
 Outcome = Literal["running", "completed", "aborted", "failed"]
 

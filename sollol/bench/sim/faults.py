@@ -15,8 +15,8 @@ from typing import Literal, get_args
 
 import msgspec
 
-from sollol.bench.sim_exchange import JSON, Exchange
-from sollol.bench.sim_http import Connection, Request
+from sollol.bench.sim.exchange import JSON, Exchange
+from sollol.bench.sim.http import Connection, Request
 
 FaultKind = Literal[
     "refuse",

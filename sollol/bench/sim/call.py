@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sollol.bench.sim_bodies import ApiError
-from sollol.bench.sim_engine import NodeBusy
-from sollol.bench.sim_exchange import Exchange
-from sollol.bench.sim_memory import Runner
-from sollol.bench.sim_models import StoredModel
-from sollol.bench.sim_recorder import RequestRecord
-from sollol.bench.sim_state import NodeState
+from sollol.bench.sim.bodies import ApiError
+from sollol.bench.sim.engine import NodeBusy
+from sollol.bench.sim.exchange import Exchange
+from sollol.bench.sim.memory import Runner
+from sollol.bench.sim.models import StoredModel
+from sollol.bench.sim.recorder import RequestRecord
+from sollol.bench.sim.state import NodeState
 
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 

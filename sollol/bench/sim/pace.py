@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from itertools import islice
 
-from sollol.bench.sim_exchange import Exchange
-from sollol.bench.sim_lease import Lease
+from sollol.bench.sim.exchange import Exchange
+from sollol.bench.sim.lease import Lease
 
 Item = tuple[bytes, int]
 """A record, and how many tokens the model decodes after it before the next."""

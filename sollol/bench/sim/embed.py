@@ -4,13 +4,13 @@ import base64
 import struct
 from collections.abc import Sequence
 
-from sollol.bench.sim_bodies import ApiError, Body, read_body, read_inputs, read_keep_alive
-from sollol.bench.sim_call import Call, take_runner
-from sollol.bench.sim_config import SimModel
-from sollol.bench.sim_lease import Lease
-from sollol.bench.sim_models import StoredModel, find_model
-from sollol.bench.sim_records import Result, go_json
-from sollol.bench.sim_text import count_tokens, embedding, normalised
+from sollol.bench.sim.bodies import ApiError, Body, read_body, read_inputs, read_keep_alive
+from sollol.bench.sim.call import Call, take_runner
+from sollol.bench.sim.config import SimModel
+from sollol.bench.sim.lease import Lease
+from sollol.bench.sim.models import StoredModel, find_model
+from sollol.bench.sim.records import Result, go_json
+from sollol.bench.sim.text import count_tokens, embedding, normalised
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
 _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"

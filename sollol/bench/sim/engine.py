@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sollol.bench.sim_config import SimConfig, SimModel
-from sollol.bench.sim_memory import (
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.memory import (
     Runner,
     RunnerOptions,
     build_runner,

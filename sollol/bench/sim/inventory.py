@@ -4,13 +4,13 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from sollol.bench.sim_bodies import ApiError, read_body
-from sollol.bench.sim_call import Call
-from sollol.bench.sim_memory import Runner
-from sollol.bench.sim_models import StoredModel
-from sollol.bench.sim_names import full_name, short_name
-from sollol.bench.sim_records import go_json, rfc3339
-from sollol.bench.sim_state import NodeState
+from sollol.bench.sim.bodies import ApiError, read_body
+from sollol.bench.sim.call import Call
+from sollol.bench.sim.memory import Runner
+from sollol.bench.sim.models import StoredModel
+from sollol.bench.sim.names import full_name, short_name
+from sollol.bench.sim.records import go_json, rfc3339
+from sollol.bench.sim.state import NodeState
 
 _PLAIN_JSON = b"application/json"
 _FOREVER_NS = 2**63 - 1

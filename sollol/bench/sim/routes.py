@@ -7,15 +7,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sollol.bench import sim_embed, sim_inference, sim_inventory, sim_store
-from sollol.bench.sim_answer import serve_text
-from sollol.bench.sim_bodies import ApiError
-from sollol.bench.sim_call import Call
-from sollol.bench.sim_exchange import JSON
-from sollol.bench.sim_faults import FaultyExchange, answer_with_fault
-from sollol.bench.sim_http import Header
-from sollol.bench.sim_records import go_json
-from sollol.bench.sim_work import Reader
+from sollol.bench.sim import embed, inference, inventory, store
+from sollol.bench.sim.answer import serve_text
+from sollol.bench.sim.bodies import ApiError
+from sollol.bench.sim.call import Call
+from sollol.bench.sim.exchange import JSON
+from sollol.bench.sim.faults import FaultyExchange, answer_with_fault
+from sollol.bench.sim.http import Header
+from sollol.bench.sim.records import go_json
+from sollol.bench.sim.work import Reader
 
 Handler = Callable[[Call], Awaitable[None] | None]
 
@@ -27,24 +27,24 @@ def _text(read: Reader) -> Handler:
 _TEXT = b"text/plain"
 _HTML = b"text/html; charset=utf-8"
 _ROUTES: dict[str, dict[str, Handler]] = {
-    "/": {"HEAD": sim_inventory.root, "GET": sim_inventory.root},
-    "/api/version": {"HEAD": sim_inventory.version, "GET": sim_inventory.version},
-    "/api/tags": {"HEAD": sim_inventory.tags, "GET": sim_inventory.tags},
-    "/api/ps": {"GET": sim_inventory.ps},
-    "/api/show": {"POST": sim_inventory.show},
-    "/api/chat": {"POST": _text(sim_inference.read_chat)},
-    "/api/generate": {"POST": _text(sim_inference.read_generate)},
-    "/api/embed": {"POST": sim_embed.embed},
-    "/api/embeddings": {"POST": sim_embed.embeddings},
-    "/api/pull": {"POST": sim_store.pull},
-    "/api/copy": {"POST": sim_store.copy},
-    "/api/delete": {"DELETE": sim_store.delete},
-    "/api/blobs/:digest": {"HEAD": sim_store.blob_head, "POST": sim_store.blob_post},
-    "/v1/models": {"GET": sim_inventory.openai_models},
-    "/v1/models/:model": {"GET": sim_inventory.openai_model},
-    "/v1/chat/completions": {"POST": _text(sim_inference.read_chat_completions)},
-    "/v1/completions": {"POST": _text(sim_inference.read_completions)},
-    "/v1/embeddings": {"POST": sim_embed.openai_embeddings},
+    "/": {"HEAD": inventory.root, "GET": inventory.root},
+    "/api/version": {"HEAD": inventory.version, "GET": inventory.version},
+    "/api/tags": {"HEAD": inventory.tags, "GET": inventory.tags},
+    "/api/ps": {"GET": inventory.ps},
+    "/api/show": {"POST": inventory.show},
+    "/api/chat": {"POST": _text(inference.read_chat)},
+    "/api/generate": {"POST": _text(inference.read_generate)},
+    "/api/embed": {"POST": embed.embed},
+    "/api/embeddings": {"POST": embed.embeddings},
+    "/api/pull": {"POST": store.pull},
+    "/api/copy": {"POST": store.copy},
+    "/api/delete": {"DELETE": store.delete},
+    "/api/blobs/:digest": {"HEAD": store.blob_head, "POST": store.blob_post},
+    "/v1/models": {"GET": inventory.openai_models},
+    "/v1/models/:model": {"GET": inventory.openai_model},
+    "/v1/chat/completions": {"POST": _text(inference.read_chat_completions)},
+    "/v1/completions": {"POST": _text(inference.read_completions)},
+    "/v1/embeddings": {"POST": embed.openai_embeddings},
 }
 _WITH_PARAMETER = ("/api/blobs/", "/v1/models/")
 _LOCAL_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")

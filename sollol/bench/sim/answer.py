@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from sollol.bench.sim_call import Call, take_runner
-from sollol.bench.sim_faults import FaultyExchange
-from sollol.bench.sim_lease import Lease, Timings
-from sollol.bench.sim_pace import Item, decode_silently, write_at_once, write_paced
-from sollol.bench.sim_prompts import context_ids
-from sollol.bench.sim_records import Answer, Records, Result
-from sollol.bench.sim_work import Reader, Work
+from sollol.bench.sim.call import Call, take_runner
+from sollol.bench.sim.faults import FaultyExchange
+from sollol.bench.sim.lease import Lease, Timings
+from sollol.bench.sim.pace import Item, decode_silently, write_at_once, write_paced
+from sollol.bench.sim.prompts import context_ids
+from sollol.bench.sim.records import Answer, Records, Result
+from sollol.bench.sim.work import Reader, Work
 
 
 async def serve_text(call: Call, read: Reader) -> None:

@@ -7,16 +7,16 @@ again. What tests and metrics see of such a request is what they see of any othe
 
 from dataclasses import dataclass
 
-from sollol.bench.sim_engine import Engine
-from sollol.bench.sim_exchange import Exchange
-from sollol.bench.sim_faults import FaultBox
-from sollol.bench.sim_http import Connection, Header, Request
-from sollol.bench.sim_lease import Lease
-from sollol.bench.sim_memory import Runner
-from sollol.bench.sim_models import ModelStore
-from sollol.bench.sim_recorder import Recorder, RequestRecord
-from sollol.bench.sim_records import now_rfc3339
-from sollol.bench.sim_work import Work
+from sollol.bench.sim.engine import Engine
+from sollol.bench.sim.exchange import Exchange
+from sollol.bench.sim.faults import FaultBox
+from sollol.bench.sim.http import Connection, Header, Request
+from sollol.bench.sim.lease import Lease
+from sollol.bench.sim.memory import Runner
+from sollol.bench.sim.models import ModelStore
+from sollol.bench.sim.recorder import Recorder, RequestRecord
+from sollol.bench.sim.records import now_rfc3339
+from sollol.bench.sim.work import Work
 
 _KEPT = 512
 _MAX_BODY_BYTES = 65_536

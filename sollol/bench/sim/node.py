@@ -12,17 +12,17 @@ import socket
 from types import TracebackType
 from typing import Self
 
-from sollol.bench.sim_call import Call
-from sollol.bench.sim_config import SimConfig, SimModel, guess_model
-from sollol.bench.sim_control import ControlApp
-from sollol.bench.sim_engine import LoadRecord, UnloadRecord
-from sollol.bench.sim_exchange import Exchange
-from sollol.bench.sim_faults import Fault, FaultKind, FaultyExchange
-from sollol.bench.sim_http import App, Connection, Request
-from sollol.bench.sim_recorder import Outcome, RequestRecord
-from sollol.bench.sim_routes import peek_model, serve
-from sollol.bench.sim_state import NodeState
-from sollol.bench.sim_store import begin_upload
+from sollol.bench.sim.call import Call
+from sollol.bench.sim.config import SimConfig, SimModel, guess_model
+from sollol.bench.sim.control import ControlApp
+from sollol.bench.sim.engine import LoadRecord, UnloadRecord
+from sollol.bench.sim.exchange import Exchange
+from sollol.bench.sim.faults import Fault, FaultKind, FaultyExchange
+from sollol.bench.sim.http import App, Connection, Request
+from sollol.bench.sim.recorder import Outcome, RequestRecord
+from sollol.bench.sim.routes import peek_model, serve
+from sollol.bench.sim.state import NodeState
+from sollol.bench.sim.store import begin_upload
 
 __all__ = [
     "Fault",

@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sollol.bench.sim_bodies import ApiError, read_body
-from sollol.bench.sim_call import Call
-from sollol.bench.sim_config import GIB, SimModel
-from sollol.bench.sim_exchange import Exchange
-from sollol.bench.sim_http import Connection, Request
-from sollol.bench.sim_names import full_name, short_name
-from sollol.bench.sim_records import go_json
-from sollol.bench.sim_state import NodeState
+from sollol.bench.sim.bodies import ApiError, read_body
+from sollol.bench.sim.call import Call
+from sollol.bench.sim.config import GIB, SimModel
+from sollol.bench.sim.exchange import Exchange
+from sollol.bench.sim.http import Connection, Request
+from sollol.bench.sim.names import full_name, short_name
+from sollol.bench.sim.records import go_json
+from sollol.bench.sim.state import NodeState
 
 _BLOBS = "/api/blobs/"
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from sollol.bench.sim_engine import HOT_LOAD_S, Engine
-from sollol.bench.sim_memory import BLOCK_TOKENS, Runner
-from sollol.bench.sim_text import count_tokens
+from sollol.bench.sim.engine import HOT_LOAD_S, Engine
+from sollol.bench.sim.memory import BLOCK_TOKENS, Runner
+from sollol.bench.sim.text import count_tokens
 
 
 @dataclass(slots=True)

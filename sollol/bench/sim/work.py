@@ -6,10 +6,10 @@ from functools import cached_property
 from itertools import count
 from typing import Any, Literal
 
-from sollol.bench.sim_bodies import ApiError
-from sollol.bench.sim_models import ModelStore, StoredModel
-from sollol.bench.sim_prompts import Prompt, plan_answer
-from sollol.bench.sim_records import Answer, Records
+from sollol.bench.sim.bodies import ApiError
+from sollol.bench.sim.models import ModelStore, StoredModel
+from sollol.bench.sim.prompts import Prompt, plan_answer
+from sollol.bench.sim.records import Answer, Records
 
 Purpose = Literal["answer", "load", "unload"]
 _REMEMBERED = 512

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sollol.bench.sim_exchange import Exchange
-from sollol.bench.sim_faults import Fault
-from sollol.bench.sim_http import Connection, Request
-from sollol.bench.sim_state import NodeState
+from sollol.bench.sim.exchange import Exchange
+from sollol.bench.sim.faults import Fault
+from sollol.bench.sim.http import Connection, Request
+from sollol.bench.sim.state import NodeState
 
 _TEXT = b"text/plain"
 
