@@ -7,10 +7,11 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from sollol import __version__
+from sollol.errors import ModelNotFound
 from sollol.gateway.gateway import Gateway
 from sollol.nodes import catalog
-from sollol.types import Model
-from sollol.wire.bodies import openai_error
+from sollol.types import Dialect, Model
+from sollol.wire.bodies import error_response
 from sollol.wire.names import display_name, model_key
 
 OLLAMA_JSON = "application/json; charset=utf-8"
@@ -49,8 +50,9 @@ def inventory_router(gateway: Gateway) -> APIRouter:
         for known in catalog.installed(gateway.registry.views()):
             if known.key == model_key(name):
                 return _json({**_openai_entry(known), "id": name}, OPENAI_JSON, end=b"\n")
-        body = openai_error(404, f"model '{display_name(name)}' not found")
-        return Response(body, 404, headers={"content-type": OPENAI_JSON})
+        error = ModelNotFound(f"model '{display_name(name)}' not found")
+        status, content_type, body = error_response(Dialect.OPENAI, error)
+        return Response(body, status, headers={"content-type": content_type.decode()})
 
     return router
 
