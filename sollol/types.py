@@ -39,7 +39,7 @@ class Task(StrEnum):
     GENERATE = "generate"
     EMBED = "embed"
     SHOW = "show"
-    """Model facts, read from any node that has the model; takes no slot."""
+    """Model facts, read from any node that has the model."""
 
 
 class Dialect(StrEnum):
@@ -116,10 +116,15 @@ class RouteRequest(msgspec.Struct, frozen=True):
     expires_at: float
     """Queued for longer than this, the request is given up with a queue time-out."""
     excluded: frozenset[str] = frozenset()
+    takes_slot: bool = True
+    """False for what a node answers at once, however busy: facts of a model, its unloading."""
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The hold on one slot of a node for a model; given back once with ``Scheduler.release``."""
+    """The hold on one slot of a node for a model; given back once with ``Scheduler.release``.
+
+    ``model`` is empty for a request that takes no slot.
+    """
 
     id: int
     request_id: str

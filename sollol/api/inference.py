@@ -23,6 +23,7 @@ from sollol.errors import (
     RequestTooLarge,
     SollolError,
 )
+from sollol.gateway.body import Body
 from sollol.gateway.call import Call, Outcome
 from sollol.gateway.disconnect import CancelWhenGone
 from sollol.gateway.forward import end_broken
@@ -111,9 +112,9 @@ class Inference:
         )
         with body:
             if body.is_in_memory:
-                arrival.model = peek(kind, body.view()).model
-            else:
-                arrival.model = await asyncio.to_thread(lambda: peek(kind, body.view()).model)
+                arrival.model, is_unload = _read(kind, body)
+            else:  # tens of milliseconds, for which no other request should stand still
+                arrival.model, is_unload = await asyncio.to_thread(_read, kind, body)
             call = Call(
                 id=arrival.id,
                 kind=kind,
@@ -122,6 +123,7 @@ class Inference:
                 model_key=model_key(arrival.model),
                 headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
                 arrived_at=arrival.arrived_at,
+                is_unload=is_unload,
             )
             try:
                 await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
@@ -168,6 +170,12 @@ class Inference:
             first_byte_s=round(outcome.first_byte_s or 0.0, 4),
             **({"error": outcome.error_text} if outcome.error_text else {}),
         )
+
+
+def _read(kind: BodyKind, body: Body) -> tuple[str, bool]:
+    """Return the model a body names, and whether it only asks to unload that."""
+    seen = peek(kind, body.view())
+    return seen.model, seen.is_load_only and seen.keep_alive_zero
 
 
 def _as_ollama_says(call: Call, error: SollolError) -> SollolError:

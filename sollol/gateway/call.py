@@ -6,13 +6,14 @@ import msgspec
 
 from sollol.gateway.body import Body
 from sollol.types import RouteRequest
-from sollol.wire.kinds import BodyKind
+from sollol.wire.kinds import SHOW, BodyKind
 
 
 class Call(msgspec.Struct, frozen=True):
     """A request to be forwarded. ``model`` is the name as the caller wrote it.
 
     ``headers`` are those of the caller's that a node may see; ``arrived_at`` is monotonic.
+    ``is_unload``: nothing is asked for but to take the model out of memory.
     """
 
     id: str
@@ -22,6 +23,7 @@ class Call(msgspec.Struct, frozen=True):
     model_key: str
     headers: list[tuple[bytes, bytes]]
     arrived_at: float
+    is_unload: bool = False
 
     def route_request(self, timeout_s: float, excluded: frozenset[str]) -> RouteRequest:
         """Return what the scheduler needs to know; ``excluded`` nodes have failed already."""
@@ -32,6 +34,7 @@ class Call(msgspec.Struct, frozen=True):
             arrived_at=self.arrived_at,
             expires_at=self.arrived_at + timeout_s,
             excluded=excluded,
+            takes_slot=self.kind is not SHOW and not self.is_unload,
         )
 
 

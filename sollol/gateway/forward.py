@@ -10,15 +10,21 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 (``end_broken``).
 """
 
+import asyncio
+import contextlib
+
 from sollol.errors import ConnectFailed, SollolError
 from sollol.gateway.admission import Admission
 from sollol.gateway.call import Call, Outcome
 from sollol.gateway.exchange import LocalAnswer, plan_exchange
 from sollol.gateway.failover import can_retry
 from sollol.gateway.relay import Downstream, relay, relay_translated
-from sollol.nodes.registry import Registry
-from sollol.types import Dialect, Lease
+from sollol.nodes.registry import Node, Registry
+from sollol.types import Dialect, Engine, Lease, NodeState, NodeView
 from sollol.wire.bodies import ollama_error_record, openai_error_event
+
+UNLOAD_S = 5.0
+"""Longest wait for a node to take a model out of memory; it answers at once."""
 
 
 class Forwarder:
@@ -77,6 +83,8 @@ class Forwarder:
         if isinstance(exchange, LocalAnswer):
             await downstream.answer(200, exchange.content_type, exchange.body)
             return
+        if call.is_unload:
+            await self._unload_elsewhere(call, lease.node_id)
         upstream = await node.connections.send(exchange.request)
         try:
             if exchange.translator is None:
@@ -86,9 +94,32 @@ class Forwarder:
         finally:
             upstream.close()
 
+    async def _unload_elsewhere(self, call: Call, node_id: str) -> None:
+        """Unload a model from all other nodes too: the caller knows only of one server."""
+        async with asyncio.TaskGroup() as unloading:
+            for node in self._registry.nodes():
+                if node.view.id != node_id and holds_in_memory(node.view, call.model_key):
+                    unloading.create_task(_unload(call, node))
+
     def _note_failure(self, lease: Lease, error: SollolError) -> None:
         if isinstance(error, ConnectFailed):
             self._registry.connection_failed(lease.node_id, str(error))
+
+
+def holds_in_memory(node: NodeView, model_key: str) -> bool:
+    """Whether a node can be asked to unload a model that it has in memory."""
+    is_able = node.engine is Engine.OLLAMA and node.state is not NodeState.UNHEALTHY
+    return is_able and model_key in node.resident
+
+
+async def _unload(call: Call, node: Node) -> None:
+    """Ask one node; whether it did is seen when it is next probed."""
+    exchange = plan_exchange(call, node.view, node.api_key)
+    if isinstance(exchange, LocalAnswer):
+        return
+    with contextlib.suppress(SollolError, TimeoutError):
+        async with asyncio.timeout(UNLOAD_S):
+            (await node.connections.send(exchange.request)).close()
 
 
 async def end_broken(dialect: Dialect, error: SollolError, downstream: Downstream) -> None:

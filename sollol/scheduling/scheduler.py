@@ -19,7 +19,7 @@ from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeou
 from sollol.scheduling.decision import Candidate, Effect, Grant, Refusal, Statistics
 from sollol.scheduling.policies import resident_first
 from sollol.scheduling.queue import WaitQueue
-from sollol.types import Lease, NodeState, NodeView, RouteRequest, Task
+from sollol.types import Lease, NodeState, NodeView, RouteRequest
 
 RETRY_AFTER_S = 5.0
 """What a refused caller is told to wait: about one probe interval."""
@@ -134,7 +134,7 @@ class Scheduler:
             id=next(self._next_lease_id),
             request_id=request.id,
             node_id=chosen.node.id,
-            model=request.model if request.task is not Task.SHOW else "",
+            model=request.model if request.takes_slot else "",
             granted_at=now,
             queue_wait_s=now - request.arrived_at,
             was_resident=chosen.is_resident,
@@ -150,8 +150,8 @@ class Scheduler:
         for node_id in self._holders.get(request.model, ()):
             node = self._nodes[node_id]
             running = self._running.get((node_id, request.model), 0)
-            takes_slot = request.task is not Task.SHOW
-            if not self._is_usable(node_id, request) or (takes_slot and running >= node.slots):
+            has_room = running < node.slots or not request.takes_slot
+            if not has_room or not self._is_usable(node_id, request):
                 continue
             is_resident = running > 0 or request.model in node.resident
             candidates.append(Candidate(node, is_resident, self._in_flight.get(node_id, 0)))

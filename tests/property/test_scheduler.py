@@ -44,12 +44,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(
         model=sampled_from(MODELS),
         excluded=frozensets(sampled_from(NODES), max_size=2),
-        is_show=booleans(),
+        takes_slot=booleans(),
     )
-    def submit(self, model: str, excluded: frozenset[str], is_show: bool) -> None:
-        task = Task.SHOW if is_show else Task.CHAT
+    def submit(self, model: str, excluded: frozenset[str], takes_slot: bool) -> None:
         self.next_id += 1
-        request = RouteRequest(f"r{self.next_id}", model, task, self.now, self.now + 20, excluded)
+        request = RouteRequest(
+            f"r{self.next_id}", model, Task.CHAT, self.now, self.now + 20, excluded, takes_slot
+        )
         self.waiting[request.id] = request
         self.take(self.sut.submit(request, self.now))
 
@@ -113,7 +114,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     view.state is NodeState.HEALTHY
                     and request.model in view.models
                     and view.id not in request.excluded
-                    and running < view.slots
+                    and (running < view.slots or not request.takes_slot)
                 )
                 assert not is_free
 

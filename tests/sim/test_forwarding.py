@@ -101,6 +101,28 @@ async def test_loading_and_unloading_are_told_as_they_are(
         assert (await client.get(f"{node.url}/api/ps")).json()["models"] == []
 
 
+async def test_unloading_reaches_every_node_and_waits_for_no_slot(
+    client: httpx.AsyncClient,
+) -> None:
+    async with SimNode(PACED) as one, SimNode(PACED) as two:
+        async with running_gateway(one.url, two.url) as running:
+            busy = [
+                asyncio.ensure_future(client.post(f"{running.url}/api/chat", json=CHAT))
+                for _ in range(2)
+            ]
+            views = running.gateway.registry.views
+            await wait_for(lambda: all(view.resident for view in views()))
+            assert running.in_flight == 2
+            gone = await client.post(
+                f"{running.url}/api/generate", json={"model": MODEL, "keep_alive": 0}
+            )
+            assert gone.json()["done_reason"] == "unload"
+            assert running.in_flight == 2
+            for answer in await asyncio.gather(*busy):
+                assert records(answer.text)[-1]["done"]
+            await wait_for(lambda: len(one.unloads) == len(two.unloads) == 1)
+
+
 async def test_an_error_record_in_a_stream_is_passed_on(
     node: SimNode, client: httpx.AsyncClient
 ) -> None:

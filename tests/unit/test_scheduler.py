@@ -24,8 +24,8 @@ def node(name: str, *models: str, slots: int = 1, resident: tuple[str, ...] = ()
     )
 
 
-def request(name: str, model: str = "m", at: float = 0.0, task: Task = Task.CHAT) -> RouteRequest:
-    return RouteRequest(name, model, task, arrived_at=at, expires_at=at + 100)
+def request(name: str, model: str = "m", at: float = 0.0) -> RouteRequest:
+    return RouteRequest(name, model, Task.CHAT, arrived_at=at, expires_at=at + 100)
 
 
 def scheduler(*nodes: NodeView, queue: int = 10) -> Scheduler:
@@ -184,10 +184,11 @@ def test_a_node_that_failed_the_request_is_not_tried_again() -> None:
     assert isinstance(error_of(sut.submit(nowhere, 0.0)), NoNodeAvailable)
 
 
-def test_reading_model_facts_takes_no_slot() -> None:
+def test_a_request_that_takes_no_slot_does_not_wait_for_one() -> None:
     sut = scheduler(node("a", "m"))
     lease_of(sut.submit(request("r1"), 0.0))
-    show = lease_of(sut.submit(request("r2", task=Task.SHOW), 0.0))
+    free = structs.replace(request("r2"), takes_slot=False)
+    show = lease_of(sut.submit(free, 0.0))
     sut.release(show, 1.0)
     assert sut.submit(request("r3"), 1.0) == []
 
