@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from sollol.api.body import Receive, read_body
-from sollol.api.protocol import CONNECTION_KEY, GatewayProtocol
+from sollol.api.protocol import CONNECTION_KEY, WRITER_KEY, GatewayProtocol
 from sollol.errors import (
     ClientDisconnected,
     ModelNotFound,
@@ -72,7 +72,9 @@ class Inference:
         """Answer one request. However it ends, that is noted once, in ``_done``."""
         arrival = self._arrival(kind, headers)
         connection: GatewayProtocol = scope[CONNECTION_KEY]
-        downstream = Downstream(send, lambda status: self._started(arrival, status))
+        downstream = Downstream(
+            send, scope[WRITER_KEY], lambda status: self._started(arrival, status)
+        )
         try:
             async with CancelWhenGone(connection):
                 await self._serve(arrival, connection.is_request_complete, receive, downstream)

@@ -8,12 +8,17 @@ caller left, which it tells here without a task per request.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CONNECTION_KEY = "sollol.connection"
 """Where a request's scope holds its connection (for ``gateway/disconnect.py``)."""
+
+WRITER_KEY = "sollol.writer"
+"""Where a request's scope holds its :class:`AnswerWriter` (for ``gateway/relay.py``)."""
 
 
 DISCARD_S = 5.0
@@ -29,16 +34,18 @@ class ProtocolLimits:
     header_timeout_s: float = 10.0
 
 
-class HeadWithBody:
-    """Writes an answer's head together with the first piece of its body: one packet, not two.
+class AnswerWriter:
+    """Writes one answer to the transport, in uvicorn's place where that costs too much.
 
-    It stands between uvicorn, which writes them one after the other, and the transport.
+    1. The head is held back and written with the first piece of the body: one packet, not two.
+    2. ``write_chunk`` writes a piece of a stream without a coroutine and a message for each.
     """
 
-    __slots__ = ("_has_begun", "_head", "_transport")
+    __slots__ = ("_flow", "_has_begun", "_head", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
         self._transport = transport
+        self._flow = flow
         self._head = b""
         self._has_begun = False
 
@@ -53,6 +60,16 @@ class HeadWithBody:
             return
         self._has_begun = True
         self._head = data
+
+    def write_chunk(self, data: bytes) -> bool:
+        """Write a piece of a body that is sent in chunks; return whether the client is slow."""
+        if not self._transport.is_closing():
+            self.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return self._flow.write_paused
+
+    async def wait_room(self) -> None:
+        """Wait until the client has read some of what was written."""
+        await self._flow.drain()
 
     def flush(self) -> None:
         """Write the head of an answer that has no body."""
@@ -150,7 +167,11 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._has_body_to_come = True
         super().on_headers_complete()
-        self.cycle.transport = HeadWithBody(self.transport)  # type: ignore[assignment]
+        # Each request has its own: a pipelined one is here before the answer to the last is out.
+        writer = AnswerWriter(self.transport, self.flow)
+        self.cycle.transport = writer  # type: ignore[assignment]
+        self.cycle.on_response = partial(self._answered, writer)
+        self.scope[WRITER_KEY] = writer  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         """Drop what follows a refusal."""
@@ -163,10 +184,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self._is_refused:
             super().on_message_complete()
 
-    def on_response_complete(self) -> None:
+    def _answered(self, writer: AnswerWriter) -> None:
         """Let out what is held, then go on to the next request."""
-        self.cycle.transport.flush()  # type: ignore[attr-defined]
-        super().on_response_complete()
+        writer.flush()
+        self.on_response_complete()
 
     def _refuse(self, status: bytes) -> None:
         """Answer with a bare status and close."""

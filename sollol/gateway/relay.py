@@ -23,12 +23,29 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
 
 
-class Downstream:
-    """The answer to the client. ``is_started`` is the commit point: the status has gone out."""
+class ChunkWriter(Protocol):
+    """The caller's connection, for pieces of a stream (``api/protocol.py``)."""
 
-    def __init__(self, send: Send, on_start: Callable[[int], Headers]) -> None:
+    def write_chunk(self, data: bytes) -> bool:
+        """Write a piece at once; return whether the client is slow to read."""
+        ...
+
+    async def wait_room(self) -> None:
+        """Wait until the client has read some."""
+        ...
+
+
+class Downstream:
+    """The answer to the client. ``is_started`` is the commit point: the status has gone out.
+
+    Streams are pushed: their pieces go from the node's socket to the client's in one callback.
+    """
+
+    def __init__(self, send: Send, writer: ChunkWriter, on_start: Callable[[int], Headers]) -> None:
         self._send = send
         self._on_start = on_start
+        self.push = writer.write_chunk
+        self.wait_room = writer.wait_room
         self.is_started = False
         self.is_stream = False
 
@@ -98,18 +115,46 @@ async def _relay_stream(
     upstream: UpstreamResponse, downstream: Downstream, headers: Headers, framing: StreamFraming
 ) -> None:
     lines = WholeLines()
-    while data := await upstream.read():
-        whole = lines.feed(data)
-        if not whole:
-            continue
-        if not downstream.is_started:
-            await downstream.start(upstream.status, headers, is_stream=True)
-        await downstream.write(whole)
+    await _pump(upstream, downstream, headers, lines.feed)
     if not is_final(lines.last_line(), framing):
         raise UpstreamCut("the node ended the stream before the answer was complete")
+    await _finish(upstream.status, downstream, headers, lines.rest())
+
+
+async def _pump(
+    upstream: UpstreamResponse,
+    downstream: Downstream,
+    headers: Headers,
+    records: Callable[[bytes], bytes],
+) -> None:
+    """Pass a stream on as it comes.
+
+    Args:
+        records: takes a piece of the node's stream and returns what it completes of the caller's.
+    """
+
+    def pass_on(piece: bytes) -> bool:
+        whole = records(piece)
+        return downstream.push(whole) if whole else False
+
+    whole = b""
+    while not whole:
+        piece = await upstream.read()
+        if not piece:
+            return
+        whole = records(piece)
+    await downstream.start(upstream.status, headers, is_stream=True)
+    if downstream.push(whole):
+        await downstream.wait_room()
+    while not await upstream.pump(pass_on):
+        await downstream.wait_room()
+
+
+async def _finish(status: int, downstream: Downstream, headers: Headers, rest: bytes) -> None:
+    """End a stream, which may have nothing but its end."""
     if not downstream.is_started:
-        await downstream.start(upstream.status, headers, is_stream=True)
-    await downstream.finish(lines.rest())
+        await downstream.start(status, headers, is_stream=True)
+    await downstream.finish(rest)
 
 
 async def _relay_body(upstream: UpstreamResponse, downstream: Downstream, headers: Headers) -> None:
@@ -151,14 +196,5 @@ async def relay_translated(
         await downstream.answer(200, translator.content_type, translated)
         return
     headers = [(b"content-type", translator.content_type)]
-    while data := await upstream.read():
-        translated = translator.feed(data)
-        if not translated:
-            continue
-        if not downstream.is_started:
-            await downstream.start(200, headers, is_stream=True)
-        await downstream.write(translated)
-    translated = translator.finish()
-    if not downstream.is_started:
-        await downstream.start(200, headers, is_stream=True)
-    await downstream.finish(translated)
+    await _pump(upstream, downstream, headers, translator.feed)
+    await _finish(200, downstream, headers, translator.finish())

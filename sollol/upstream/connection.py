@@ -14,6 +14,8 @@ from sollol.upstream.request import Timeouts
 MAX_BUFFERED_BYTES = 262_144
 """With more than this unread, the node is made to wait (one read of the socket may go over it)."""
 _ONE_WRITE_BYTES = 65_536
+Sink = Callable[[bytes], bool]
+"""Takes a piece of a body and returns whether it has enough for now."""
 _KEEPALIVE = {  # finds a node without power in 30 s, which is otherwise never noticed
     "TCP_KEEPIDLE": 15,
     "TCP_KEEPINTVL": 5,
@@ -26,7 +28,7 @@ class Connection(asyncio.Protocol):
     """Sends a request, feeds the parser, and holds back whichever side is too fast.
 
     The pool calls :meth:`begin`, then :meth:`send_body` or :meth:`stream_body`, then
-    :meth:`wait_head`; the response calls :meth:`read`; in the end the pool calls :meth:`rest` or
+    :meth:`wait_head`; the response calls :meth:`read` or :meth:`pump`; in the end the pool calls :meth:`rest` or
     :meth:`abort`. However the connection ends, ``on_closed`` is called (maybe more than once),
     and ``lost`` is done once its socket is closed.
     """
@@ -47,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._error: BaseException | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
         self._reading_paused = False
         self._writing_paused = False
         self._unsent_bytes = 0
@@ -132,17 +135,35 @@ class Connection(asyncio.Protocol):
                 return b""
             if self._error is not None:
                 raise self._error
-            self._clock.start(self._timeouts.stall_s)
-            try:
-                await self._wait_news()
-            except BaseException:
-                self.abort()
-                raise
-            finally:
-                self._clock.stop()
+            await self._wait_body()
         piece = answer.take()
         self._resume_reading()
         return piece
+
+    async def pump(self, sink: Sink) -> bool:
+        """Give the body to ``sink`` as it comes, without waking a task for each piece.
+
+        ``sink`` is called from the event loop's callback; an error it raises ends the exchange.
+
+        Returns:
+            Whether the body is at its end. If not, ``sink`` has enough: once it takes more, call
+            again. Until then the node is held back like with a slow reader.
+        """
+        answer = self.answer
+        while True:
+            if answer.pieces:
+                has_enough = sink(answer.take())
+                self._resume_reading()
+                if has_enough:
+                    return False
+            if answer.complete:
+                return True
+            if self._error is not None:
+                raise self._error
+            self._sink = sink
+            await self._wait_body()
+            if not self._keeps_pumping():
+                return False
 
     def rest(self) -> None:
         """End an exchange and get ready for the next; only when ``is_reusable``."""
@@ -161,6 +182,23 @@ class Connection(asyncio.Protocol):
         self._close()
 
     # Waiting
+
+    def _keeps_pumping(self) -> bool:
+        """Take the sink back; False when it was taken out already, having enough."""
+        sink, self._sink = self._sink, None
+        return sink is not None
+
+    async def _wait_body(self) -> None:
+        """Wait for more of the body, for as long as the node is not stalled."""
+        self._clock.start(self._timeouts.stall_s)
+        try:
+            await self._wait_news()
+        except BaseException:
+            self._sink = None
+            self.abort()
+            raise
+        finally:
+            self._clock.stop()
 
     async def _wait_news(self) -> None:
         self._reader = self._loop.create_future()
@@ -250,12 +288,26 @@ class Connection(asyncio.Protocol):
         except ProtocolViolation as error:
             self.fail(error)
             return
+        if self._sink is not None and answer.pieces and not self._is_news_for_reader(self._sink):
+            return
         if answer.buffered_bytes > MAX_BUFFERED_BYTES and not answer.complete:
             self._reading_paused = True
             self._transport.pause_reading()
         reader = self._reader
         if reader is not None and not reader.done():
             reader.set_result(None)
+
+    def _is_news_for_reader(self, sink: Sink) -> bool:
+        """Push what is here into the sink; return whether the task that pumps has to wake up."""
+        self._clock.start(self._timeouts.stall_s)
+        try:
+            has_enough = sink(self.answer.take())
+        except Exception as error:
+            self.fail(error)
+            return True
+        if has_enough:
+            self._sink = None
+        return has_enough or self.answer.complete
 
     def eof_received(self) -> None:
         """Close: a node that sends nothing more has no use for what we still send."""

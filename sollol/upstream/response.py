@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sollol.upstream import failures
-from sollol.upstream.connection import Connection
+from sollol.upstream.connection import Connection, Sink
 
 
 class UpstreamResponse:
@@ -57,6 +57,23 @@ class UpstreamResponse:
         if self._connection is None:
             raise RuntimeError("the response is closed")
         return await self._connection.read()
+
+    async def pump(self, sink: Sink) -> bool:
+        """Give the body to ``sink`` as it comes, without waking a task for each piece.
+
+        Args:
+            sink: takes a piece and returns whether it has enough for now. It is called from the
+                event loop's callback; an error it raises ends the answer and is raised here.
+
+        Returns:
+            Whether the body is at its end. If not, call again once ``sink`` takes more.
+
+        Raises:
+            UpstreamCut, UpstreamTimeout, ProtocolViolation, RuntimeError: see :meth:`read`.
+        """
+        if self._connection is None:
+            raise RuntimeError("the response is closed")
+        return await self._connection.pump(sink)
 
     async def read_all(self, limit: int) -> bytes:
         """Return the whole of a small body.
