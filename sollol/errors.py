@@ -20,7 +20,7 @@
     └── ClientDisconnected        499  nobody is left to answer; logged only
 
 ``status`` is the HTTP status and ``code`` a stable name for logs, metrics and our own API.
-``api/errors.py`` chooses the dialect of the body; ``gateway/failover.py`` decides on retries.
+``wire/bodies.py`` chooses the dialect of the body; ``gateway/failover.py`` decides on retries.
 An answer of a node with an error status is not an exception: it is passed on as it came.
 """
 

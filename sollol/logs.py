@@ -1,9 +1,7 @@
 """Structured logs on standard error, as JSON lines or for a console.
 
 A module logs with ``log = structlog.get_logger()`` and fixed event names:
-``log.info("request_done", node=..., ttft_s=...)``. Fields bound with
-``structlog.contextvars.bound_contextvars(request_id=...)`` are in every line written meanwhile.
-Records of the standard library (uvicorn, httpx, asyncio) take the same way.
+``log.info("request_done", node=..., status=...)``. Records of the standard library (uvicorn, httpx, asyncio) take the same way.
 """
 
 import json
@@ -45,7 +43,6 @@ def configure(
     as_console = format == "console" or (format == "auto" and is_terminal)
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             add_timestamp,
             mask_secrets,

@@ -80,9 +80,15 @@ class Metrics:
         *,
         duration_s: float,
         first_byte_s: float | None,
-        queue_wait_s: float,
+        queue_wait_s: float | None,
     ) -> None:
-        """Count a request that has ended; ``node`` is empty when none was chosen."""
+        """Count a request that has ended.
+
+        Args:
+            node: empty when none was chosen.
+            first_byte_s: None when no node sent any.
+            queue_wait_s: None when the request never came as far as the queue.
+        """
         child = self._children.get((task, node, outcome))
         if child is None:
             child = self._requests.labels(task, node, outcome)
@@ -92,6 +98,7 @@ class Metrics:
         duration.observe(duration_s)
         if first_byte_s is not None:
             first_byte.observe(first_byte_s)
+        if queue_wait_s is not None:
             queue_wait.observe(queue_wait_s)
 
     def _histogram(self, spec: Spec) -> Histogram:

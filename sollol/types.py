@@ -111,7 +111,6 @@ class RouteRequest(msgspec.Struct, frozen=True):
 
     id: str
     model: str
-    task: Task
     arrived_at: float
     expires_at: float
     """Queued for longer than this, the request is given up with a queue time-out."""
@@ -130,6 +129,4 @@ class Lease(msgspec.Struct, frozen=True):
     request_id: str
     node_id: str
     model: str
-    granted_at: float
     queue_wait_s: float
-    was_resident: bool

@@ -9,6 +9,7 @@
 from collections.abc import MutableMapping
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 
 from sollol import __version__
@@ -28,6 +29,8 @@ from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Send
 from sollol.settings.address import is_loopback
 from sollol.wire.kinds import BODY_KINDS
+
+log = structlog.get_logger()
 
 Scope = MutableMapping[str, Any]
 
@@ -51,11 +54,13 @@ class App:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if self._checks_host and not is_allowed_host(host):
+            log.warning("request_refused", reason="host", host=host)
             await _answer(send, 403, [], b"")
             return
         origin = headers.get(b"origin")
         if origin is not None:
             if not is_allowed_origin(origin.decode("latin-1"), host, self._origins):
+                log.warning("request_refused", reason="origin", origin=origin.decode("latin-1"))
                 await _answer(send, 403, [], b"")
                 return
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:

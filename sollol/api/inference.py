@@ -124,7 +124,6 @@ class Inference:
                 model=arrival.model,
                 model_key=model_key(arrival.model),
                 headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
-                arrived_at=arrival.arrived_at,
                 is_unload=is_unload,
             )
             try:
@@ -142,7 +141,7 @@ class Inference:
             headers += [
                 (b"x-sollol-node", outcome.node_id.encode()),
                 (b"x-sollol-attempts", b"%d" % outcome.attempts),
-                (b"x-sollol-queue-wait", b"%.3f" % outcome.queue_wait_s),
+                (b"x-sollol-queue-wait", b"%.3f" % (outcome.queue_wait_s or 0.0)),
             ]
         return headers
 
@@ -154,7 +153,7 @@ class Inference:
             outcome.node_id,
             outcome.error or "ok",
             duration_s=duration_s,
-            first_byte_s=outcome.first_byte_s,
+            first_byte_s=None if outcome.error else outcome.first_byte_s,
             queue_wait_s=outcome.queue_wait_s,
         )
         write = log.warning if outcome.status >= 500 or outcome.error_text else log.info
@@ -168,7 +167,7 @@ class Inference:
             outcome=outcome.error or "ok",
             attempts=outcome.attempts,
             duration_s=round(duration_s, 4),
-            queue_wait_s=round(outcome.queue_wait_s, 4),
+            queue_wait_s=round(outcome.queue_wait_s or 0.0, 4),
             first_byte_s=round(outcome.first_byte_s or 0.0, 4),
             **({"error": outcome.error_text} if outcome.error_text else {}),
         )

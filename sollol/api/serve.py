@@ -1,6 +1,7 @@
 """``sollol serve``: from settings to a running process and back out of it."""
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
@@ -61,8 +62,10 @@ async def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
 
 
 def _explain_bind(settings: Settings, error: OSError) -> None:
-    address = f"{settings.server.host}:{settings.server.port}"
+    address = f"{settings.server.host} port {settings.server.port}"
+    is_taken = error.errno == errno.EADDRINUSE
+    hint = "Is a gateway running already? `--port` takes another port." if is_taken else ""
     sys.stderr.write(
         f"cannot listen on {address}: {error.strerror or error}\n"
-        "Is a gateway running already? `sollol nodes` asks it; `--port` takes another port.\n"
+        f"{hint or 'Check server.host: it must be an address of this machine.'}\n"
     )

@@ -29,8 +29,8 @@ class GatewayServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(settings.keep_alive_s),
-            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+            timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=settings.shutdown_grace_s,  # type: ignore[arg-type]
             backlog=2048,
         )
         super().__init__(config)

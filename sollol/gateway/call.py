@@ -12,7 +12,7 @@ from sollol.wire.kinds import SHOW, BodyKind
 class Call(msgspec.Struct, frozen=True):
     """A request to be forwarded. ``model`` is the name as the caller wrote it.
 
-    ``headers`` are those of the caller's that a node may see; ``arrived_at`` is monotonic.
+    ``headers`` are those of the caller's that a node may see.
     ``is_unload``: nothing is asked for but to take the model out of memory.
     """
 
@@ -22,17 +22,15 @@ class Call(msgspec.Struct, frozen=True):
     model: str
     model_key: str
     headers: list[tuple[bytes, bytes]]
-    arrived_at: float
     is_unload: bool = False
 
-    def route_request(self, timeout_s: float, excluded: frozenset[str]) -> RouteRequest:
+    def route_request(self, now: float, timeout_s: float, excluded: frozenset[str]) -> RouteRequest:
         """Return what the scheduler needs to know; ``excluded`` nodes have failed already."""
         return RouteRequest(
             id=self.id,
             model=self.model_key,
-            task=self.kind.task,
-            arrived_at=self.arrived_at,
-            expires_at=self.arrived_at + timeout_s,
+            arrived_at=now,
+            expires_at=now + timeout_s,
             excluded=excluded,
             takes_slot=self.kind is not SHOW and not self.is_unload,
         )
@@ -42,13 +40,14 @@ class Call(msgspec.Struct, frozen=True):
 class Outcome:
     """What happened to a call so far; filled in on the way, read by the log and the metrics.
 
-    ``status`` is what the client was told, 0 before that. ``error`` is a code of ``errors.py``.
+    ``status`` is what the client was told, 0 before that. ``queue_wait_s`` adds up the waits for
+    slots and is None while there was none. ``error`` is a code of ``errors.py``.
     """
 
     node_id: str = ""
     status: int = 0
     attempts: int = 0
-    queue_wait_s: float = 0.0
+    queue_wait_s: float | None = None
     first_byte_s: float | None = None
     error: str = ""
     error_text: str = field(default="", repr=False)

@@ -35,9 +35,9 @@ class EmbeddedKeeper:
         if any(view.state is NodeState.HEALTHY for view in self._registry.views()):
             return
         if not self._settings.enabled:
-            log.warning("no_node", hint="add one with --node URL, or start Ollama on this machine")
+            log.warning("no_node", reason=self._why(), hint="add one with --node URL")
             return
-        log.info("embedded_node_starting", reason="no other node answers")
+        log.info("embedded_node_starting", reason=self._why())
         states: asyncio.Queue[EmbeddedState] = asyncio.Queue()
         node = EmbeddedNode(self._options(), states.put_nowait)
         async with asyncio.TaskGroup() as tasks:
@@ -76,7 +76,14 @@ class EmbeddedKeeper:
                 api_key=SecretStr(node.api_key),
             )
             await self._prober.probe(self._registry.add(settings))
-            log.info("ready", model=node.model_name, try_it=f"sollol chat {node.model_name}")
+            log.info("ready", model=node.model_name, node=NODE_ID)
+
+    def _why(self) -> str:
+        views = self._registry.views()
+        if not views:
+            return "no node is configured, and no Ollama answers on this machine"
+        errors = "; ".join(f"{view.id}: {view.last_error}" for view in views)
+        return f"none of {len(views)} nodes answers ({errors})"
 
     def _options(self) -> EmbeddedOptions:
         settings = self._settings

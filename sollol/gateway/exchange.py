@@ -1,4 +1,4 @@
-"""What to send a node for a call, and how to read its answer: the one place that knows engines.
+"""What to send a node for a call, and how to read its answer, by the node's engine.
 
 The rule is to pass on what came. Only Ollama's dialect on a node that does not speak it is
 translated (``wire/translate_request.py``).

@@ -12,6 +12,7 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from sollol.errors import ConnectFailed, SollolError
 from sollol.gateway.admission import Admission
@@ -34,12 +35,14 @@ class Forwarder:
         self,
         registry: Registry,
         admission: Admission,
+        clock: Callable[[], float],
         *,
         queue_timeout_s: float,
         max_attempts: int,
     ) -> None:
         self._registry = registry
         self._admission = admission
+        self._clock = clock
         self._queue_timeout_s = queue_timeout_s
         self._max_attempts = max_attempts
 
@@ -53,14 +56,17 @@ class Forwarder:
         excluded: frozenset[str] = frozenset()
         failure: SollolError | None = None
         while True:
-            request = call.route_request(self._queue_timeout_s, excluded)
+            waits_since = self._clock()
+            request = call.route_request(waits_since, self._queue_timeout_s, excluded)
             try:
                 lease = await self._admission.acquire(request)
             except SollolError as refusal:
                 raise failure or refusal from refusal
+            finally:
+                waited_s = self._clock() - waits_since
+                outcome.queue_wait_s = (outcome.queue_wait_s or 0.0) + waited_s
             outcome.attempts += 1
             outcome.node_id = lease.node_id
-            outcome.queue_wait_s = lease.queue_wait_s
             try:
                 with self._admission.held(lease):
                     await self._attempt(call, lease, downstream)

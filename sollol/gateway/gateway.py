@@ -46,6 +46,7 @@ class Gateway:
         self.forwarder = Forwarder(
             self.registry,
             self.admission,
+            self.clock,
             queue_timeout_s=settings.queue.timeout_s,
             max_attempts=settings.upstream.max_attempts,
         )

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+NOT_PROBED = "not probed yet"
+
 
 @dataclass(frozen=True, slots=True)
 class HealthLimits:
@@ -23,7 +25,7 @@ class Health:
         self._failures = 0
         self._successes = 0
         self.is_healthy = False
-        self.last_error = "not probed yet"
+        self.last_error = NOT_PROBED
 
     def probe_succeeded(self) -> None:
         """A probe was answered as it should be."""

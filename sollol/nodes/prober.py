@@ -1,7 +1,6 @@
 """Asks every node how it is, again and again, and finds the Ollama of this machine."""
 
 import asyncio
-import contextlib
 import random
 
 import httpx
@@ -9,7 +8,6 @@ import structlog
 
 from sollol.nodes.registry import Node, Registry
 from sollol.settings import DiscoverySettings, NodeSettings, ProbeSettings
-from sollol.types import NodeState
 from sollol.upstream.detect import FactsReader
 from sollol.upstream.facts import NodeFacts
 from sollol.upstream.json import json_object
@@ -36,30 +34,21 @@ class Prober:
         self._settings = settings
         self._discovery = discovery
         self._reader = FactsReader()
-        self._wake = asyncio.Event()
         self.first_round = asyncio.Event()
-
-    def probe_soon(self) -> None:
-        """Begin the next round now: something has changed."""
-        self._wake.set()
 
     async def run(self) -> None:
         """Probe until cancelled."""
         while True:
-            self._wake.clear()
             async with asyncio.TaskGroup() as probes:
                 probes.create_task(self._find_local())
                 for node in self._registry.nodes():
                     probes.create_task(self.probe(node))
             self.first_round.set()
             pause_s = self._settings.interval_s * random.uniform(1 - JITTER, 1 + JITTER)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
+            await asyncio.sleep(pause_s)
 
     async def probe(self, node: Node) -> None:
         """Ask one node now; whatever goes wrong is news about it, never an exception."""
-        before = node.view.state
         try:
             facts = await self._read(node)
         except Exception as error:
@@ -68,7 +57,6 @@ class Prober:
             self._registry.probe_failed(node.view.id, text, is_refused=is_refused)
         else:
             self._registry.probe_succeeded(node.view.id, facts)
-        _log_change(before, node)
 
     async def _read(self, node: Node) -> NodeFacts:
         """Read a node's facts; the whole is bounded too, since the first time asks of each model."""
@@ -100,13 +88,3 @@ def _describe(error: Exception, timeout_s: float) -> str:
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return f"no answer within {timeout_s:g} s"
     return str(error) or type(error).__name__
-
-
-def _log_change(before: NodeState, node: Node) -> None:
-    view = node.view
-    if view.state is before:
-        return
-    if view.state is NodeState.HEALTHY:
-        log.info("node_up", node=view.id, engine=view.engine, models=len(view.models))
-    if view.state is NodeState.UNHEALTHY:
-        log.warning("node_down", node=view.id, error=view.last_error)

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
+import structlog
 
-from sollol.nodes.health import Health, HealthLimits
+from sollol.nodes.health import NOT_PROBED, Health, HealthLimits
 from sollol.settings import NodeSettings
 from sollol.types import Engine, NodeState, NodeView, Resident
 from sollol.upstream.facts import NodeFacts
 from sollol.upstream.http import NodeConnections, Origin, Timeouts
+
+log = structlog.get_logger()
 
 OnChange = Callable[[NodeView], None]
 OnRemove = Callable[[str], None]
@@ -173,10 +176,20 @@ class Registry:
         self._update(node, node.view)
 
     def _update(self, node: Node, view: NodeView) -> None:
+        before = node.view
         view = replace(view, state=node.state(), last_error=node.health.last_error)
-        if view != node.view:
-            node.view = view
-            self._on_change(view)
+        if view == before:
+            return
+        node.view = view
+        self._on_change(view)
+        if view.state is NodeState.UNHEALTHY and _is_news(before):
+            log.warning("node_down", node=view.id, error=view.last_error)
+        elif view.state is not before.state:
+            log.info("node_up", node=view.id, engine=view.engine, models=len(view.models))
+
+
+def _is_news(before: NodeView) -> bool:
+    return before.state is not NodeState.UNHEALTHY or before.last_error == NOT_PROBED
 
 
 def _with_aliases(facts: NodeFacts) -> dict[str, Resident]:

@@ -37,10 +37,9 @@ Effect = Grant | Refusal
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counts at one moment. ``in_flight`` maps node ids, ``queued`` model names."""
+    """Counts at one moment. ``in_flight`` maps node ids."""
 
     in_flight: dict[str, int]
-    queued: dict[str, int]
     queue_length: int
     queue_max_length: int
 

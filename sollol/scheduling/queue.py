@@ -62,7 +62,3 @@ class WaitQueue:
             for request in waiting.values()
             if request.expires_at <= now
         )
-
-    def lengths(self) -> dict[str, int]:
-        """How many wait, by model."""
-        return {model: len(waiting) for model, waiting in self._by_model.items()}

@@ -106,7 +106,6 @@ class Scheduler:
         """Counts for the status routes and for the tests' invariants."""
         return Statistics(
             in_flight=dict(self._in_flight),
-            queued=self._queue.lengths(),
             queue_length=len(self._queue),
             queue_max_length=self._queue.max_length,
         )
@@ -135,9 +134,7 @@ class Scheduler:
             request_id=request.id,
             node_id=chosen.node.id,
             model=request.model if request.takes_slot else "",
-            granted_at=now,
             queue_wait_s=now - request.arrived_at,
-            was_resident=chosen.is_resident,
         )
         self._leases[lease.id] = lease
         self._in_flight[lease.node_id] = self._in_flight.get(lease.node_id, 0) + 1

@@ -159,7 +159,7 @@ class EmbeddedSettings(Group):
     slots: Count = 4
     """Requests it runs at once."""
     threads: Count | None = None
-    """CPU threads; llama.cpp decides when not given."""
+    """CPU threads; half of the cores when not given."""
     start_timeout_s: Seconds = 120.0
     """Seconds until it must be ready."""
     cache_dir: ExpandedPath = Path("~/.cache/sollol")

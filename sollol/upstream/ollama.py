@@ -32,7 +32,9 @@ async def read_ollama_facts(client: httpx.AsyncClient, url: str, shows: ShowCach
     models = []
     for entry in objects(tags.get("models"), "name"):
         if _needs_show(entry) and entry["digest"] not in shows:
-            shows[entry["digest"]] = await _show(client, url, entry["name"])
+            show = await _show(client, url, entry["name"])
+            if show:
+                shows[entry["digest"]] = show
         models.append(_model(entry, shows.get(entry.get("digest", ""), {})))
     return NodeFacts(
         engine=Engine.OLLAMA,

@@ -13,8 +13,6 @@ JSON_UTF8 = b"application/json; charset=utf-8"
 """Of every JSON answer of a handler, and of bodies refused before their handler."""
 JSON = b"application/json"
 """Of every JSON answer that was translated for ``/v1``; a line feed ends these."""
-NDJSON = b"application/x-ndjson"
-EVENT_STREAM = b"text/event-stream"
 
 _OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")

@@ -7,7 +7,8 @@ import re
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _LETTER, _LINE_ENDS = rb"[A-Za-z0-9+/]", rb"[\r\n]*+"
-_whole_groups = re.compile(rb"(?:" + (_LINE_ENDS + _LETTER) * 4 + rb")*+" + _LINE_ENDS).match
+# An atomic group: `(?:...)*+` gives wrong ends on Python 3.11.0 to 3.11.3.
+_whole_groups = re.compile(rb"(?>(?:" + (_LINE_ENDS + _LETTER) * 4 + rb")*)" + _LINE_ENDS).match
 _last_group = re.compile(
     rb"(?:(?:" + (_LETTER + _LINE_ENDS) * 2 + rb"=" + _LINE_ENDS + rb"="
     rb"|" + (_LETTER + _LINE_ENDS) * 3 + rb"=)" + _LINE_ENDS + rb")?"

@@ -22,7 +22,9 @@ MAX_TOKENS = 250_000
 
 
 _SPACE = rb"[ \t\r\n]*+"
-_STRING_START = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+'
+_STRING_START = (  # an atomic group: `(?:...)*+` gives wrong ends on Python 3.11.0 to 3.11.3
+    rb'"[^"\\\x00-\x1f]*+(?>(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*)'
+)
 _STRING = _STRING_START + rb'"'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++|(?!\.))(?:[eE][+-]?[0-9]++|(?![eE]))"
 _NUMBER_START = (

@@ -9,7 +9,7 @@ from hypothesis.strategies import booleans, frozensets, integers, sampled_from
 
 from sollol.scheduling.decision import Effect, Grant
 from sollol.scheduling.scheduler import Scheduler
-from sollol.types import Engine, Lease, Model, NodeState, NodeView, RouteRequest, Task
+from sollol.types import Engine, Lease, Model, NodeState, NodeView, RouteRequest
 
 NODES = ("a", "b", "c")
 MODELS = ("m", "n", "o")
@@ -49,7 +49,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def submit(self, model: str, excluded: frozenset[str], takes_slot: bool) -> None:
         self.next_id += 1
         request = RouteRequest(
-            f"r{self.next_id}", model, Task.CHAT, self.now, self.now + 20, excluded, takes_slot
+            f"r{self.next_id}", model, self.now, self.now + 20, excluded, takes_slot
         )
         self.waiting[request.id] = request
         self.take(self.sut.submit(request, self.now))
@@ -126,7 +126,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for name in list(self.waiting):
             self.sut.cancel(name)
         final = self.sut.statistics()
-        assert final == replace(final, in_flight={}, queued={}, queue_length=0)
+        assert final == replace(final, in_flight={}, queue_length=0)
 
 
 TestScheduler = SchedulerMachine.TestCase

@@ -35,7 +35,7 @@ async def test_streams_flow_side_by_side_and_none_is_held_back() -> None:
         SimNode(config) as node,
         running_gateway({"url": node.url, "slots": STREAMS}) as running,
     ):
-        streams = await asyncio.gather(*(begin(running, 4) for _ in range(STREAMS)))
+        streams = await asyncio.gather(*(begin(running, 30) for _ in range(STREAMS)))
         # Every stream has its first record while none is complete: nothing waits for an end.
         assert running.in_flight == STREAMS
         for reader, writer in streams:

@@ -8,7 +8,7 @@ import pytest
 from sollol.errors import QueueTimeout
 from sollol.gateway.admission import Admission
 from sollol.scheduling.scheduler import Scheduler
-from sollol.types import Engine, Model, NodeState, NodeView, RouteRequest, Task
+from sollol.types import Engine, Model, NodeState, NodeView, RouteRequest
 
 NODE = NodeView(
     "a", "http://a", Engine.OLLAMA, NodeState.HEALTHY, models={"m": Model("m", "m")}
@@ -23,7 +23,7 @@ class Clock:
 
 
 def request(name: str) -> RouteRequest:
-    return RouteRequest(name, "m", Task.CHAT, arrived_at=0.0, expires_at=100.0)
+    return RouteRequest(name, "m", arrived_at=0.0, expires_at=100.0)
 
 
 @pytest.fixture

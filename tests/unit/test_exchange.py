@@ -32,7 +32,7 @@ OLLAMAS_WORDS = [
 def plan(kind: BodyKind, body: bytes, engine: Engine) -> Exchange | LocalAnswer:
     model = Model(KEY, "gemma.gguf", show={"details": {}})
     node = NodeView("n", "http://n", engine, NodeState.HEALTHY, models={KEY: model})
-    call = Call("1", kind, Body(body), peek(kind, body).model, KEY, [(b"accept", b"*/*")], 0.0)
+    call = Call("1", kind, Body(body), peek(kind, body).model, KEY, [(b"accept", b"*/*")])
     return plan_exchange(call, node, "secret")
 
 

@@ -9,7 +9,7 @@ from msgspec import structs
 from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeout
 from sollol.scheduling.decision import Effect, Grant, Refusal
 from sollol.scheduling.scheduler import Scheduler
-from sollol.types import Engine, Lease, Model, NodeState, NodeView, Resident, RouteRequest, Task
+from sollol.types import Engine, Lease, Model, NodeState, NodeView, Resident, RouteRequest
 
 
 def node(name: str, *models: str, slots: int = 1, resident: tuple[str, ...] = ()) -> NodeView:
@@ -25,7 +25,7 @@ def node(name: str, *models: str, slots: int = 1, resident: tuple[str, ...] = ()
 
 
 def request(name: str, model: str = "m", at: float = 0.0) -> RouteRequest:
-    return RouteRequest(name, model, Task.CHAT, arrived_at=at, expires_at=at + 100)
+    return RouteRequest(name, model, arrived_at=at, expires_at=at + 100)
 
 
 def scheduler(*nodes: NodeView, queue: int = 10) -> Scheduler:
