@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sollol.cli.errors import CommandError
-from sollol.cli.gateway import DEFAULT_URL, Gateway, UrlOption
+from sollol.cli.gateway import Gateway, UrlOption
 from sollol.cli.output import printable
 
 EXAMPLES = """Examples:
@@ -30,7 +30,7 @@ def chat(
     system: Annotated[
         str | None, typer.Option("--system", metavar="TEXT", help="Instructions for the model.")
     ] = None,
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
 ) -> None:
     """Ask a model once, or talk with it."""
     talk = _Talk(Gateway(url), model, system)

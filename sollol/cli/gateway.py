@@ -7,27 +7,41 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sollol.cli.environment import read_settings
 from sollol.cli.errors import CommandError
 
 if TYPE_CHECKING:
     import httpx
 
-DEFAULT_URL = "http://127.0.0.1:11435"
 ANSWER_TIMEOUT_S = 10.0
 CHAT_TIMEOUT_S = 900.0
 """A first token may wait in the queue and for the model's load."""
 
 UrlOption = Annotated[
-    str,
-    typer.Option("--url", metavar="URL", envvar="SOLLOL_URL", help="Address of the gateway."),
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        envvar="SOLLOL_URL",
+        show_default="server.host and server.port of the settings",
+        help="Address of the gateway.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other programs to read.")]
+
+
+def configured_url() -> str:
+    """Return where a gateway with the settings of this place and environment listens."""
+    server = read_settings(None).settings.server
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
 
 
 class Gateway:
     """Asks the gateway at ``url`` and turns every failure into a :class:`CommandError`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | None) -> None:
+        url = url or configured_url()
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
 
     def get(self, path: str) -> Any:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from sollol.cli.gateway import DEFAULT_URL, Gateway, JsonOption, UrlOption
+from sollol.cli.gateway import Gateway, JsonOption, UrlOption
 from sollol.cli.locations import with_nodes
 from sollol.cli.output import bytes_text, print_json, print_table, time_text
 
@@ -13,7 +13,7 @@ EXAMPLES = """Examples:
   sollol models --json | jq -r '.models[].name'"""
 
 
-def models(url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
+def models(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show the models and the nodes that have them on disk."""
     listed = with_nodes(Gateway(url), "/api/tags", "models")
     if as_json:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sollol.cli.gateway import DEFAULT_URL, Gateway, JsonOption, UrlOption
+from sollol.cli.gateway import Gateway, JsonOption, UrlOption
 from sollol.cli.output import print_json, print_table, printable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _COLUMNS = ("NODE", "ENGINE", "VERSION", "STATE", "BUSY", "MODELS", "IN MEMORY",
 _STYLES = {"healthy": "green", "unhealthy": "red", "draining": "yellow"}
 
 
-def nodes(url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
+def nodes(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show the nodes: state, slots in use, and the models in their memory."""
     answer = Gateway(url).nodes()
     if as_json:

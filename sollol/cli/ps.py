@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from sollol.cli.gateway import DEFAULT_URL, Gateway, JsonOption, UrlOption
+from sollol.cli.gateway import Gateway, JsonOption, UrlOption
 from sollol.cli.locations import with_nodes
 from sollol.cli.output import bytes_text, print_json, print_table, processor_text, time_text
 
@@ -13,7 +13,7 @@ EXAMPLES = """Examples:
   sollol ps --url http://gateway:11435 --json"""
 
 
-def ps(url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
+def ps(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show the models in memory, where they lie and until when they stay."""
     listed = with_nodes(Gateway(url), "/api/ps", "resident")
     if as_json:

@@ -197,6 +197,14 @@ def test_nodes_as_json_are_what_the_gateway_says(
     assert (code, json.loads(out)) == (0, NODES)
 
 
+def test_the_gateway_is_looked_for_where_the_settings_put_it(
+    run: Run, server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOLLOL_SERVER__PORT", server.url.rpartition(":")[2])
+    code, out, _ = run("nodes", "--json")
+    assert (code, json.loads(out)) == (0, NODES)
+
+
 def test_a_gateway_without_nodes_says_what_to_do(run: Run, server: _Server) -> None:
     server.answers["/sollol/v1/nodes"] = (200, {"nodes": []})
     expected = "The gateway has no nodes. Add one with: sollol serve --node URL\n"
