@@ -113,7 +113,18 @@ def _console(colors: bool) -> list[Processor]:
     render = structlog.dev.ConsoleRenderer(
         colors=colors, exception_formatter=structlog.dev.plain_traceback
     )
-    return [lambda _, __, event: render(_, __, event).encode("utf-8", "backslashreplace")]
+    return [
+        _without_controls,
+        lambda _, __, event: render(_, __, event).encode("utf-8", "backslashreplace"),
+    ]
+
+
+def _without_controls(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Escape what could steer a terminal: names of models come from callers."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and name != "exception":
+            event[name] = value.encode("unicode_escape").decode()
+    return event
 
 
 class _Lines:

@@ -23,7 +23,7 @@ from sollol.errors import (
     RequestTooLarge,
     SollolError,
 )
-from sollol.gateway.body import Body
+from sollol.gateway.body import Body, aside
 from sollol.gateway.call import Call, Outcome
 from sollol.gateway.disconnect import CancelWhenGone
 from sollol.gateway.forward import end_broken
@@ -87,7 +87,10 @@ class Inference:
                 connection.discard_body()
         except asyncio.CancelledError:  # the server stops and waits no longer
             stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
-            await _refuse(arrival, stopping, downstream)
+            if scope[WRITER_KEY].is_slow:
+                scope[WRITER_KEY].abort()  # it would not read the reason either
+            else:
+                await _refuse(arrival, stopping, downstream)
         except Exception:  # a fault of ours: the caller is told, and the log has the trace
             log.exception("request_failed", request_id=arrival.shown_id)
             await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
@@ -113,10 +116,7 @@ class Inference:
             stall_timeout_s=limits.body_stall_timeout_s,
         )
         with body:
-            if body.is_in_memory:
-                arrival.model, is_unload = _read(kind, body)
-            else:  # tens of milliseconds, for which no other request should stand still
-                arrival.model, is_unload = await asyncio.to_thread(_read, kind, body)
+            arrival.model, is_unload = await aside(body, _read, kind, body)
             call = Call(
                 id=arrival.id,
                 kind=kind,
@@ -129,7 +129,7 @@ class Inference:
             try:
                 await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
             except (ModelNotFound, NoNodeAvailable) as error:
-                raise _as_ollama_says(call, error) from None
+                raise await aside(body, _as_ollama_says, call, error) from None
 
     def _started(self, arrival: Arrival, status: int) -> Headers:
         """Note the commit point and return the headers that tell of the decision."""

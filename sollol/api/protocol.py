@@ -6,13 +6,16 @@ caller left, which it tells here without a task per request.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from sollol.errors import ClientDisconnected
 
 CONNECTION_KEY = "sollol.connection"
 """Where a request's scope holds its connection (for ``gateway/disconnect.py``)."""
@@ -32,6 +35,22 @@ class ProtocolLimits:
     max_header_bytes: int = 65536
     max_headers: int = 200
     header_timeout_s: float = 10.0
+    write_timeout_s: float = 120.0
+
+
+_UPGRADE = re.compile(rb"^(?:upgrade|http2-settings|connection)[ \t]*:[^\r\n]*\r\n", re.I | re.M)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Drop an offer to speak another protocol, which a server is free to ignore.
+
+    Java's and curl's clients make it with a POST. To the parser the request would end with its
+    head, and its body would be the next request.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    if not end:
+        return _UPGRADE.sub(b"", data)
+    return _UPGRADE.sub(b"", head + b"\r\n") + b"\r\n" + rest
 
 
 class AnswerWriter:
@@ -41,9 +60,10 @@ class AnswerWriter:
     2. ``write_chunk`` writes a piece of a stream without a coroutine and a message for each.
     """
 
-    __slots__ = ("_flow", "_has_begun", "_head", "_transport")
+    __slots__ = ("_flow", "_has_begun", "_head", "_timeout_s", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
+    def __init__(self, transport: asyncio.Transport, flow: FlowControl, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._transport = transport
         self._flow = flow
         self._head = b""
@@ -67,9 +87,27 @@ class AnswerWriter:
             self.write(b"%x\r\n%b\r\n" % (len(data), data))
         return self._flow.write_paused
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether the client has not read what was written for it."""
+        return self._flow.write_paused
+
     async def wait_room(self) -> None:
-        """Wait until the client has read some of what was written."""
-        await self._flow.drain()
+        """Wait until the client has read some of what was written.
+
+        Raises:
+            ClientDisconnected: it did not, for ``write_timeout_s``; the connection is closed.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._flow.drain()
+        except TimeoutError:
+            self._transport.abort()
+            raise ClientDisconnected("the client does not read its answer") from None
+
+    def abort(self) -> None:
+        """Close the connection at once; what is not written is lost."""
+        self._transport.abort()
 
     def flush(self) -> None:
         """Write the head of an answer that has no body."""
@@ -101,6 +139,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_refused = False
         self._has_body_to_come = False
+        self._trailer_bytes = 0
 
     def watch(self, callback: Callable[[], None] | None) -> None:
         """Call ``callback`` once when the caller's connection is lost; None ends the watch."""
@@ -143,6 +182,8 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self._head_since is not None:
             self._head_bytes += len(data)
+            if b"pgrade" in data:
+                data = _without_upgrade(data)
         super().data_received(data)
         if self._head_since is not None and self._head_bytes > self.limits.max_header_bytes:
             self._refuse(b"431 Request Header Fields Too Large")
@@ -154,9 +195,23 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._head_since is None:
             self._head_since = self.loop.time()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes after the head is a trailer, which nobody needs."""
+        if self._head_since is not None:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value)
+        if self._trailer_bytes > self.limits.max_header_bytes:
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(b"400 Bad Request")
+
     def on_headers_complete(self) -> None:
         """Refuse what is ambiguous or too much before any of it is acted on."""
         self._head_since = None
+        self._trailer_bytes = 0
         self._head_bytes = 0
         if len(self.headers) > self.limits.max_headers:
             self._refuse(b"431 Request Header Fields Too Large")
@@ -165,10 +220,13 @@ class GatewayProtocol(HttpToolsProtocol):
         if hosts != 1 and (hosts > 1 or self.parser.get_http_version() == "1.1"):
             self._refuse(b"400 Bad Request")
             return
+        if self.parser.should_upgrade() and self._promises_body():
+            self._refuse(b"400 Bad Request")  # the parser would take the body for another request
+            return
         self._has_body_to_come = True
         super().on_headers_complete()
         # Each request has its own: a pipelined one is here before the answer to the last is out.
-        writer = AnswerWriter(self.transport, self.flow)
+        writer = AnswerWriter(self.transport, self.flow, self.limits.write_timeout_s)
         self.cycle.transport = writer  # type: ignore[assignment]
         self.cycle.on_response = partial(self._answered, writer)
         self.scope[WRITER_KEY] = writer  # type: ignore[literal-required]
@@ -183,16 +241,29 @@ class GatewayProtocol(HttpToolsProtocol):
         self._has_body_to_come = False
         if not self._is_refused:
             super().on_message_complete()
+        if not self.pipeline:
+            # uvicorn stops reading at a long body; nobody would see the caller leave.
+            self.flow.resume_reading()
 
     def _answered(self, writer: AnswerWriter) -> None:
         """Let out what is held, then go on to the next request."""
         writer.flush()
         self.on_response_complete()
 
+    def _promises_body(self) -> bool:
+        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+
+    def _is_answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
     def _refuse(self, status: bytes) -> None:
-        """Answer with a bare status and close."""
+        """Answer with a bare status and close; only close inside the answer to another request."""
         self._is_refused = True
         if self.transport.is_closing():
+            return
+        if self._is_answering():
+            self.transport.abort()
             return
         head = b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
         self.transport.write(head)
@@ -209,6 +280,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def _check_head(self) -> None:
         """Close on a head that takes too long. One timer a connection, none a request."""
         since = self._head_since
+        if self._is_answering():  # whoever waits for an answer is not slow
+            since = None
         if since is not None and self.loop.time() - since >= self.limits.header_timeout_s:
             self._refuse(b"408 Request Timeout")
             return

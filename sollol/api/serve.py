@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ def run(settings: Settings) -> int:
     except OSError as error:
         _explain_bind(settings, error)
         return EXIT_FAILED
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listeners))
     return EXIT_OK
@@ -59,6 +61,12 @@ async def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
         gc.freeze()  # what is here now stays: no reason to look through it for garbage
         await server.serve(sockets=listeners)
     log.info("stopped")
+
+
+def _raise_file_limit() -> None:
+    """Take all the file descriptors we may have: each request needs two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _explain_bind(settings: Settings, error: OSError) -> None:

@@ -19,6 +19,7 @@ class GatewayServer(uvicorn.Server):
             max_header_bytes=settings.max_header_bytes,
             max_headers=settings.max_headers,
             header_timeout_s=settings.header_timeout_s,
+            write_timeout_s=settings.write_timeout_s,
         )
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]

@@ -10,6 +10,9 @@ from sollol.bench.bench_short import CONNECTIONS
 from sollol.bench.bench_streams import STARTS_PER_S
 from sollol.bench.bench_targets import MANY_STREAMS, MIB, judge
 
+QUIET_RATIO = 0.1
+"""The share of the machine that others may use before a reader is warned."""
+
 Row = Sequence[str]
 Run = TypeVar("Run")
 
@@ -55,8 +58,15 @@ def _targets(results: Results) -> str:
         (verdict.text, verdict.limit, verdict.measured, "yes" if verdict.holds else "**no**")
         for verdict in judge(results)
     ]
-    missing = "".join(f"\n{text}\n" for text in results.missing)
-    return "## Limits\n\n" + table(("", "limit", "measured", "holds"), rows) + missing
+    notes = list(results.missing)
+    if results.foreign_ratio > QUIET_RATIO:
+        notes.insert(
+            0,
+            f"**Others used {results.foreign_ratio:.0%} of the machine meanwhile: the figures are "
+            "worse than they should be, by amounts that differ from line to line.**",
+        )
+    text = "".join(f"\n{note}\n" for note in notes)
+    return "## Limits\n\n" + table(("", "limit", "measured", "holds"), rows) + text
 
 
 def _short(results: Results) -> str:

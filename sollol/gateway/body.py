@@ -4,16 +4,29 @@ A request can wait minutes in the queue, hundreds of them at once, and one with 
 megabytes. A body in a file is mapped: reading it costs page cache, which the system takes back.
 """
 
+import asyncio
 import mmap
 import tempfile
-from collections.abc import AsyncIterator
-from typing import IO, Self
+from collections.abc import AsyncIterator, Callable
+from typing import IO, Any, Self, TypeVar
+
+Result = TypeVar("Result")
 
 SPOOL_BYTES = 1024 * 1024
 """Longer bodies go to a file."""
 
+ASIDE_BYTES = 64 * 1024
+"""Longer bodies are read in a thread: a millisecond and more, and seconds when made to be slow."""
+
 PIECE_BYTES = 256 * 1024
 """How much of a file is sent at a time."""
+
+
+async def aside(body: "Body", read: Callable[..., Result], *args: Any) -> Result:
+    """Return ``read(*args)``; of a long body in a thread, so that no other request stands still."""
+    if len(body) <= ASIDE_BYTES:
+        return read(*args)
+    return await asyncio.to_thread(read, *args)
 
 
 class Body:
@@ -32,11 +45,6 @@ class Body:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()  # the mapping goes with the last view of it
-
-    @property
-    def is_in_memory(self) -> bool:
-        """Whether it is short enough not to have been written to a file."""
-        return self._file is None
 
     def view(self) -> bytes:
         """Return the whole for reading; of a body in a file this is a copy, so do not keep it."""

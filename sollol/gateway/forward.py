@@ -12,10 +12,12 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable
 
 from sollol.errors import ConnectFailed, SollolError
 from sollol.gateway.admission import Admission
+from sollol.gateway.body import aside
 from sollol.gateway.call import Call, Outcome
 from sollol.gateway.exchange import LocalAnswer, plan_exchange
 from sollol.gateway.failover import can_retry
@@ -23,6 +25,8 @@ from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.nodes.registry import Node, Registry
 from sollol.types import Dialect, Engine, Lease, NodeState, NodeView
 from sollol.wire.bodies import ollama_error_record, openai_error_event
+
+OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
 UNLOAD_S = 5.0
 """Longest wait for a node to take a model out of memory; it answers at once."""
@@ -84,8 +88,10 @@ class Forwarder:
             excluded |= {lease.node_id}
 
     async def _attempt(self, call: Call, lease: Lease, downstream: Downstream) -> None:
-        node = self._registry.node(lease.node_id)
-        exchange = plan_exchange(call, node.view, node.api_key)
+        node = self._registry.find(lease.node_id)
+        if node is None:
+            raise ConnectFailed(f"node {lease.node_id} was removed")
+        exchange = await aside(call.body, plan_exchange, call, node.view, node.api_key)
         if isinstance(exchange, LocalAnswer):
             await downstream.answer(200, exchange.content_type, exchange.body)
             return
@@ -108,8 +114,13 @@ class Forwarder:
                     unloading.create_task(_unload(call, node))
 
     def _note_failure(self, lease: Lease, error: SollolError) -> None:
-        if isinstance(error, ConnectFailed):
+        if isinstance(error, ConnectFailed) and not is_ours(error):
             self._registry.connection_failed(lease.node_id, str(error))
+
+
+def is_ours(error: ConnectFailed) -> bool:
+    """Whether the connection failed for want of something on this side: no fault of the node."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in OUR_LIMITS
 
 
 def holds_in_memory(node: NodeView, model_key: str) -> bool:

@@ -30,8 +30,13 @@ class ChunkWriter(Protocol):
         """Write a piece at once; return whether the client is slow to read."""
         ...
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether the client has not read what was written for it."""
+        ...
+
     async def wait_room(self) -> None:
-        """Wait until the client has read some."""
+        """Wait until the client has read some; ClientDisconnected if it does not."""
         ...
 
 
@@ -43,6 +48,7 @@ class Downstream:
 
     def __init__(self, send: Send, writer: ChunkWriter, on_start: Callable[[int], Headers]) -> None:
         self._send = send
+        self._writer = writer
         self._on_start = on_start
         self.push = writer.write_chunk
         self.wait_room = writer.wait_room
@@ -58,10 +64,14 @@ class Downstream:
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits while the client is slow to read."""
+        if self._writer.is_slow:
+            await self.wait_room()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece and end the answer."""
+        if self._writer.is_slow:
+            await self.wait_room()
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def answer(self, status: int, content_type: bytes, body: bytes) -> None:

@@ -75,8 +75,10 @@ def _loaded(views: Iterable[NodeView]) -> Iterable[Resident]:
 def _merged(one: dict[str, Any], other: Any) -> dict[str, Any]:
     merged = dict(one)
     for field in ("size", "size_vram"):
-        merged[field] = one.get(field, 0) + other.get(field, 0)
-    lengths = [e["context_length"] for e in (one, other) if e.get("context_length")]
+        merged[field] = sum(e[field] for e in (one, other) if isinstance(e.get(field), int))
+    lengths = [
+        e["context_length"] for e in (one, other) if isinstance(e.get("context_length"), int)
+    ]
     if lengths:
         merged["context_length"] = min(lengths)
     merged["expires_at"] = max(str(one.get("expires_at")), str(other.get("expires_at")))
@@ -85,4 +87,4 @@ def _merged(one: dict[str, Any], other: Any) -> dict[str, Any]:
 
 def _as_numbers(text: str) -> tuple[int, ...]:
     parts = text.lstrip("v").partition("-")[0].split(".")
-    return tuple(int(part) for part in parts if part.isdigit())
+    return tuple(int(part) for part in parts if part.isascii() and part.isdigit())

@@ -77,10 +77,13 @@ class Prober:
         """Whether an Ollama listens at ``url``, and not a gateway, which could be this one."""
         timeout_s = self._settings.timeout_s
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=timeout_s) as client:
+            async with (
+                asyncio.timeout(timeout_s),
+                httpx.AsyncClient(trust_env=False, timeout=timeout_s) as client,
+            ):
                 response = await client.get(f"{url}/api/version")
             return "version" in json_object(response) and GATEWAY_HEADER not in response.headers
-        except (httpx.HTTPError, ValueError):
+        except (httpx.HTTPError, TimeoutError, ValueError):
             return False
 
 

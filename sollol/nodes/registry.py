@@ -118,13 +118,9 @@ class Registry:
         for node in self.nodes():
             await node.aclose()
 
-    def node(self, node_id: str) -> Node:
-        """Return a node.
-
-        Raises:
-            KeyError: there is none with this id.
-        """
-        return self._nodes[node_id]
+    def find(self, node_id: str) -> Node | None:
+        """Return the node with this id, if there is one."""
+        return self._nodes.get(node_id)
 
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, in the order they were added."""

@@ -24,6 +24,9 @@ from sollol.types import Lease, NodeState, NodeView, RouteRequest
 RETRY_AFTER_S = 5.0
 """What a refused caller is told to wait: about one probe interval."""
 
+STRANDED_S = 15.0
+"""How long those who wait for a node that went down wait for it to come back."""
+
 
 class Scheduler:
     """Sole owner of leases and of the waiting queue."""
@@ -36,6 +39,7 @@ class Scheduler:
         self._leases: dict[int, Lease] = {}
         self._in_flight: dict[str, int] = {}
         self._running: dict[tuple[str, str], int] = {}
+        self._stranded_since: dict[str, float] = {}
         self._next_lease_id = itertools.count(1)
 
     def submit(self, request: RouteRequest, now: float) -> list[Effect]:
@@ -91,8 +95,8 @@ class Scheduler:
         self._nodes.pop(node_id, None)
 
     def tick(self, now: float) -> list[Effect]:
-        """Refuse every request that has waited for as long as it may."""
-        effects: list[Effect] = []
+        """Refuse every request that has waited for as long as it may, or for no node that is up."""
+        effects = self._refuse_stranded(now)
         for request in self._queue.expired(now):
             self._queue.remove(request.id)
             waited_s = now - request.arrived_at
@@ -109,6 +113,28 @@ class Scheduler:
             queue_length=len(self._queue),
             queue_max_length=self._queue.max_length,
         )
+
+    def _refuse_stranded(self, now: float) -> list[Effect]:
+        """Refuse those whose model has been on no usable node for ``STRANDED_S``."""
+        effects: list[Effect] = []
+        for model in self._queue.models():
+            is_up = any(
+                self._nodes[node_id].state is NodeState.HEALTHY
+                for node_id in self._holders.get(model, ())
+            )
+            if is_up:
+                self._stranded_since.pop(model, None)
+            elif now - self._stranded_since.setdefault(model, now) >= STRANDED_S:
+                for request in self._queue.waiting(model):
+                    self._queue.remove(request.id)
+                    error = self._why_unavailable(request)
+                    effects.append(Refusal(request.id, error))
+        self._stranded_since = {
+            model: since
+            for model, since in self._stranded_since.items()
+            if self._queue.waiting(model)
+        }
+        return effects
 
     def _grant_waiting(self, model: str, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -164,7 +190,7 @@ class Scheduler:
         return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
 
     def _why_unavailable(self, request: RouteRequest) -> SollolError:
-        holders = ", ".join(sorted(self._holders[request.model]))
+        holders = ", ".join(sorted(self._holders.get(request.model, ()))) or "none"
         text = f"no node with the model is available (it is on {holders})"
         return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
 

@@ -90,6 +90,8 @@ class ServerSettings(Group):
     """Seconds a client may take to send a request's head."""
     body_stall_timeout_s: Seconds = 60.0
     """Seconds without a byte after which a request body is given up."""
+    write_timeout_s: Seconds = 120.0
+    """Seconds a client may leave its answer unread; then its connection is closed."""
     keep_alive_s: Seconds = 75.0
     """Seconds an idle client connection stays open."""
     shutdown_grace_s: float = Field(30.0, ge=0, allow_inf_nan=False)

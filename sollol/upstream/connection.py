@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
+        self._sink_error: Exception | None = None
         self._reading_paused = False
         self._writing_paused = False
         self._unsent_bytes = 0
@@ -156,6 +157,8 @@ class Connection(asyncio.Protocol):
                 self._resume_reading()
                 if has_enough:
                     return False
+            if self._sink_error is not None:
+                raise self._sink_error
             if answer.complete:
                 return True
             if self._error is not None:
@@ -303,6 +306,7 @@ class Connection(asyncio.Protocol):
         try:
             has_enough = sink(self.answer.take())
         except Exception as error:
+            self._sink_error = error  # counts also when the answer is complete with this piece
             self.fail(error)
             return True
         if has_enough:

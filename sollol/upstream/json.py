@@ -35,5 +35,10 @@ def objects(listing: object, name: str) -> list[dict[str, Any]]:
     return [
         item
         for item in items
-        if isinstance(item, dict) and isinstance(item.get(name), str) and item[name]
+        if isinstance(item, dict) and isinstance(item.get(name), str) and _is_shown(item[name])
     ]
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a name can be written: half a surrogate pair would break every list it is in."""
+    return name.isprintable() and bool(name)

@@ -58,34 +58,48 @@ def _needs_show(entry: dict[str, Any]) -> bool:
 
 
 def _model(entry: dict[str, Any], show: Mapping[str, Any]) -> Model:
-    details = entry.get("details") or {}
+    details = _mapping(entry.get("details"))
     capabilities = entry.get("capabilities") or show.get("capabilities") or []
+    if not isinstance(capabilities, list):
+        capabilities = []
     return Model(
         key=model_key(entry["name"]),
         name=entry["name"],
-        digest=entry.get("digest", ""),
-        size_bytes=int(entry.get("size") or 0),
-        modified_at=entry.get("modified_at", ""),
-        context_length=details.get("context_length") or _shown_context_length(show),
-        capabilities=frozenset(capabilities),
+        digest=_text(entry.get("digest")),
+        size_bytes=_count(entry.get("size")),
+        modified_at=_text(entry.get("modified_at")),
+        context_length=_count(details.get("context_length")) or _shown_context_length(show),
+        capabilities=frozenset(name for name in capabilities if isinstance(name, str)),
         entry=entry,
     )
 
 
 def _shown_context_length(show: Mapping[str, Any]) -> int | None:
-    info = show.get("model_info") or {}
-    length = info.get(f"{info.get('general.architecture')}.context_length")
-    return int(length) if length else None
+    info = _mapping(show.get("model_info"))
+    return _count(info.get(f"{info.get('general.architecture')}.context_length")) or None
 
 
 def _resident(entry: dict[str, Any]) -> Resident:
     return Resident(
         key=model_key(entry["name"]),
         name=entry["name"],
-        digest=entry.get("digest", ""),
-        size_bytes=int(entry.get("size") or 0),
-        vram_bytes=int(entry.get("size_vram") or 0),
-        context_length=entry.get("context_length"),
-        expires_at=entry.get("expires_at", ""),
+        digest=_text(entry.get("digest")),
+        size_bytes=_count(entry.get("size")),
+        vram_bytes=_count(entry.get("size_vram")),
+        context_length=_count(entry.get("context_length")) or None,
+        expires_at=_text(entry.get("expires_at")),
         entry=entry,
     )
+
+
+def _text(value: object) -> str:
+    """Return a text; what a node says instead of one is taken for none."""
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -5,8 +5,9 @@ line back also means that a stream which breaks off inside a line can still end 
 error record.
 """
 
-import re
 from enum import Enum
+
+import msgspec
 
 from sollol.errors import ProtocolViolation
 
@@ -27,10 +28,14 @@ class StreamFraming(Enum):
         return _FRAMINGS.get(kind)
 
 
-# Inside a JSON string the quotes are escaped, so text cannot look like these; the arguments of a
-# tool call can, which is why a line that also says false is not final.
-_DONE = re.compile(rb'"done": ?true')
-_NOT_DONE = re.compile(rb'"done": ?false')
+class _Record(msgspec.Struct):
+    """What of a record tells whether it is the last."""
+
+    done: bool = False
+    error: object = None
+
+
+_decode_record = msgspec.json.Decoder(_Record).decode
 
 _FRAMINGS = {framing.value: framing for framing in StreamFraming}
 
@@ -77,6 +82,8 @@ def is_final(line: bytes, framing: StreamFraming) -> bool:
     """
     if framing is StreamFraming.SSE:
         return line.endswith(b"[DONE]") or line.startswith(b'data: {"error"')
-    if line.startswith(b'{"error"'):
-        return True
-    return _DONE.search(line) is not None and _NOT_DONE.search(line) is None
+    try:
+        record = _decode_record(line)
+    except ValueError:
+        return False
+    return record.done or record.error is not None

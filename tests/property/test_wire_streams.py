@@ -43,6 +43,8 @@ def test_a_line_without_end_is_a_violation() -> None:
         (b'{"error":"boom"}', StreamFraming.NDJSON, True),
         (b'{"model":"m","response":"\\"done\\":true","done":false}', StreamFraming.NDJSON, False),
         (b'{"message":{"tool_calls":[{"done":true}]},"done":false}', StreamFraming.NDJSON, False),
+        (b'{"message":{"tool_calls":[{"done":false}]},"done":true}', StreamFraming.NDJSON, True),
+        (b'{"done":tr', StreamFraming.NDJSON, False),
         (b"", StreamFraming.NDJSON, False),
         (b"data: [DONE]", StreamFraming.SSE, True),
         (b'data: {"error":{"message":"boom"}}', StreamFraming.SSE, True),

@@ -271,3 +271,19 @@ async def test_a_body_with_images_goes_through_a_file_byte_for_byte(
         assert (bad.status_code, bad.json()) == (400, {"error": "unexpected EOF"})
     (seen,) = [request for request in node.requests if request.path == "/api/chat"]
     assert seen.body == raw
+
+
+async def test_a_caller_who_leaves_after_a_long_body_is_noticed(paced: SimNode) -> None:
+    content = json.dumps(CHAT | {"padding": "x" * 200_000, "options": {"num_predict": 1000}})
+    async with running_gateway(paced.url) as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = (
+            f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        writer.write(head.encode())
+        await writer.drain()
+        writer.write(content.encode())
+        await wait_for(lambda: running.in_flight == 1)
+        writer.transport.abort()
+        await wait_for(lambda: running.in_flight == 0)

@@ -8,7 +8,7 @@ import pytest
 
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
-from tests.gateways import RunningGateway, running_gateway
+from tests.gateways import RunningGateway, running_gateway, wait_for
 
 pytestmark = pytest.mark.sim
 
@@ -96,3 +96,69 @@ async def test_requests_one_after_the_other_on_one_connection() -> None:
             known = await client.post(f"{running.url}/api/generate", json={"model": "m"})
             assert known.status_code == 200
         assert len(running.server.server_state.connections) == 1
+
+
+async def test_trailers_are_dropped_and_bounded() -> None:
+    head = b"POST /api/show HTTP/1.1\r\nHost: evil.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with running_gateway(server={"max_header_bytes": 2048}) as running:
+        late_host = head + b"2\r\n{}\r\n0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        host, port = running.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(late_host)
+        assert b"403" in await reader.readline()
+        writer.close()
+        endless = head.replace(b"evil.example", b"localhost") + b"2\r\n{}\r\n0\r\n"
+        answer = await talk(running, endless + b"a:b\r\n" * 3000)
+        assert answer == b"" or status(answer) in (400, 431)
+
+
+@pytest.mark.parametrize("split", [False, True])
+async def test_an_offer_of_another_protocol_does_not_cost_the_body(split: bool) -> None:
+    body = b'{"model":"nope"}'
+    head = (
+        b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(body)
+    )
+    async with SimNode(SimConfig()) as node, running_gateway(node.url) as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head if split else head + body)
+        if split:
+            await writer.drain()
+            writer.write(body)
+        assert b" 404 " in await reader.readline()
+        await reader.readuntil(b"model 'nope' not found")
+        writer.close()
+
+
+async def test_a_bad_request_is_not_answered_inside_another_answer() -> None:
+    config = SimConfig(models=(SimModel("m"),), chunk_interval_s=0.05)
+    body = b'{"model":"m","prompt":"go","options":{"num_predict":1000}}'
+    head = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    async with SimNode(config) as node, running_gateway(node.url) as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head % len(body) + body)
+        await reader.readuntil(b'"done":false}\n')
+        writer.write(b"\x00 this is not HTTP\r\n\r\n")
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readuntil(b"HTTP/1.1 400")
+        writer.close()
+
+
+async def test_a_reader_who_reads_nothing_is_given_up() -> None:
+    config = SimConfig(models=(SimModel("m"),))
+    body = b'{"model":"m","prompt":"go","options":{"num_predict":400000}}'
+    head = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    async with (
+        SimNode(config) as node,
+        running_gateway(node.url, server={"write_timeout_s": 0.3}) as running,
+    ):
+        host, port = running.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        writer.write(head % len(body) + body)
+        await wait_for(lambda: running.in_flight == 1)
+        await wait_for(lambda: running.in_flight == 0)
+        writer.close()
+        del reader

@@ -50,7 +50,7 @@ def full_results() -> Results:
     return Results(
         machine=[("CPU", "one of two cores"), ("nginx", "1.22.1")],
         layout="1 for the proxy, 0 for all else",
-        foreign_ratio=0.12,
+        foreign_ratio=0.08,
         short={
             DIRECT: short_runs(100_000, 110_000, 90_000),
             NGINX: short_runs(40_000, 50_000, 40_000),
@@ -149,9 +149,16 @@ def test_the_page_has_limits_first_and_says_how_it_was_measured() -> None:
     assert "| SOLLOL | 1,000 x 30 | 1.50 (1.50 to 1.50) | 30 | 100% | 1.00 | 10.00 |" in page
     assert "Memory of each of 1,000 streams: 82 KiB" in page
     assert "no request in flight after 25 ms, no stream left on the node after 31 ms" in page
-    assert "| Other work on the machine | 12% of all CPU time in the meantime |" in page
+    assert "| Other work on the machine | 8% of all CPU time in the meantime |" in page
     assert page.count("3 rounds.") == 2
     assert page.count("1 round.") == 1
+
+
+def test_a_busy_machine_is_told_of_beside_the_limits() -> None:
+    results = full_results()
+    assert "**Others used" not in render(results)
+    results.foreign_ratio = 0.42
+    assert "**Others used 42% of the machine meanwhile" in render(results)
 
 
 def test_a_broken_limit_stands_out() -> None:

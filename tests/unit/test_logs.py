@@ -157,3 +157,12 @@ def test_auto_is_for_people_on_a_terminal_and_for_programs_elsewhere(
     structlog.get_logger().info("two", n=1)
     assert _text(terminal).startswith("\x1b[")
     assert "two" in _text(terminal)
+
+
+def test_a_terminal_is_not_steered_by_what_callers_write(stream: io.TextIOWrapper) -> None:
+    configure("info", "console", stream)
+    structlog.get_logger().info("request_done", model="a\x1b[2J\u202e\u009b31m")
+    stream.flush()
+    text = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert "\\x1b[2J" in text
+    assert not {"\x1b", "\u202e", "\u009b"} & set(text)

@@ -132,6 +132,28 @@ def test_who_waits_too_long_is_told_so() -> None:
     assert sut.statistics().queue_length == 0
 
 
+def test_who_waits_for_a_node_that_went_down_is_told_after_a_while() -> None:
+    sut = scheduler(node("a", "m"))
+    lease = lease_of(sut.submit(request("r1"), 0.0))
+    sut.submit(request("r2"), 1.0)
+    sut.node_changed(replace(node("a", "m"), state=NodeState.UNHEALTHY), 2.0)
+    assert sut.release(lease, 2.0) == []
+    assert sut.tick(3.0) == []
+    assert sut.tick(17.9) == []
+    assert isinstance(error_of(sut.tick(18.0)), NoNodeAvailable)
+
+
+def test_a_node_that_comes_back_in_time_serves_who_waited() -> None:
+    sut = scheduler(node("a", "m"))
+    lease = lease_of(sut.submit(request("r1"), 0.0))
+    sut.submit(request("r2"), 1.0)
+    sut.node_changed(replace(node("a", "m"), state=NodeState.UNHEALTHY), 2.0)
+    sut.release(lease, 2.0)
+    assert sut.tick(3.0) == []
+    assert lease_of(sut.node_changed(node("a", "m"), 10.0)).request_id == "r2"
+    assert sut.tick(60.0) == []
+
+
 def test_a_cancelled_request_is_not_granted() -> None:
     sut = scheduler(node("a", "m"))
     first = lease_of(sut.submit(request("r1"), 0.0))

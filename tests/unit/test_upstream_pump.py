@@ -85,6 +85,21 @@ async def test_an_error_of_the_sink_ends_the_answer(world: World) -> None:
     assert client.statistics().open == 0
 
 
+async def test_an_error_of_the_sink_at_the_last_piece_is_not_lost(world: World) -> None:
+    client = await world.client(script_of(STREAM + chunk(b"a"), chunk(b"b") + b"0\r\n\r\n"))
+    response = await client.send(post())
+
+    def sink(piece: bytes) -> bool:
+        if b"b" in piece:
+            raise ProtocolViolation("not what was promised")
+        return False
+
+    with pytest.raises(ProtocolViolation):
+        while not await response.pump(sink):
+            pass
+    response.close()
+
+
 async def test_what_came_before_a_cut_is_given_first(world: World) -> None:
     client = await world.client(script_of(STREAM + chunk(b"a") + chunk(b"b"), then="close"))
     response = await client.send(post())
