@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import NoneType
 from typing import Any, BinaryIO, Literal, TextIO
@@ -53,6 +53,28 @@ def configure(
         cache_logger_on_first_use=True,
     )
     _take_stdlib_records(_LEVELS[level])
+    _Direct.write = None if as_console or level in ("warning", "error") else _Lines(stream).msg
+    _Direct.is_off = level in ("warning", "error")
+
+
+class _Direct:
+    """How :func:`info` writes; None is the way of all other lines."""
+
+    write: Callable[[bytes], None] | None = None
+    is_off = False
+
+
+def info(event: str, **fields: Any) -> None:
+    """Write a line of level ``info`` at a fifth of the cost, for what every request logs.
+
+    The line is the same as any other's. ``fields`` are not looked through for secrets.
+    """
+    if _Direct.write is not None:
+        _Direct.write(
+            _as_json(None, "", add_timestamp(None, "", {"level": "info", "event": event, **fields}))
+        )
+    elif not _Direct.is_off:
+        structlog.get_logger().info(event, **fields)
 
 
 class _Second:

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from sollol import logs
 from sollol.api.body import Receive, read_body
 from sollol.api.protocol import CONNECTION_KEY, WRITER_KEY, GatewayProtocol
 from sollol.errors import (
@@ -156,7 +157,7 @@ class Inference:
             first_byte_s=None if outcome.error else outcome.first_byte_s,
             queue_wait_s=outcome.queue_wait_s,
         )
-        write = log.warning if outcome.status >= 500 or outcome.error_text else log.info
+        write = log.warning if outcome.status >= 500 or outcome.error_text else logs.info
         write(
             "request_done",
             request_id=arrival.shown_id,

@@ -1,8 +1,7 @@
 """The asynchronous side of the scheduler: callers wait here until it grants them a slot."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from sollol.scheduling.decision import Effect, Grant, Refusal, Statistics
 from sollol.scheduling.scheduler import Scheduler
@@ -38,14 +37,6 @@ class Admission:
             raise
         finally:
             del self._waiters[request.id]
-
-    @contextlib.contextmanager
-    def held(self, lease: Lease) -> Iterator[Lease]:
-        """Hold ``lease`` for the length of a ``with`` block."""
-        try:
-            yield lease
-        finally:
-            self.release(lease)
 
     def release(self, lease: Lease) -> None:
         """Give a slot back; whoever waits for it gets it now."""

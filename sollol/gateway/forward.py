@@ -72,12 +72,13 @@ class Forwarder:
             outcome.attempts += 1
             outcome.node_id = lease.node_id
             try:
-                with self._admission.held(lease):
-                    await self._attempt(call, lease, downstream)
+                await self._attempt(call, lease, downstream)
                 return
             except SollolError as error:
                 failure = error
                 self._note_failure(lease, error)
+            finally:
+                self._admission.release(lease)
             if not can_retry(
                 failure,
                 is_committed=downstream.is_started,

@@ -86,14 +86,6 @@ async def test_leaving_in_the_tick_of_the_grant_gives_the_slot_back(
     assert_idle(admission)
 
 
-async def test_a_block_holds_its_lease_to_the_end(admission: Admission) -> None:
-    lease = await admission.acquire(request("r1"))
-    with pytest.raises(KeyError), admission.held(lease):
-        assert admission.statistics().total_in_flight == 1
-        raise KeyError
-    assert_idle(admission)
-
-
 async def test_time_passing_ends_a_wait(admission: Admission, clock: Clock) -> None:
     lease = await admission.acquire(request("r1"))
     ticking = asyncio.ensure_future(admission.run())

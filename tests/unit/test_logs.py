@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from sollol.logs import MASK, configure
+from sollol.logs import MASK, _Direct, configure, info
 
 
 class _Terminal(io.TextIOWrapper):
@@ -26,6 +26,7 @@ def stream() -> Iterator[io.TextIOWrapper]:
     root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
+    _Direct.write, _Direct.is_off = None, False
 
 
 def _text(stream: io.TextIOWrapper) -> str:
@@ -166,3 +167,19 @@ def test_a_terminal_is_not_steered_by_what_callers_write(stream: io.TextIOWrappe
     text = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
     assert "\\x1b[2J" in text
     assert not {"\x1b", "\u202e", "\u009b"} & set(text)
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_the_quick_way_writes_the_same_line(
+    stream: io.TextIOWrapper, level: Any, form: Any
+) -> None:
+    configure(level, form, stream)
+    structlog.get_logger().info("request_done", node="a", status=200)
+    info("request_done", node="a", status=200)
+    stream.flush()
+    lines = stream.buffer.getvalue().decode().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == (0 if level == "warning" else 2)
+    if lines and form == "json":
+        one, two = (json.loads(line) | {"timestamp": ""} for line in lines)
+        assert one == two
