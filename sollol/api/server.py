@@ -10,6 +10,9 @@ import uvicorn
 from sollol.api.protocol import GatewayProtocol, ProtocolLimits
 from sollol.settings import ServerSettings
 
+ACCEPTS_PER_TURN = 16
+"""Callers accepted in one turn of the event loop."""
+
 
 class GatewayServer(uvicorn.Server):
     """Serves an app until told to stop, then lets answers finish."""
@@ -73,7 +76,16 @@ def bind(host: str, port: int) -> list[socket.socket]:
         for listener in listeners:
             listener.close()
         raise
-    return listeners
+    return [again for listener in listeners for again in _multiplied(listener)]
+
+
+def _multiplied(listener: socket.socket) -> list[socket.socket]:
+    """Return a listener and duplicates of it: uvloop accepts one caller of each per loop turn.
+
+    A turn of a busy loop takes tens of milliseconds; with one listener, hundreds of callers who
+    come at once would wait seconds for their first byte.
+    """
+    return [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]
 
 
 def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
