@@ -196,8 +196,7 @@ async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) 
         await end_broken(arrival.kind.dialect, error, downstream)
         return
     status, content_type, body = error_response(arrival.kind.dialect, error)
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    headers = []
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    await downstream.start(status, headers)
-    await downstream.finish(body)
+    await downstream.answer(status, content_type, body, headers)

@@ -74,10 +74,12 @@ class Downstream:
             await self.wait_room()
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
-    async def answer(self, status: int, content_type: bytes, body: bytes) -> None:
+    async def answer(
+        self, status: int, content_type: bytes, body: bytes, more_headers: Headers | None = None
+    ) -> None:
         """Send a whole answer."""
         headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
-        await self.start(status, headers)
+        await self.start(status, headers + (more_headers or []))
         await self.finish(body)
 
 
