@@ -23,9 +23,11 @@ class GatewayServer(uvicorn.Server):
             max_headers=settings.max_headers,
             header_timeout_s=settings.header_timeout_s,
             write_timeout_s=settings.write_timeout_s,
+            keep_alive_s=settings.keep_alive_s,
         )
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
+            interface="asgi3",  # which it is not: GatewayProtocol calls it in its own way
             http=type("BoundProtocol", (GatewayProtocol,), {"limits": limits}),
             ws="none",
             lifespan="off",
@@ -33,7 +35,6 @@ class GatewayServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
             timeout_graceful_shutdown=settings.shutdown_grace_s,  # type: ignore[arg-type]
             backlog=2048,
         )
