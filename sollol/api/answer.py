@@ -1,6 +1,7 @@
 """Writes one answer to a caller: status, headers and body, in as few packets as can be."""
 
 import http
+from collections.abc import Callable
 from typing import Protocol
 
 Headers = list[tuple[bytes, bytes]]
@@ -26,8 +27,9 @@ class Sink(Protocol):
         """Whether the caller has not read what was written for it."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Write at once."""
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Writes soon, in this order."""
         ...
 
     async def wait_room(self) -> None:
@@ -62,6 +64,7 @@ class Answer:
         "_left_bytes",
         "_sink",
         "_speaks_chunks",
+        "_write",
         "extra_headers",
         "is_complete",
         "is_started",
@@ -71,6 +74,7 @@ class Answer:
 
     def __init__(self, sink: Sink, *, is_head: bool, speaks_chunks: bool, keep_alive: bool) -> None:
         self._sink = sink
+        self._write = sink.write
         self._has_body = not is_head
         self._speaks_chunks = speaks_chunks
         self._is_chunked = False
@@ -112,7 +116,7 @@ class Answer:
         if self._head:
             data = self._head + data
             self._head = b""
-        self._sink.write(data)
+        self._write(data)
         return self._sink.is_slow
 
     def end(self, data: bytes = b"") -> None:
@@ -156,5 +160,5 @@ class Answer:
 
     def _close_body(self, data: bytes) -> None:
         head, self._head = self._head, b""
-        self._sink.write(head + data)
+        self._write(head + data)
         self.is_complete = True

@@ -7,8 +7,8 @@ import asyncio
 import itertools
 import re
 import secrets
-from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from sollol import logs
@@ -40,8 +40,7 @@ PASSED_HEADERS = (b"accept", b"content-type", b"traceparent", b"tracestate", b"u
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
-@dataclass(slots=True)
-class Arrival:
+class Arrival(msgspec.Struct):
     """A request as it came in. ``id`` is unique; ``shown_id`` is the caller's own, if it sent one."""
 
     kind: BodyKind
@@ -50,7 +49,7 @@ class Arrival:
     shown_id: str
     arrived_at: float
     model: str = ""
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
 
 
 class Inference:

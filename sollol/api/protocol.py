@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import httptools
@@ -19,6 +20,7 @@ from uvicorn.server import ServerState
 from sollol.api.answer import Answer
 from sollol.api.request import Headers, Request
 from sollol.errors import ClientDisconnected
+from sollol.upstream.outbox import Outbox
 
 log = structlog.get_logger()
 
@@ -71,7 +73,7 @@ class CommonHeaders:
 
 
 class GatewayProtocol(asyncio.Protocol):
-    """One connection of a caller. ``limits`` is set on a subclass made for each server.
+    """One connection of a caller. ``limits`` and ``outbox`` are set on a subclass for each server.
 
     One request is served at a time, by a task of its own; those that a caller sends before it has
     the answer wait in the order they came.
@@ -79,6 +81,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     limits: ClassVar[ProtocolLimits] = ProtocolLimits()
     common: ClassVar[CommonHeaders] = CommonHeaders()
+    outbox: ClassVar[Outbox] = Outbox()
 
     def __init__(
         self,
@@ -93,7 +96,8 @@ class GatewayProtocol(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         # What follows the last request of a connection is no fault of that request.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._transport: asyncio.Transport  # set when the connection is made
+        self._transport: asyncio.Transport  # both are set when the connection is made
+        self.write: Callable[[bytes], None]
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = self._loop.time()
         # What comes in:
@@ -121,11 +125,6 @@ class GatewayProtocol(asyncio.Protocol):
         self._on_lost = callback
         if callback is not None and self._is_lost:
             callback()
-
-    def write(self, data: bytes) -> None:
-        """Write at once."""
-        if not self._transport.is_closing():
-            self._transport.write(data)
 
     async def wait_room(self) -> None:
         """Wait until the caller has read some of what was written.
@@ -172,6 +171,7 @@ class GatewayProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for a head; silence counts as a slow one."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        self.write = partial(self.outbox.put, self._transport)
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._arm_timer()
 
@@ -205,7 +205,7 @@ class GatewayProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close, now or after the answer that is under way."""
         if self._serving is None:
-            self._transport.close()
+            self._close()
             return
         self._pipeline.clear()
         self._serving[1].keep_alive = False
@@ -332,7 +332,7 @@ class GatewayProtocol(asyncio.Protocol):
             return
         if not answer.is_complete or not answer.keep_alive:
             self._pipeline.clear()
-            self._transport.close()
+            self._close()
             return
         if self._pipeline:
             self._start(*self._pipeline.popleft())
@@ -351,7 +351,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _close_unless_complete(self, request: Request) -> None:
         if not request.is_complete:
-            self._transport.close()
+            self._close()
 
     def _refuse(self, status: bytes) -> None:
         """Answer with a bare status and close; only close inside the answer to another request."""
@@ -362,7 +362,12 @@ class GatewayProtocol(asyncio.Protocol):
             self._transport.abort()
             return
         head = b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-        self._transport.write(head)
+        self.write(head)
+        self._close()
+
+    def _close(self) -> None:
+        """Close once all is written."""
+        self.outbox.flush()
         self._transport.close()
 
     # Time
@@ -384,6 +389,6 @@ class GatewayProtocol(asyncio.Protocol):
             if self.is_slow:
                 self._transport.abort()  # its answer is not read; a close would wait for that
             else:
-                self._transport.close()
+                self._close()
             return
         self._arm_timer()

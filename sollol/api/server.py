@@ -9,6 +9,7 @@ import uvicorn
 
 from sollol.api.protocol import GatewayProtocol, ProtocolLimits
 from sollol.settings import ServerSettings
+from sollol.upstream.outbox import Outbox
 
 ACCEPTS_PER_TURN = 16
 """Callers accepted in one turn of the event loop."""
@@ -28,7 +29,7 @@ class GatewayServer(uvicorn.Server):
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
             interface="asgi3",  # which it is not: GatewayProtocol calls it in its own way
-            http=type("BoundProtocol", (GatewayProtocol,), {"limits": limits}),
+            http=type("BoundProtocol", (GatewayProtocol,), {"limits": limits, "outbox": Outbox()}),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -176,6 +176,10 @@ async def _finish(status: int, downstream: Downstream, headers: Headers, rest: b
 
 
 async def _relay_body(upstream: UpstreamResponse, downstream: Downstream, headers: Headers) -> None:
+    whole = upstream.take_whole()
+    if whole is not None:  # most short answers: they came with their head
+        downstream.answer(upstream.status, headers, whole)
+        return
     held: list[bytes] = []
     size = 0
     while data := await upstream.read():
@@ -184,7 +188,7 @@ async def _relay_body(upstream: UpstreamResponse, downstream: Downstream, header
         if size > HOLD_BYTES:
             await _relay_long_body(upstream, downstream, headers, b"".join(held))
             return
-    downstream.answer(upstream.status, headers, held[0] if len(held) == 1 else b"".join(held))
+    downstream.answer(upstream.status, headers, b"".join(held))
 
 
 async def _relay_long_body(
