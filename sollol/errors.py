@@ -17,6 +17,7 @@
     │   ├── ConnectFailed              nothing was sent: safe to try another node
     │   ├── UpstreamCut                the connection ended inside a message
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
+    ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
     └── ClientDisconnected        499  nobody is left to answer; logged only
 
 ``status`` is the HTTP status and ``code`` a stable name for logs, metrics and our own API.
@@ -139,6 +140,12 @@ class ProtocolViolation(UpstreamError):
     """The node's answer is not what its protocol allows."""
 
     code = "protocol_violation"
+
+
+class FleetFailed(SollolError):
+    """Several nodes were asked and not all did it; the text says which did and which did not."""
+
+    code = "fleet_failed"
 
 
 class ClientDisconnected(SollolError):

@@ -3,6 +3,7 @@
 1. who may call: the page (``Origin``) and the name it called by (``Host``)     origin.py
 2. no such route or method                                                       routes.py
 3. routes that nodes answer                                                      inference.py
+   routes that change nodes                                                      manage.py
 4. all others, on FastAPI                                                        inventory.py, status.py
 """
 
@@ -16,6 +17,7 @@ from sollol import __version__
 from sollol.api.body import Receive
 from sollol.api.inference import Inference
 from sollol.api.inventory import inventory_router
+from sollol.api.manage import Management
 from sollol.api.origin import (
     Headers,
     cors_headers,
@@ -43,6 +45,7 @@ class App:
         self._origins = settings.origins
         self._checks_host = is_loopback(settings.host)
         self._inference = Inference(gateway)
+        self._management = Management(gateway)
         self._local = FastAPI(
             title="SOLLOL", version=__version__, redirect_slashes=False, redoc_url=None
         )
@@ -76,6 +79,9 @@ class App:
         kind = BODY_KINDS.get(path)
         if kind is not None and method == "POST":
             await self._inference.serve(kind, headers, scope, receive, send)
+            return
+        if self._management.serves(method, path):
+            await self._management.serve(headers, scope, receive, send)
             return
         plain = misrouted(method, path)
         if plain is not None:

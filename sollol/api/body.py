@@ -58,6 +58,30 @@ async def read_body(
         raise
 
 
+class BodyPieces:
+    """A body that is passed on as it comes: nothing of it is kept, and no length is too much."""
+
+    def __init__(self, receive: Receive, stall_timeout_s: float) -> None:
+        self._receive = receive
+        self._stall_timeout_s = stall_timeout_s
+        self._has_more = True
+
+    async def read(self) -> bytes:
+        """Return the next piece, empty at the end. Until it is asked for, the caller is held back.
+
+        Raises:
+            InvalidRequest: it stopped coming.
+            ClientDisconnected: the caller left before its end.
+        """
+        while self._has_more:
+            message = await _next(self._receive, self._stall_timeout_s)
+            self._has_more = message.get("more_body", False)
+            piece: bytes = message.get("body", b"")
+            if piece:
+                return piece
+        return b""
+
+
 async def _next(receive: Receive, stall_timeout_s: float) -> MutableMapping[str, Any]:
     try:
         async with asyncio.timeout(stall_timeout_s):
