@@ -210,6 +210,13 @@ class FleetSettings(Group):
     stall_timeout_s: Seconds = 600.0
     """Seconds a node may be silent; checking the digest of a large model on a slow disk is in it."""
 
+    @field_validator("pull_to")
+    @classmethod
+    def _is_one_choice(cls, pull_to: tuple[str, ...]) -> tuple[str, ...]:
+        if len(pull_to) > 1 and {"all", "one"} & set(pull_to):
+            raise ValueError("give `all`, `one` or ids of nodes, not several of these")
+        return pull_to
+
 
 class ProbeSettings(Group):
     """How the gateway learns which nodes are up and what they have."""
