@@ -62,7 +62,8 @@ async def a_fleet(*configs: SimConfig, **groups: dict[str, Any]) -> AsyncIterato
     async with contextlib.AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(SimNode(config)) for config in configs]
         listed = [{"url": node.url, "name": name} for name, node in zip(NAMES, nodes, strict=False)]
-        running = await stack.enter_async_context(running_gateway(*listed, **groups))
+        gateway = running_gateway(*listed, healthy=len(nodes), **groups)
+        running = await stack.enter_async_context(gateway)
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=running.url, timeout=20)
         )

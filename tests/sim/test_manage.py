@@ -9,7 +9,7 @@ import pytest
 
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.faults import Fault
-from tests.fleets import MODEL, Fleet, a_fleet, records
+from tests.fleets import MODEL, a_fleet, records
 from tests.gateways import running_gateway, wait_for
 
 pytestmark = pytest.mark.sim
