@@ -141,19 +141,19 @@ class _Upload:
         self._headers = headers
         self._length = length
         self._tee = Tee()
+        self._sending: list[asyncio.Task[NodeAnswer]] = []
         self._error: SollolError | None = None
 
     async def run(self, nodes: Nodes, read: Read) -> Sequence[NodeAnswer]:
         async with asyncio.TaskGroup() as group:
             branches = [(node, self._tee.branch()) for node in nodes]
-            sending = [group.create_task(self._send(*pair)) for pair in branches]
+            self._sending = [group.create_task(self._send(*pair)) for pair in branches]
             feeding = group.create_task(self._feed(read))
-            feeding.add_done_callback(lambda _: self._error and [t.cancel() for t in sending])
-            await asyncio.wait(sending)
+            await asyncio.wait(self._sending)
             feeding.cancel()
         if self._error is not None:
             raise self._error
-        return [task.result() for task in sending]
+        return [task.result() for task in self._sending]
 
     async def _feed(self, read: Read) -> None:
         try:
@@ -162,6 +162,8 @@ class _Upload:
             await self._tee.put(b"")
         except SollolError as error:
             self._error = error
+            for task in self._sending:
+                task.cancel()
 
     async def _send(self, node: Node, branch: Branch) -> NodeAnswer:
         headers = headers_for(node, self._headers)

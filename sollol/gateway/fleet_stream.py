@@ -54,9 +54,11 @@ class FleetStream:
 
     async def _tell(self, is_stream: bool) -> None:
         """Pass on what is news until no node is at work any more."""
-        while not self._merger.is_done:
+        is_done = False
+        while not is_done:
             await self._news.wait()
             self._news.clear()
+            is_done = self._merger.is_done  # now: while the client is waited for, more may come
             records = self._merger.take() if is_stream else b""
             if records:
                 await self._push(records)
