@@ -34,6 +34,20 @@ async def test_a_new_model_goes_to_every_node_and_is_there_at_once() -> None:
         assert (await fleet.post("/api/chat", chat)).status_code == 200
 
 
+async def test_a_probe_that_began_before_a_change_does_not_undo_what_is_known() -> None:
+    async with a_fleet(EMPTY, probe={"interval_s": 60}) as fleet:
+        gateway, node = fleet.running.gateway, fleet.nodes[0]
+        (known,) = gateway.registry.nodes()
+        before = len(node.requests)
+        node.set_fault(Fault("slow_drip", path="/api/tags", times=1, interval_s=0.003))
+        early = asyncio.ensure_future(gateway.prober.probe(known))
+        await wait_for(lambda: any(r.path == "/api/tags" for r in node.requests[before:]))
+        await fleet.post("/api/pull", {"model": "x"})
+        assert not early.done()
+        await early
+        assert await fleet.listed() == ["x:latest"]
+
+
 async def test_one_node_is_passed_on_record_by_record() -> None:
     async with a_fleet(SimConfig(time_scale=0.001)) as fleet:
         through = await fleet.post("/api/pull", {"model": MODEL.name})
@@ -272,6 +286,25 @@ async def test_create_from_a_model_happens_where_that_is() -> None:
         assert await fleet.listed() == [MODEL.name, "mario:latest"]
         stored = [fleet.nodes[place].state.models.find("mario") for place in (0, 2)]
         assert len({s.model.digest for s in stored if s}) == 1
+
+
+async def test_create_that_fails_on_one_holder_goes_on_on_the_others() -> None:
+    async with a_fleet(HOLDER, HOLDER, SLOW, EMPTY) as fleet:
+        full = Fault("error_record_after_n", path="/api/create", records=1, message="disk full")
+        fleet.nodes[1].set_fault(full)
+        answer = await fleet.post("/api/create", {"model": "mario", "from": MODEL.name})
+        assert answer.headers["x-sollol-nodes"] == "a,b,c"
+        last = records(answer)[-1]["error"]
+        assert last.startswith("node b: disk full; succeeded on ")
+        assert fleet.having("mario") == "ac"
+
+
+async def test_push_that_fails_says_why_as_the_node_does() -> None:
+    async with a_fleet(HOLDER, HOLDER) as fleet:
+        denied = Fault("status", path="/api/push", status=401, message="unauthorized")
+        fleet.nodes[0].set_fault(denied)
+        answer = await fleet.post("/api/push", {"model": MODEL.name})
+        assert (answer.status_code, answer.json()) == (401, {"error": "unauthorized"})
 
 
 async def test_copy_reaches_every_holder() -> None:

@@ -116,6 +116,23 @@ async def test_a_node_that_fails_is_named_and_does_not_hold_up_the_others() -> N
         assert fleet.having("m") == "a"
 
 
+async def test_over_a_slow_a_failing_and_a_whole_node() -> None:
+    slow = SimConfig(blob_bytes_per_s=20 * MIB)
+    async with a_fleet(EMPTY, EMPTY, slow) as fleet:
+        full = Fault("status", path="/api/blobs/*", status=500, message="disk full")
+        fleet.nodes[1].set_fault(full)
+        answer = await fleet.client.post(BLOB, content=pieces())
+        assert (answer.status_code, answer.headers["x-sollol-failed-nodes"]) == (201, "b")
+        assert held(fleet) == [True, False, True]
+        fleet.nodes[1].clear_faults()
+        assert (await fleet.client.head(BLOB)).status_code == 404
+        again = await fleet.client.post(BLOB, content=pieces())
+        assert again.status_code == 201
+        assert "x-sollol-failed-nodes" not in again.headers
+        assert held(fleet) == [True, True, True]
+        assert (await fleet.client.head(BLOB)).status_code == 200
+
+
 async def test_a_node_that_is_reset_in_the_middle_is_dropped() -> None:
     config = SimConfig(blob_bytes_per_s=200 * MIB)
     data = bytes(8 * MIB)
