@@ -3,12 +3,20 @@
 Labels come from closed sets (task, node, outcome), never from what a caller writes.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -53,24 +61,42 @@ GAUGES = (
 ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, *GAUGES)
 
 
+class Timings:
+    """A histogram of seconds by task, without the lock that an event loop does not need."""
+
+    __slots__ = ("_by_task",)
+
+    def __init__(self) -> None:
+        self._by_task: dict[str, list[float]] = {}
+
+    def observe(self, task: str, seconds: float) -> None:
+        """Count one duration."""
+        row = self._by_task.get(task)
+        if row is None:  # a count for each bound, one for what is beyond, and the sum
+            row = self._by_task[task] = [0.0] * (len(SECONDS) + 2)
+        row[bisect_left(SECONDS, seconds)] += 1
+        row[-1] += seconds
+
+    def family(self, spec: Spec) -> HistogramMetricFamily:
+        """Return what was counted, as Prometheus reads it: each bound counts what is below it."""
+        family = HistogramMetricFamily(spec.name, spec.text, labels=spec.labels)
+        bounds = [*map(floatToGoString, SECONDS), "+Inf"]
+        for task, (*counts, total_s) in self._by_task.items():
+            family.add_metric([task], list(zip(bounds, accumulate(counts), strict=True)), total_s)
+        return family
+
+
 class Metrics:
     """The counters and histograms of one gateway, on a registry of its own."""
 
     def __init__(self, gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            REQUESTS.name.removesuffix("_total"),
-            REQUESTS.text,
-            REQUESTS.labels,
-            registry=self.registry,
-        )
-        self._duration = self._histogram(DURATION)
-        self._first_byte = self._histogram(FIRST_BYTE)
-        self._queue_wait = self._histogram(QUEUE_WAIT)
+        self._requests: dict[tuple[str, str, str], int] = {}
+        self._duration = Timings()
+        self._first_byte = Timings()
+        self._queue_wait = Timings()
+        self.registry.register(_RequestCollector(self._families))
         self.registry.register(_GaugeCollector(gauges))
-        # `labels()` costs more than the observation, so its results are kept.
-        self._children: dict[tuple[str, str, str], Counter] = {}
-        self._timers: dict[str, tuple[Histogram, Histogram, Histogram]] = {}
 
     def request_done(
         self,
@@ -89,29 +115,33 @@ class Metrics:
             first_byte_s: None when no node sent any.
             queue_wait_s: None when the request never came as far as the queue.
         """
-        child = self._children.get((task, node, outcome))
-        if child is None:
-            child = self._requests.labels(task, node, outcome)
-            self._children[task, node, outcome] = child
-        child.inc()
-        duration, first_byte, queue_wait = self._timers.get(task) or self._add_timers(task)
-        duration.observe(duration_s)
+        labels = (task, node, outcome)
+        self._requests[labels] = self._requests.get(labels, 0) + 1
+        self._duration.observe(task, duration_s)
         if first_byte_s is not None:
-            first_byte.observe(first_byte_s)
+            self._first_byte.observe(task, first_byte_s)
         if queue_wait_s is not None:
-            queue_wait.observe(queue_wait_s)
+            self._queue_wait.observe(task, queue_wait_s)
 
-    def _histogram(self, spec: Spec) -> Histogram:
-        return Histogram(spec.name, spec.text, spec.labels, buckets=SECONDS, registry=self.registry)
+    def _families(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(REQUESTS.name, REQUESTS.text, labels=REQUESTS.labels)
+        for labels, count in self._requests.items():
+            requests.add_metric(list(labels), count)
+        yield requests
+        yield self._duration.family(DURATION)
+        yield self._first_byte.family(FIRST_BYTE)
+        yield self._queue_wait.family(QUEUE_WAIT)
 
-    def _add_timers(self, task: str) -> tuple[Histogram, Histogram, Histogram]:
-        timers = (
-            self._duration.labels(task),
-            self._first_byte.labels(task),
-            self._queue_wait.labels(task),
-        )
-        self._timers[task] = timers
-        return timers
+
+class _RequestCollector(Collector):
+    """Reads what was counted of requests when Prometheus asks."""
+
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the counter and the histograms."""
+        return self._families()
 
 
 class _GaugeCollector(Collector):

@@ -7,21 +7,19 @@ import asyncio
 import itertools
 import re
 import secrets
-from collections.abc import MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
 
+import msgspec
 import structlog
 
 from sollol import logs
-from sollol.api.body import Receive, read_body
-from sollol.api.protocol import CONNECTION_KEY, WRITER_KEY, GatewayProtocol
+from sollol.api.answer import Answer
+from sollol.api.body import read_body
+from sollol.api.request import Headers, Request
 from sollol.errors import (
     ClientDisconnected,
     ModelNotFound,
     NoNodeAvailable,
     Overloaded,
-    RequestTooLarge,
     SollolError,
 )
 from sollol.gateway.body import Body, aside
@@ -29,7 +27,7 @@ from sollol.gateway.call import Call, Outcome
 from sollol.gateway.disconnect import CancelWhenGone
 from sollol.gateway.forward import end_broken
 from sollol.gateway.gateway import Gateway
-from sollol.gateway.relay import Downstream, Headers, Send
+from sollol.gateway.relay import Downstream
 from sollol.wire.bodies import error_response
 from sollol.wire.checks import check_request, model_not_found
 from sollol.wire.kinds import BodyKind
@@ -38,14 +36,11 @@ from sollol.wire.peek import peek
 
 log = structlog.get_logger()
 
-Scope = MutableMapping[str, Any]
-
 PASSED_HEADERS = (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
-@dataclass(slots=True)
-class Arrival:
+class Arrival(msgspec.Struct):
     """A request as it came in. ``id`` is unique; ``shown_id`` is the caller's own, if it sent one."""
 
     kind: BodyKind
@@ -54,7 +49,7 @@ class Arrival:
     shown_id: str
     arrived_at: float
     model: str = ""
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
 
 
 class Inference:
@@ -66,30 +61,22 @@ class Inference:
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
-    async def serve(
-        self, kind: BodyKind, headers: dict[bytes, bytes], scope: Scope, receive: Receive,
-        send: Send,
-    ) -> None:  # fmt: skip
+    async def serve(self, kind: BodyKind, request: Request, answer: Answer) -> None:
         """Answer one request. However it ends, that is noted once, in ``_done``."""
-        arrival = self._arrival(kind, headers)
-        connection: GatewayProtocol = scope[CONNECTION_KEY]
-        downstream = Downstream(
-            send, scope[WRITER_KEY], lambda status: self._started(arrival, status)
-        )
+        arrival = self._arrival(kind, request.headers)
+        downstream = Downstream(answer, lambda status: self._started(arrival, status))
         try:
-            async with CancelWhenGone(connection):
-                await self._serve(arrival, connection.is_request_complete, receive, downstream)
+            with CancelWhenGone(request.connection):
+                await self._serve(arrival, request, downstream)
         except ClientDisconnected as error:
             arrival.outcome.status = error.status
             arrival.outcome.error = error.code
         except SollolError as error:
             await _refuse(arrival, error, downstream)
-            if isinstance(error, RequestTooLarge):
-                connection.discard_body()
         except asyncio.CancelledError:  # the server stops and waits no longer
             stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
-            if scope[WRITER_KEY].is_slow:
-                scope[WRITER_KEY].abort()  # it would not read the reason either
+            if answer.is_slow:
+                answer.abort()  # it would not read the reason either
             else:
                 await _refuse(arrival, stopping, downstream)
         except Exception:  # a fault of ours: the caller is told, and the log has the trace
@@ -104,15 +91,11 @@ class Inference:
         shown = given.decode() if _REQUEST_ID.fullmatch(given) else unique
         return Arrival(kind, headers, unique, shown, self._clock())
 
-    async def _serve(
-        self, arrival: Arrival, is_complete: bool, receive: Receive, downstream: Downstream
-    ) -> None:
+    async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind, headers = arrival.kind, arrival.headers
         limits = self._gateway.settings.server
         body = await read_body(
-            receive,
-            headers.get(b"content-length"),
-            is_complete=is_complete,
+            request,
             max_bytes=limits.max_body_bytes,
             stall_timeout_s=limits.body_stall_timeout_s,
         )
@@ -196,7 +179,7 @@ async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) 
         await end_broken(arrival.kind.dialect, error, downstream)
         return
     status, content_type, body = error_response(arrival.kind.dialect, error)
-    headers = []
+    headers = [(b"content-type", content_type)]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    await downstream.answer(status, content_type, body, headers)
+    downstream.answer(status, headers, body)

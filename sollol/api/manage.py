@@ -6,14 +6,15 @@ As with inference there is no FastAPI in between: progress is streamed out and b
 import asyncio
 import re
 import secrets
-from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
+import msgspec
 import structlog
 
-from sollol.api.body import BodyPieces, Receive, read_body
-from sollol.api.protocol import CONNECTION_KEY, WRITER_KEY, GatewayProtocol
+from sollol.api.answer import Answer
+from sollol.api.body import next_piece, read_body
+from sollol.api.request import Request
 from sollol.errors import (
     ClientDisconnected,
     FleetFailed,
@@ -26,7 +27,7 @@ from sollol.gateway.fleet import Ask, Headers, Nodes
 from sollol.gateway.fleet_stream import FleetStream
 from sollol.gateway.forward import end_broken
 from sollol.gateway.gateway import Gateway
-from sollol.gateway.relay import Downstream, Send
+from sollol.gateway.relay import Downstream
 from sollol.gateway.verdict import NodeAnswer, combine
 from sollol.types import Dialect
 from sollol.wire.bodies import JSON_UTF8, error_response, ollama_error
@@ -46,8 +47,6 @@ from sollol.wire.progress import failure_text
 
 log = structlog.get_logger()
 
-Scope = MutableMapping[str, Any]
-
 TASK = "manage"
 """The label of these requests in the metrics."""
 
@@ -55,8 +54,7 @@ PASSED_HEADERS = (b"content-type", b"traceparent", b"tracestate", b"user-agent")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
-@dataclass(slots=True)
-class Arrival:
+class Arrival(msgspec.Struct):
     """A request as it came in, and what became of it."""
 
     method: str
@@ -67,7 +65,7 @@ class Arrival:
     model: str = ""
     """The model, or the digest of the blob."""
     nodes: Nodes = ()
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
 
     @property
     def wanted(self) -> str | None:
@@ -99,27 +97,20 @@ class Management:
         kind = MANAGE_KINDS.get(path)
         return kind.method == method if kind else is_blob(path) and method in ("HEAD", "POST")
 
-    async def serve(
-        self, headers: dict[bytes, bytes], scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def serve(self, request: Request, answer: Answer) -> None:
         """Answer one request. However it ends, that is noted once, in ``_done``."""
-        given = headers.get(b"x-request-id", b"")
-        shown = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(6)
-        arrival = Arrival(scope["method"], scope["path"], headers, shown, self._clock())
-        connection: GatewayProtocol = scope[CONNECTION_KEY]
-        downstream = Downstream(
-            send, scope[WRITER_KEY], lambda status: self._started(arrival, status)
-        )
+        arrival = self._arrival(request)
+        downstream = Downstream(answer, lambda status: self._started(arrival, status))
         try:
-            async with CancelWhenGone(connection):
-                await self._serve(arrival, connection, receive, downstream)
+            with CancelWhenGone(request.connection):
+                await self._serve(arrival, request, downstream)
         except ClientDisconnected as error:
             arrival.outcome.status, arrival.outcome.error = error.status, error.code
         except SollolError as error:
             await _refuse(arrival, error, downstream)
         except asyncio.CancelledError:  # the server stops and waits no longer
-            if scope[WRITER_KEY].is_slow:
-                scope[WRITER_KEY].abort()
+            if answer.is_slow:
+                answer.abort()
             else:
                 stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
                 await _refuse(arrival, stopping, downstream)
@@ -127,34 +118,29 @@ class Management:
             log.exception("request_failed", request_id=arrival.id)
             await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
         finally:
-            connection.discard_body()  # what a node that had the blob did not want
             self._done(arrival)
 
-    async def _serve(
-        self,
-        arrival: Arrival,
-        connection: GatewayProtocol,
-        receive: Receive,
-        downstream: Downstream,
-    ) -> None:
+    def _arrival(self, request: Request) -> Arrival:
+        given = request.headers.get(b"x-request-id", b"")
+        shown = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(6)
+        return Arrival(request.method, request.path, request.headers, shown, self._clock())
+
+    async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind = MANAGE_KINDS.get(arrival.path)
         if kind is not None:
-            raw = await self._read(arrival, connection.is_request_complete, receive)
-            await self._manage(arrival, kind, raw, downstream)
+            await self._manage(arrival, kind, await self._read(request), downstream)
             return
         digest = arrival.model = read_digest(arrival.path.removeprefix(BLOBS))
         arrival.nodes = self._gateway.blobs.targets(arrival.wanted)
         if arrival.method == "HEAD":
             await self._find_blob(arrival, digest, downstream)
             return
-        await self._upload_blob(arrival, digest, receive, downstream)
+        await self._upload_blob(arrival, digest, request, downstream)
 
-    async def _read(self, arrival: Arrival, is_complete: bool, receive: Receive) -> bytes:
+    async def _read(self, request: Request) -> bytes:
         limits = self._gateway.settings.server
         body = await read_body(
-            receive,
-            arrival.headers.get(b"content-length"),
-            is_complete=is_complete,
+            request,
             max_bytes=limits.max_body_bytes,
             stall_timeout_s=limits.body_stall_timeout_s,
         )
@@ -186,40 +172,39 @@ class Management:
         answers = await fleet.ask(ask, arrival.nodes)
         done = {answer.node for answer in answers if answer.is_ok}
         await fleet.refresh([node for node in arrival.nodes if node.view.id in done])
-        await _answer(downstream, combine(answers))
+        _answer(downstream, combine(answers))
 
     async def _find_blob(self, arrival: Arrival, digest: str, downstream: Downstream) -> None:
         found = await self._gateway.blobs.find(digest, arrival.nodes)
         if len(found) == len(arrival.nodes):
-            await downstream.start(200, [])
+            downstream.start(200, [])
             await downstream.finish()
             return
         body = ollama_error(f"blob {quote(digest)} not found")
-        await downstream.answer(404, JSON_UTF8, body)
+        downstream.answer(404, [(b"content-type", JSON_UTF8)], body)
 
     async def _upload_blob(
-        self, arrival: Arrival, digest: str, receive: Receive, downstream: Downstream
+        self, arrival: Arrival, digest: str, request: Request, downstream: Downstream
     ) -> None:
         declared = arrival.headers.get(b"content-length")
-        pieces = BodyPieces(receive, self._gateway.settings.server.body_stall_timeout_s)
+        stall_timeout_s = self._gateway.settings.server.body_stall_timeout_s
         answers = await self._gateway.blobs.upload(
             digest,
             arrival.nodes,
             arrival.passed_headers,
             None if declared is None else int(declared),
-            pieces.read,
+            partial(next_piece, request, stall_timeout_s),
         )
         failures = {answer.node: answer.text for answer in answers if not answer.is_ok}
         if len(failures) == len(answers):
-            await _answer(downstream, combine(answers))
+            _answer(downstream, combine(answers))
             return
-        headers: Headers = [(b"content-length", b"0")]
+        headers: Headers = []
         if failures:
             arrival.outcome.error = FleetFailed.code
             arrival.outcome.error_text = failure_text(failures, _done_on(answers))
             headers.append((b"x-sollol-failed-nodes", ",".join(failures).encode()))
-        await downstream.start(max(a.status for a in answers if a.is_ok), headers)
-        await downstream.finish()
+        downstream.answer(max(a.status for a in answers if a.is_ok), headers, b"")
 
     def _started(self, arrival: Arrival, status: int) -> Headers:
         """Note when the answer began, and return the headers that tell of the request."""
@@ -266,13 +251,10 @@ def _done_on(answers: Sequence[NodeAnswer]) -> list[str]:
     return [answer.node for answer in answers if answer.is_ok]
 
 
-async def _answer(downstream: Downstream, answer: NodeAnswer) -> None:
+def _answer(downstream: Downstream, answer: NodeAnswer) -> None:
     """Pass a node's answer on; one without a body has no type either."""
-    headers: Headers = [(b"content-length", b"%d" % len(answer.body))]
-    if answer.content_type:
-        headers.insert(0, (b"content-type", answer.content_type))
-    await downstream.start(answer.status, headers)
-    await downstream.finish(answer.body)
+    headers = [(b"content-type", answer.content_type)] if answer.content_type else []
+    downstream.answer(answer.status, headers, answer.body)
 
 
 async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:
@@ -282,7 +264,7 @@ async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) 
         await end_broken(Dialect.OLLAMA, error, downstream)
         return
     status, content_type, body = error_response(Dialect.OLLAMA, error)
-    headers = []
+    headers = [(b"content-type", content_type)]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    await downstream.answer(status, content_type, body, headers)
+    downstream.answer(status, headers, body)

@@ -9,6 +9,7 @@ import uvicorn
 
 from sollol.api.protocol import GatewayProtocol, ProtocolLimits
 from sollol.settings import ServerSettings
+from sollol.upstream.outbox import Outbox
 
 ACCEPTS_PER_TURN = 16
 """Callers accepted in one turn of the event loop."""
@@ -23,17 +24,18 @@ class GatewayServer(uvicorn.Server):
             max_headers=settings.max_headers,
             header_timeout_s=settings.header_timeout_s,
             write_timeout_s=settings.write_timeout_s,
+            keep_alive_s=settings.keep_alive_s,
         )
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
-            http=type("BoundProtocol", (GatewayProtocol,), {"limits": limits}),
+            interface="asgi3",  # which it is not: GatewayProtocol calls it in its own way
+            http=type("BoundProtocol", (GatewayProtocol,), {"limits": limits, "outbox": Outbox()}),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
             timeout_graceful_shutdown=settings.shutdown_grace_s,  # type: ignore[arg-type]
             backlog=2048,
         )

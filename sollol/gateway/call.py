@@ -1,7 +1,5 @@
 """A request as the gateway sees it, and what became of it."""
 
-from dataclasses import dataclass, field
-
 import msgspec
 
 from sollol.gateway.body import Body
@@ -36,8 +34,7 @@ class Call(msgspec.Struct, frozen=True):
         )
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What happened to a call so far; filled in on the way, read by the log and the metrics.
 
     ``status`` is what the client was told, 0 before that. ``queue_wait_s`` adds up the waits for
@@ -50,4 +47,4 @@ class Outcome:
     queue_wait_s: float | None = None
     first_byte_s: float | None = None
     error: str = ""
-    error_text: str = field(default="", repr=False)
+    error_text: str = ""

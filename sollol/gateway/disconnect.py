@@ -22,7 +22,7 @@ class ClientConnection(Protocol):
 
 
 class CancelWhenGone:
-    """``async with CancelWhenGone(connection):`` turns the caller's leaving into an exception.
+    """``with CancelWhenGone(connection):`` turns the caller's leaving into an exception.
 
     Raises:
         ClientDisconnected: the caller left inside the block. A cancellation from elsewhere (the
@@ -35,14 +35,14 @@ class CancelWhenGone:
         self._is_gone = False
         self._cancelling = 0
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         assert self._task is not None
         self._cancelling = self._task.cancelling()
         self._connection.watch(self._cancel)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,

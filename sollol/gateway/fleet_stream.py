@@ -65,36 +65,39 @@ class FleetStream:
 
     async def _push(self, records: bytes) -> None:
         if not self._downstream.is_started:
-            headers = [(b"content-type", NDJSON_TYPE)]
-            await self._downstream.start(200, headers, is_stream=True)
+            self._start()
         if self._downstream.push(records):
             await self._downstream.wait_room()
+
+    def _start(self) -> None:
+        self._downstream.start(200, [(b"content-type", NDJSON_TYPE)], is_stream=True)
 
     async def _conclude(self, is_stream: bool) -> None:
         downstream, error = self._downstream, self._merger.error
         if len(self._broken) == len(self._nodes):
-            await self._pass_on(self._broken)
+            self._pass_on(self._broken)
             return
         if not is_stream:
             status, body = (
                 (500, ollama_error(error)) if error else (200, self._merger.success.strip())
             )
-            await downstream.answer(status, JSON, body)
+            downstream.answer(status, [(b"content-type", JSON)], body)
             if error:
                 raise FleetFailed(error)
             return
         if not downstream.is_started:
-            await downstream.start(200, [(b"content-type", NDJSON_TYPE)], is_stream=True)
+            self._start()
         if error:
             raise FleetFailed(error)
         await downstream.finish(self._merger.success)
 
-    async def _pass_on(self, answers: Sequence[NodeAnswer]) -> None:
+    def _pass_on(self, answers: Sequence[NodeAnswer]) -> None:
         """Say why no node came to an end: as the nodes say it, where they agree."""
         refusal = unanimous(answers)
         if refusal is None:
             raise FleetFailed(self._merger.error)
-        await self._downstream.answer(refusal.status, refusal.content_type, refusal.body)
+        headers = [(b"content-type", refusal.content_type)]
+        self._downstream.answer(refusal.status, headers, refusal.body)
 
     async def _follow(self, node: Node) -> None:
         """Read one node to its end; whatever goes wrong there is news about it."""

@@ -94,7 +94,7 @@ class Forwarder:
             raise ConnectFailed(f"node {lease.node_id} was removed")
         exchange = await aside(call.body, plan_exchange, call, node.view, node.api_key)
         if isinstance(exchange, LocalAnswer):
-            await downstream.answer(200, exchange.content_type, exchange.body)
+            downstream.answer(200, [(b"content-type", exchange.content_type)], exchange.body)
             return
         if call.is_unload:
             await self._unload_elsewhere(call, lease.node_id)

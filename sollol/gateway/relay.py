@@ -6,11 +6,12 @@ is complete or longer than ``HOLD_BYTES``, so that a node which dies in the midd
 retry and not the answer.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from sollol.errors import UpstreamCut
 from sollol.upstream.http import UpstreamResponse
+from sollol.wire.bodies import JSON_UTF8
 from sollol.wire.streams import StreamFraming, WholeLines, is_final
 
 HOLD_BYTES = 1024 * 1024
@@ -18,16 +19,27 @@ TRANSLATE_BYTES = 64 * 1024 * 1024
 """The longest unstreamed answer that is translated; translating needs all of it."""
 
 Headers = list[tuple[bytes, bytes]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
 
 
-class ChunkWriter(Protocol):
-    """The caller's connection, for pieces of a stream (``api/protocol.py``)."""
+class AnswerWriter(Protocol):
+    """Writes the answer to the caller at once (``api/answer.py``)."""
 
-    def write_chunk(self, data: bytes) -> bool:
-        """Write a piece at once; return whether the client is slow to read."""
+    def start(self, status: int, headers: Headers) -> None:
+        """Decide the head; it goes out with the first piece of the body."""
+        ...
+
+    def write(self, data: bytes) -> bool:
+        """Write a piece of the body; return whether the client is slow to read."""
+        ...
+
+    def end(self, data: bytes = b"") -> None:
+        """Write the last piece and end the answer."""
+        ...
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Write a whole answer; its length is added to the headers."""
         ...
 
     @property
@@ -46,41 +58,35 @@ class Downstream:
     Streams are pushed: their pieces go from the node's socket to the client's in one callback.
     """
 
-    def __init__(self, send: Send, writer: ChunkWriter, on_start: Callable[[int], Headers]) -> None:
-        self._send = send
-        self._writer = writer
+    def __init__(self, answer: AnswerWriter, on_start: Callable[[int], Headers]) -> None:
+        self._answer = answer
         self._on_start = on_start
-        self.push = writer.write_chunk
-        self.wait_room = writer.wait_room
+        self.push = answer.write
+        self.wait_room = answer.wait_room
         self.is_started = False
         self.is_stream = False
 
-    async def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
-        """Send the status line and headers; ``on_start(status)`` adds the gateway's own."""
+    def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
+        """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
         self.is_started = True
         self.is_stream = is_stream
-        headers = headers + self._on_start(status)
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self._answer.start(status, headers + self._on_start(status))
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits while the client is slow to read."""
-        if self._writer.is_slow:
+        if self._answer.write(data):
             await self.wait_room()
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece and end the answer."""
-        if self._writer.is_slow:
+        if self._answer.is_slow:
             await self.wait_room()
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        self._answer.end(data)
 
-    async def answer(
-        self, status: int, content_type: bytes, body: bytes, more_headers: Headers | None = None
-    ) -> None:
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
-        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
-        await self.start(status, headers + (more_headers or []))
-        await self.finish(body)
+        self.is_started = True
+        self._answer.whole(status, headers + self._on_start(status), body)
 
 
 class Translator(Protocol):
@@ -155,7 +161,7 @@ async def _pump(
         if not piece:
             return
         whole = records(piece)
-    await downstream.start(upstream.status, headers, is_stream=True)
+    downstream.start(upstream.status, headers, is_stream=True)
     if downstream.push(whole):
         await downstream.wait_room()
     while not await upstream.pump(pass_on):
@@ -165,29 +171,36 @@ async def _pump(
 async def _finish(status: int, downstream: Downstream, headers: Headers, rest: bytes) -> None:
     """End a stream, which may have nothing but its end."""
     if not downstream.is_started:
-        await downstream.start(status, headers, is_stream=True)
+        downstream.start(status, headers, is_stream=True)
     await downstream.finish(rest)
 
 
 async def _relay_body(upstream: UpstreamResponse, downstream: Downstream, headers: Headers) -> None:
+    whole = upstream.take_whole()
+    if whole is not None:  # most short answers: they came with their head
+        downstream.answer(upstream.status, headers, whole)
+        return
     held: list[bytes] = []
     size = 0
     while data := await upstream.read():
-        if downstream.is_started:
-            await downstream.write(data)
-            continue
         held.append(data)
         size += len(data)
         if size > HOLD_BYTES:
-            if upstream.content_length is not None:
-                headers.append((b"content-length", b"%d" % upstream.content_length))
-            await downstream.start(upstream.status, headers)
-            await downstream.write(b"".join(held))
-            held.clear()
-    if not downstream.is_started:
-        headers.append((b"content-length", b"%d" % size))
-        await downstream.start(upstream.status, headers)
-    await downstream.finish(b"".join(held))
+            await _relay_long_body(upstream, downstream, headers, b"".join(held))
+            return
+    downstream.answer(upstream.status, headers, b"".join(held))
+
+
+async def _relay_long_body(
+    upstream: UpstreamResponse, downstream: Downstream, headers: Headers, held: bytes
+) -> None:
+    if upstream.content_length is not None:
+        headers.append((b"content-length", b"%d" % upstream.content_length))
+    downstream.start(upstream.status, headers)
+    await downstream.write(held)
+    while data := await upstream.read():
+        await downstream.write(data)
+    await downstream.finish()
 
 
 async def relay_translated(
@@ -198,15 +211,15 @@ async def relay_translated(
     Raises:
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
+    headers = [(b"content-type", translator.content_type)]
     if upstream.status != 200:
         body = await upstream.read_all(HOLD_BYTES)
         status, body = translator.error(upstream.status, body)
-        await downstream.answer(status, b"application/json; charset=utf-8", body)
+        downstream.answer(status, [(b"content-type", JSON_UTF8)], body)
         return
     if not translator.streaming:
         translated = translator.feed(await upstream.read_all(TRANSLATE_BYTES)) + translator.finish()
-        await downstream.answer(200, translator.content_type, translated)
+        downstream.answer(200, headers, translated)
         return
-    headers = [(b"content-type", translator.content_type)]
     await _pump(upstream, downstream, headers, translator.feed)
     await _finish(200, downstream, headers, translator.finish())

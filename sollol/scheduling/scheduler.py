@@ -46,19 +46,19 @@ class Scheduler:
         """Grant a slot, refuse, or (no effect) let the request wait.
 
         1. No node has the model: refused, as unknown, or as unavailable while no node is up.
-        2. Nodes have it, but none that may be used is up: refused.
-        3. One has a free slot: granted. (Nobody overtakes: a free slot means that no waiting
-           request can use it.)
+        2. One that is up has a free slot: granted. (Nobody overtakes: a free slot means that no
+           waiting request can use it.)
+        3. None that may be used is up: refused.
         4. The queue is full: refused. Else the request waits.
         """
         holders = self._holders.get(request.model)
         if not holders:
             return [Refusal(request.id, self._why_unknown(request))]
-        if not any(self._is_usable(node_id, request) for node_id in holders):
-            return [Refusal(request.id, self._why_unavailable(request))]
         grant = self._try_grant(request, now)
         if grant is not None:
             return [grant]
+        if not any(self._is_usable(node_id, request) for node_id in holders):
+            return [Refusal(request.id, self._why_unavailable(request))]
         if self._queue.is_full:
             text = f"server busy, please try again. {len(self._queue)} requests are waiting"
             return [Refusal(request.id, QueueFull(text, retry_after_s=RETRY_AFTER_S))]
@@ -71,7 +71,7 @@ class Scheduler:
             return []
         _decrement(self._in_flight, lease.node_id)
         _decrement(self._running, (lease.node_id, lease.model))
-        return self._grant_waiting(lease.model, now)
+        return self._grant_waiting(lease.model, now) if len(self._queue) else []
 
     def cancel(self, request_id: str) -> bool:
         """Forget a waiting request; False when it does not wait (any more)."""

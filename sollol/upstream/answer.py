@@ -44,6 +44,7 @@ class AnswerParser:
         self._interim = False
         self._until_eof = False
         self._head_bytes = 0
+        self._fed_bytes = 0
         self._bodiless_bytes = 0
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -66,20 +67,22 @@ class AnswerParser:
         if self.complete:  # nobody asked for more
             self.keep_alive = False
             return
+        if not self.has_head:
+            self._fed_bytes += len(data)
         buffered_bytes = self.buffered_bytes
-        self._parse(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._parsing_failed(error)
         if self.buffered_bytes == buffered_bytes:
             self._bound_bodiless(len(data))
         else:
             self._bodiless_bytes = 0
 
-    def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not self.complete:
-                raise self._as_violation(error) from error
-            self.keep_alive = False
+    def _parsing_failed(self, error: Exception) -> None:
+        if not self.complete:
+            raise self._as_violation(error) from error
+        self.keep_alive = False
 
     def _bound_bodiless(self, size_bytes: int) -> None:
         """Bound what the parser keeps but has not shown: a head or trailers without an end."""
@@ -119,19 +122,14 @@ class AnswerParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers are dropped."""
-        if self.has_head:
-            return
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise failures.violation(self._authority, f"over {MAX_HEAD_BYTES} bytes of headers")
-        if len(self.headers) == MAX_HEADERS:
-            raise failures.violation(self._authority, f"over {MAX_HEADERS} headers")
-        self.headers.append((name.lower(), value.rstrip(b" \t")))
+        if not self.has_head:
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Read the status and the framing, and drop an interim answer."""
         if self.has_head:
             return
+        self._bound_head()
         status = self._parser.get_status_code()
         if not 100 <= status <= 599 or status == _SWITCHING_PROTOCOLS:
             raise failures.violation(self._authority, f"unexpected status {status}")
@@ -145,6 +143,16 @@ class AnswerParser:
         if self._to_head:  # httptools goes on to expect the body that the headers describe
             self._parser_spent = True
             self._complete()
+
+    def _bound_head(self) -> None:
+        """Bound what the parser has shown; ``_bound_bodiless`` has bounded it while it came."""
+        if len(self.headers) > MAX_HEADERS:
+            raise failures.violation(self._authority, f"over {MAX_HEADERS} headers")
+        if self._fed_bytes <= MAX_HEAD_BYTES:
+            return
+        self._head_bytes += sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise failures.violation(self._authority, f"over {MAX_HEAD_BYTES} bytes of headers")
 
     def _read_framing(self, status: int) -> None:
         has_coding = False

@@ -9,6 +9,7 @@ from sollol.errors import ProtocolViolation, UpstreamCut
 from sollol.upstream import failures
 from sollol.upstream.answer import AnswerParser
 from sollol.upstream.clock import WaitClock
+from sollol.upstream.outbox import Outbox
 from sollol.upstream.request import Timeouts
 
 MAX_BUFFERED_BYTES = 262_144
@@ -34,9 +35,14 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, authority: str, timeouts: Timeouts, on_closed: Callable[["Connection"], None]
+        self,
+        authority: str,
+        timeouts: Timeouts,
+        outbox: Outbox,
+        on_closed: Callable[["Connection"], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._outbox = outbox
         self.authority = authority
         self._timeouts = timeouts
         self._on_closed = on_closed
@@ -82,7 +88,7 @@ class Connection(asyncio.Protocol):
     def send_body(self, head: bytes, body: bytes) -> None:
         """Write a whole request."""
         if len(body) <= _ONE_WRITE_BYTES:
-            self._write(head + body)
+            self._outbox.put(self._transport, head + body)
         else:  # not worth a copy
             self._write(head)
             self._write(body)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sollol.errors import UpstreamCut
 from sollol.upstream import failures
 from sollol.upstream.connection import Connection
+from sollol.upstream.outbox import Outbox
 from sollol.upstream.request import Origin, Timeouts, UpstreamRequest, encode_head
 from sollol.upstream.response import UpstreamResponse
 
@@ -65,6 +66,7 @@ class NodeConnections:
         self._ssl_context = ssl_context if origin.scheme == "https" else None
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
+        self._outbox = Outbox()
         self._closing: set[asyncio.Future[None]] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -132,7 +134,7 @@ class NodeConnections:
         return UpstreamResponse(connection, self._give_back)
 
     async def _connect(self) -> Connection:
-        connection = Connection(self._authority, self._timeouts, self._forget)
+        connection = Connection(self._authority, self._timeouts, self._outbox, self._forget)
         try:
             async with asyncio.timeout(self._timeouts.connect_s):
                 await asyncio.get_running_loop().create_connection(

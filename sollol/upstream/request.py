@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import urlsplit
 
+import msgspec
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNSAFE_IN_TARGET = re.compile(r"[^\x21-\x7e]")
 _METHOD = re.compile(r"[A-Z]+")
@@ -91,8 +93,7 @@ class Timeouts:
     stall_s: float = 120.0
 
 
-@dataclass(slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct):
     """A request to a node.
 
     ``target`` is the path with its query, put after the origin's base path. ``headers`` hold no
@@ -113,18 +114,26 @@ def encode_head(request: UpstreamRequest, origin: Origin) -> bytes:
     Raises:
         ValueError: a part of the request could change its framing, or must not be set by callers.
     """
-    lines = [_first_lines(origin, request.method, request.target)]
-    for name, value in request.headers:
+    return _unframed(origin, request.method, request.target, tuple(request.headers)) + _framing(
+        request
+    )
+
+
+@lru_cache(maxsize=256)  # a client sends the same headers with every request
+def _unframed(
+    origin: Origin, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...]
+) -> bytes:
+    lines = [_first_lines(origin, method, target)]
+    for name, value in headers:
         _check_header_name(name)
         lines.append(name + b": " + value)
     head = b"\r\n".join(lines)
     ends = len(lines)  # one in the first lines, the others between them and the headers
     if b"\0" in head or head.count(b"\n") != ends or head.count(b"\r") != ends:
         raise ValueError("the value of a request header contains CR, LF or NUL")
-    return head + _framing(request)
+    return head
 
 
-@lru_cache(maxsize=1024)
 def _first_lines(origin: Origin, method: str, target: str) -> bytes:
     if not _METHOD.fullmatch(method):
         raise ValueError(f"not an HTTP method: {method!r}")
@@ -134,7 +143,6 @@ def _first_lines(origin: Origin, method: str, target: str) -> bytes:
     return lines.encode("ascii")
 
 
-@lru_cache(maxsize=256)
 def _check_header_name(name: bytes) -> None:
     if not _HEADER_NAME.fullmatch(name):
         raise ValueError(f"not a header name: {name!r}")

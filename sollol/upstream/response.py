@@ -41,6 +41,12 @@ class UpstreamResponse:
         """How much of the body has come and was not read yet."""
         return self._connection.answer.buffered_bytes if self._connection else 0
 
+    def take_whole(self) -> bytes | None:
+        """Return the whole body if all of it is here, else None."""
+        if self._connection is None or not self._connection.answer.complete:
+            return None
+        return self._connection.answer.take()
+
     async def read(self) -> bytes:
         """Return the next piece of the body as soon as one is there, ``b""`` at the end.
 

@@ -6,6 +6,7 @@ error record.
 """
 
 from enum import Enum
+from functools import lru_cache
 
 import msgspec
 
@@ -24,8 +25,7 @@ class StreamFraming(Enum):
     @classmethod
     def of(cls, content_type: bytes) -> "StreamFraming | None":
         """The framing of an answer with this ``Content-Type``; None when it is no stream."""
-        kind = content_type.partition(b";")[0].strip().lower()
-        return _FRAMINGS.get(kind)
+        return _framing_of(content_type)
 
 
 class _Record(msgspec.Struct):
@@ -38,6 +38,11 @@ class _Record(msgspec.Struct):
 _decode_record = msgspec.json.Decoder(_Record).decode
 
 _FRAMINGS = {framing.value: framing for framing in StreamFraming}
+
+
+@lru_cache(maxsize=64)
+def _framing_of(content_type: bytes) -> StreamFraming | None:
+    return _FRAMINGS.get(content_type.partition(b";")[0].strip().lower())
 
 
 class WholeLines:

@@ -27,7 +27,7 @@ async def test_leaving_ends_whatever_is_awaited() -> None:
     connection = Connection()
     asyncio.get_running_loop().call_soon(connection.lose)
     with pytest.raises(ClientDisconnected):
-        async with CancelWhenGone(connection):
+        with CancelWhenGone(connection):
             await asyncio.Event().wait()
     assert connection.callback is None
     task = asyncio.current_task()
@@ -38,7 +38,7 @@ async def test_leaving_ends_whatever_is_awaited() -> None:
 
 async def test_work_that_ends_in_time_is_not_disturbed() -> None:
     connection = Connection()
-    async with CancelWhenGone(connection):
+    with CancelWhenGone(connection):
         await asyncio.sleep(0)
     assert connection.callback is None
 
@@ -47,7 +47,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     connection = Connection()
 
     async def serve() -> None:
-        async with CancelWhenGone(connection):
+        with CancelWhenGone(connection):
             await asyncio.Event().wait()
 
     task = asyncio.ensure_future(serve())
@@ -61,7 +61,7 @@ async def test_both_at_once_stay_a_cancellation() -> None:
     connection = Connection()
 
     async def serve() -> None:
-        async with CancelWhenGone(connection):
+        with CancelWhenGone(connection):
             await asyncio.Event().wait()
 
     task = asyncio.ensure_future(serve())
@@ -75,6 +75,6 @@ async def test_both_at_once_stay_a_cancellation() -> None:
 async def test_an_error_in_the_block_is_not_hidden() -> None:
     connection = Connection()
     with pytest.raises(KeyError):
-        async with CancelWhenGone(connection):
+        with CancelWhenGone(connection):
             connection.lose()
             raise KeyError

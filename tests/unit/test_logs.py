@@ -3,13 +3,15 @@
 import io
 import json
 import logging
+import os
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
 import structlog
 
-from sollol.logs import MASK, _Direct, configure, info
+from sollol.logs import MASK, MAX_UNWRITTEN, _Direct, configure, flush, info
 
 
 class _Terminal(io.TextIOWrapper):
@@ -26,10 +28,11 @@ def stream() -> Iterator[io.TextIOWrapper]:
     root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
-    _Direct.write, _Direct.is_off = None, False
+    _Direct.write, _Direct.flush, _Direct.is_off = None, None, False
 
 
 def _text(stream: io.TextIOWrapper) -> str:
+    flush()
     buffer = stream.buffer
     assert isinstance(buffer, io.BytesIO)
     return buffer.getvalue().decode()
@@ -163,8 +166,7 @@ def test_auto_is_for_people_on_a_terminal_and_for_programs_elsewhere(
 def test_a_terminal_is_not_steered_by_what_callers_write(stream: io.TextIOWrapper) -> None:
     configure("info", "console", stream)
     structlog.get_logger().info("request_done", model="a\x1b[2J\u202e\u009b31m")
-    stream.flush()
-    text = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    text = _text(stream)
     assert "\\x1b[2J" in text
     assert not {"\x1b", "\u202e", "\u009b"} & set(text)
 
@@ -177,9 +179,28 @@ def test_the_quick_way_writes_the_same_line(
     configure(level, form, stream)
     structlog.get_logger().info("request_done", node="a", status=200)
     info("request_done", node="a", status=200)
-    stream.flush()
-    lines = stream.buffer.getvalue().decode().splitlines()  # type: ignore[attr-defined]
+    lines = _text(stream).splitlines()
     assert len(lines) == (0 if level == "warning" else 2)
     if lines and form == "json":
         one, two = (json.loads(line) | {"timestamp": ""} for line in lines)
         assert one == two
+
+
+def test_a_pipe_that_nobody_reads_stops_nobody() -> None:
+    reader, writer = os.pipe()
+    taken: list[bytes] = []
+    with open(reader, "rb") as pipe:
+        taking = threading.Thread(target=lambda: taken.extend(pipe))
+        with open(writer, "w", encoding="utf-8") as stream:
+            configure("info", "json", stream)
+            for number in range(MAX_UNWRITTEN * 2):  # returns, though a pipe holds a few hundred
+                info("e", number=number)
+            taking.start()
+            flush()
+        taking.join()
+    lines = [json.loads(line) for line in taken]
+    numbers = [line["number"] for line in lines if line["event"] == "e"]
+    dropped = [line["count"] for line in lines if line["event"] == "log_lines_dropped"]
+    assert numbers == list(range(len(numbers)))
+    assert MAX_UNWRITTEN <= len(numbers) < MAX_UNWRITTEN * 2
+    assert dropped == [MAX_UNWRITTEN * 2 - len(numbers)]

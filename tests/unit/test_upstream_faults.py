@@ -9,6 +9,7 @@ import pytest
 from sollol.errors import ConnectFailed, ProtocolViolation, UpstreamCut, UpstreamTimeout
 from sollol.upstream.connection import Connection
 from sollol.upstream.http import Timeouts
+from sollol.upstream.outbox import Outbox
 from tests.scripted_node import (
     HELLO,
     MIB,
@@ -437,7 +438,7 @@ async def test_a_request_may_be_cancelled_at_any_moment(
 
 async def test_a_connection_made_after_all_is_closed(world: World) -> None:
     node = await world.node(Peer.wait_gone)
-    connection = Connection("node", Timeouts(), lambda _: None)
+    connection = Connection("node", Timeouts(), Outbox(), lambda _: None)
     connection.abort()
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: connection, "127.0.0.1", node.port)

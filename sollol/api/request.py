@@ -1,0 +1,164 @@
+"""A request as it comes in over a caller's connection."""
+
+import asyncio
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from sollol.errors import ClientDisconnected
+
+MAX_UNREAD_BYTES = 65_536
+"""With more of a body than this unread, the caller is made to wait."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Source(Protocol):
+    """The connection that a request comes over (``api/protocol.py``)."""
+
+    def watch(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback()`` when the connection is lost; None ends the watch."""
+        ...
+
+    def hold_back(self) -> None:
+        """Read nothing more of the caller for now."""
+        ...
+
+    def let_come(self) -> None:
+        """Read on."""
+        ...
+
+    def invite_body(self) -> None:
+        """Write ``100 Continue``."""
+        ...
+
+
+class Request:
+    """One request, whose body is read by one task while it comes.
+
+    The connection calls :meth:`feed`, :meth:`end` and :meth:`lose`.
+
+    Attributes:
+        method: in upper case.
+        path: without the query, percent-decoded.
+        raw_path, query: as they were sent; ``query`` without the question mark.
+        header_list: in the order sent, names in lower case; ``headers`` maps a name to its last
+            value.
+        is_complete: the whole body has come.
+        is_lost: the caller's connection has ended.
+        connection: what the request came over.
+    """
+
+    __slots__ = (
+        "_expects_continue",
+        "_ignores",
+        "_pieces",
+        "_unread_bytes",
+        "_waiter",
+        "connection",
+        "header_list",
+        "headers",
+        "is_complete",
+        "is_lost",
+        "method",
+        "path",
+        "query",
+        "raw_path",
+    )
+
+    def __init__(self, connection: Source, method: str, target: bytes, headers: Headers) -> None:
+        self.connection = connection
+        self.method = method
+        self.path, self.raw_path, self.query = split_target(target)
+        self.header_list = headers
+        self.headers = dict(headers)
+        self.is_complete = False
+        self.is_lost = False
+        self._pieces: list[bytes] = []
+        self._unread_bytes = 0
+        self._ignores = False
+        self._expects_continue = self.headers.get(b"expect", b"").lower() == b"100-continue"
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """Return what has come of the body, at least one byte of it, or ``b""`` at its end.
+
+        Raises:
+            ClientDisconnected: the caller left before its end.
+        """
+        while not self._pieces and not self.is_complete:
+            if self.is_lost:
+                raise ClientDisconnected("the client closed the connection")
+            if self._expects_continue:
+                self._expects_continue = False
+                self.connection.invite_body()
+            await self._wait_news()
+        return self.take()
+
+    def take(self) -> bytes:
+        """Return what is here of the body, possibly nothing."""
+        pieces, self._pieces = self._pieces, []
+        if self._unread_bytes > MAX_UNREAD_BYTES:
+            self.connection.let_come()
+        self._unread_bytes = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def wait_lost(self) -> None:
+        """Return once the caller's connection has ended."""
+        while not self.is_lost:
+            await self._wait_news()
+
+    def ignore(self) -> None:
+        """Drop what is here and still to come of the body: the request has its answer."""
+        self._ignores = True
+        self.take()
+
+    def feed(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        if self._ignores:
+            return
+        self._pieces.append(piece)
+        self._unread_bytes += len(piece)
+        if self._unread_bytes > MAX_UNREAD_BYTES:
+            self.connection.hold_back()
+        self._wake()
+
+    def end(self) -> None:
+        """Take note that the body is complete."""
+        self.is_complete = True
+        self._wake()
+
+    def lose(self) -> None:
+        """Take note that the caller's connection has ended."""
+        self.is_lost = True
+        self._wake()
+
+    async def _wait_news(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+@lru_cache(maxsize=1024)
+def split_target(target: bytes) -> tuple[str, bytes, bytes]:
+    """Return path, raw path and query of a request target.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError as error:
+        raise ValueError(f"not a request target: {target[:100]!r}") from error
+    raw_path = url.path or b"/"
+    path = raw_path.decode("latin-1")
+    return (unquote(path) if "%" in path else path), raw_path, url.query or b""
