@@ -16,8 +16,11 @@ import msgspec
 
 from sollol.errors import ProtocolViolation
 
-MAX_LINES = 10_000
+MAX_LINES = 4096
 """Different layers and status lines that nodes may tell of; models have tens."""
+
+MAX_LINE_BYTES = 4096
+"""The longest record that is kept; real ones have 200 bytes."""
 
 
 def failure_text(errors: Mapping[str, str], succeeded: Sequence[str]) -> str:
@@ -107,7 +110,7 @@ class ProgressMerger:
         if record.status == "success":
             self.success = line
             return True
-        self._bound()
+        self._bound(line)
         if record.total > 0:
             self._move(node, record, line)
         elif record.status not in self._statuses:
@@ -157,7 +160,9 @@ class ProgressMerger:
         if line:
             self._ready["layer " + name] = line
 
-    def _bound(self) -> None:
+    def _bound(self, line: bytes) -> None:
+        if len(line) > MAX_LINE_BYTES:
+            raise ProtocolViolation(f"the node sent progress of more than {MAX_LINE_BYTES} bytes")
         if len(self._layers) + len(self._statuses) >= MAX_LINES:
             raise ProtocolViolation(f"the node told of more than {MAX_LINES} layers and steps")
 

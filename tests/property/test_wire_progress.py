@@ -137,6 +137,8 @@ def test_a_node_cannot_fill_the_memory() -> None:
     with pytest.raises(ProtocolViolation, match="more than"):
         for number in range(progress.MAX_LINES + 1):
             merger.feed("a", b'{"status":"step %d"}\n' % number)
+    with pytest.raises(ProtocolViolation, match="more than 4096 bytes"):
+        ProgressMerger(["a"]).feed("a", b'{"status":"%b"}\n' % (b"x" * progress.MAX_LINE_BYTES))
 
 
 def test_failures_are_told_as_one_where_they_are_alike() -> None:

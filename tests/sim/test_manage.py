@@ -2,17 +2,15 @@
 what comes out of each, in the same order."""
 
 import asyncio
-import json
-import socket
 
 import httpx
 import pytest
 
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.faults import Fault
+from sollol.bench.sim.node import SimNode
 from tests.fleets import MODEL, a_fleet, records
 from tests.gateways import running_gateway, wait_for
-from tests.scripted_node import Peer, a_world
 
 pytestmark = pytest.mark.sim
 
@@ -146,118 +144,6 @@ async def test_a_node_that_is_down_or_ends_early_is_named() -> None:
         assert unreachable.status_code == 502
 
 
-async def test_a_node_that_hangs_is_given_up() -> None:
-    async with a_fleet(EMPTY, EMPTY, fleet={"stall_timeout_s": 0.3}) as fleet:
-        fleet.nodes[1].set_fault(Fault("hang_after_n_records", path="/api/pull", records=2))
-        answer = await fleet.post("/api/pull", {"model": "x"})
-        assert "sent nothing more of its answer for 0.3 s" in records(answer)[-1]["error"]
-        assert fleet.having("x") == "a"
-
-
-async def test_a_client_that_leaves_stops_all_nodes() -> None:
-    slow = SimConfig(time_scale=1.0)
-    async with a_fleet(slow, slow) as fleet:
-        async with fleet.client.stream("POST", "/api/pull", json={"model": "x"}) as answer:
-            await anext(answer.aiter_lines())
-        await wait_for(lambda: all(n.in_flight == 0 for n in fleet.nodes))
-        pulls = [r for n in fleet.nodes for r in n.requests if r.path == "/api/pull"]
-        assert [pull.outcome for pull in pulls] == ["aborted", "aborted"]
-        assert fleet.having("x") == ""
-
-
-def answer_json(body: bytes) -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % len(body) + body
-
-
-PROBED = {
-    b"/api/version": answer_json(b'{"version":"0.33.0"}'),
-    b"/api/tags": answer_json(b'{"models":[]}'),
-    b"/api/ps": answer_json(b'{"models":[]}'),
-}
-LONG_STATUS = "pulling " + "x" * 60_000
-
-
-class Flood:
-    """An Ollama whose pull tells of a thousand steps of one layer, in long records, at full speed."""
-
-    def __init__(self) -> None:
-        self.is_through = asyncio.Event()
-
-    async def serve(self, peer: Peer) -> None:
-        while True:
-            head, _ = await peer.request()
-            path = head.split(b" ", 2)[1]
-            if path in PROBED:
-                await peer.send(PROBED[path])
-                continue
-            ndjson = b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-            await peer.send(b"HTTP/1.1 200 OK\r\n" + ndjson)
-            for step in range(1, 1001):
-                record = {"status": LONG_STATUS, "digest": "d", "total": 1000, "completed": step}
-                line = json.dumps(record).encode() + b"\n"
-                await peer.send(b"%x\r\n%b\r\n" % (len(line), line))
-            self.is_through.set()
-            line = b'{"status":"success"}\n'
-            await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(line), line))
-
-
-async def ask_and_read_nothing(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host, port = url.removeprefix("http://").split(":")
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
-    reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
-    body = b'{"model":"x"}'
-    head = b"POST /api/pull HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
-    writer.write(head % len(body) + body)
-    return reader, writer
-
-
-async def test_a_slow_reader_holds_up_no_node_and_gets_the_latest() -> None:
-    flood = Flood()
-    async with a_world() as world:
-        node = await world.node(flood.serve)
-        async with running_gateway(f"http://127.0.0.1:{node.port}") as running:
-            reader, writer = await ask_and_read_nothing(running.url)
-            async with asyncio.timeout(10):
-                await flood.is_through.wait()
-            received = b""
-            while not received.endswith(b"0\r\n\r\n"):
-                received += await reader.read(1 << 20)
-            writer.close()
-    lines = [line for line in received.splitlines() if line.startswith(b"{")]
-    told = [json.loads(line) for line in lines]
-    assert told[-1] == {"status": "success"}
-    assert told[-2]["completed"] == 1000
-    assert len(told) < 300, "60 MB would have been kept for a client that does not read"
-
-
-async def test_a_client_that_never_reads_is_given_up() -> None:
-    flood = Flood()
-    async with a_world() as world:
-        node = await world.node(flood.serve)
-        url = f"http://127.0.0.1:{node.port}"
-        async with running_gateway(url, server={"write_timeout_s": 0.3}) as running:
-            reader, writer = await ask_and_read_nothing(running.url)
-            await wait_for(lambda: bool(running.server.server_state.tasks))
-            await wait_for(lambda: not running.server.server_state.tasks)
-            writer.close()
-            del reader
-
-
-async def test_a_gateway_that_stops_ends_the_progress_in_an_error() -> None:
-    slow = SimConfig(time_scale=1.0)
-    async with a_fleet(slow, server={"shutdown_grace_s": 0}) as fleet:
-        async with fleet.client.stream("POST", "/api/pull", json={"model": "x"}) as answer:
-            lines = answer.aiter_lines()
-            await anext(lines)
-            fleet.running.server.stop()
-            rest = [line async for line in lines]
-        assert json.loads(rest[-1]) == {"error": "the gateway is shutting down"}
-
-
 async def test_push_uses_one_holder() -> None:
     async with a_fleet(EMPTY, HOLDER, HOLDER) as fleet:
         answer = await fleet.post("/api/push", {"model": MODEL.name})
@@ -286,6 +172,14 @@ async def test_create_from_a_model_happens_where_that_is() -> None:
         assert await fleet.listed() == [MODEL.name, "mario:latest"]
         stored = [fleet.nodes[place].state.models.find("mario") for place in (0, 2)]
         assert len({s.model.digest for s in stored if s}) == 1
+
+
+async def test_create_from_a_model_that_no_node_has_pulls_it_first() -> None:
+    async with a_fleet(EMPTY, EMPTY) as fleet:
+        answer = await fleet.post("/api/create", {"model": "mario", "from": "qwen3:8b"})
+        assert records(answer)[0] == {"status": "pulling manifest"}
+        assert records(answer)[-1] == {"status": "success"}
+        assert fleet.having("mario") == fleet.having("qwen3:8b") == "ab"
 
 
 async def test_create_that_fails_on_one_holder_goes_on_on_the_others() -> None:
@@ -365,6 +259,30 @@ async def test_a_holder_that_is_down_is_told() -> None:
         assert answer.json()["error"].endswith("; succeeded on a")
 
 
+async def test_nodes_that_fail_each_in_their_own_way_before_any_progress_are_all_named() -> None:
+    async with a_fleet(EMPTY, EMPTY) as fleet:
+        for node, message in zip(fleet.nodes, ("full", "dead"), strict=True):
+            node.set_fault(Fault("status", path="/api/pull", status=500, message=message))
+        answer = await fleet.post("/api/pull", {"model": "x"})
+        assert answer.status_code == 500
+        assert answer.json() == {"error": "node a: full; node b: dead"}
+
+
+async def test_a_node_gets_its_own_key_and_nothing_of_the_callers() -> None:
+    async with SimNode(HOLDER) as node:
+        listed = {"url": node.url, "name": "a", "api_key": "the-nodes-key"}
+        async with running_gateway(listed) as running, httpx.AsyncClient() as client:
+            await client.post(
+                f"{running.url}/api/pull",
+                json={"model": "x"},
+                headers={"Authorization": "Bearer mine", "Origin": "http://localhost"},
+            )
+        (pull,) = [r for r in node.requests if r.path == "/api/pull"]
+        assert pull.headers["authorization"] == "Bearer the-nodes-key"
+        assert "origin" not in pull.headers
+        assert "x-sollol-nodes" not in pull.headers
+
+
 async def test_only_ollama_nodes_are_asked() -> None:
     async with running_gateway() as running, httpx.AsyncClient(base_url=running.url) as client:
         none = await client.post("/api/pull", json={"model": "x"})
@@ -418,3 +336,6 @@ async def test_log_and_metrics_tell_of_each(capsys: pytest.CaptureFixture[str]) 
         metrics = (await fleet.client.get("/metrics")).text
         line = 'sollol_requests_total{node="a",outcome="ok",task="manage"} 1.0'
         assert line in metrics
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "request_done" in line]
+    for field in ("request_id=mine", "path=/api/copy", "nodes=a", "status=200", "outcome=ok"):
+        assert field in line

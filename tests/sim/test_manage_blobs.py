@@ -196,6 +196,19 @@ async def test_a_client_that_stops_sending_is_not_waited_for() -> None:
         writer.close()
 
 
+async def test_a_client_that_asks_first_is_told_to_go_on() -> None:
+    async with a_fleet(EMPTY) as fleet:
+        host, port = fleet.running.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {BLOB} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(DATA)}\r\n"
+        writer.write(head.encode() + b"Expect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(DATA)
+        assert b" 201 " in await reader.readline()
+        writer.close()
+    assert held(fleet) == [True]
+
+
 async def test_a_blob_is_not_bounded_like_a_body() -> None:
     async with a_fleet(EMPTY, server={"max_body_bytes": 1000}) as fleet:
         assert (await fleet.client.post(BLOB, content=DATA)).status_code == 201
