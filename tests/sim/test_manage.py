@@ -291,38 +291,23 @@ async def test_only_ollama_nodes_are_asked() -> None:
 
 
 REFUSALS = [
-    ("/api/pull", "", 400, "missing request body"),
-    ("/api/pull", "{bad", 400, "invalid character 'b' looking for beginning of object key string"),
-    ("/api/pull", '{"model":', 400, "unexpected EOF"),
-    ("/api/pull", "{}", 400, "invalid model name"),
-    ("/api/pull", '{"model":"a b"}', 400, "invalid model name"),
+    ("/api/pull", "{bad", "invalid character 'b' looking for beginning of object key string"),
+    ("/api/pull", '{"model":', "unexpected EOF"),
+    ("/api/pull", "[]", "json: cannot unmarshal array into Go value of type api.PullRequest"),
     (
-        "/api/pull", '{"model":1}', 400,
+        "/api/pull", '{"model":1}',
         "json: cannot unmarshal number into Go struct field PullRequest.model of type string",
     ),
-    ("/api/push", "{}", 400, "model is required"),
-    ("/api/create", "", 400, "missing request body"),
-    ("/api/create", "{}", 400, "invalid model name"),
-    ("/api/create", '{"model":"x","files":{"/abs":"sha256:00"}}', 400, "file path must be relative"),
-    ("/api/create", '{"model":"x","files":{"a.gguf":""}}', 400, "invalid digest format"),
-    ("/api/copy", "", 400, "missing request body"),
-    ("/api/copy", "{}", 400, 'source "" is invalid'),
-    ("/api/copy", '{"source":"nope"}', 400, 'destination "" is invalid'),
-    ("/api/copy", '{"source":"nope","destination":"x"}', 404, 'model "nope" not found'),
-    ("/api/delete", "", 400, "missing request body"),
-    ("/api/delete", "{}", 400, "model is required"),
-    ("/api/delete", '{"model":"nope"}', 404, "model 'nope' not found"),
-    ("/api/delete", '{"model":"a b"}', 400, 'name "a b" is invalid'),
+    ("/api/copy", '{"source":"a b","destination":"x"}', 'source "a b" is invalid'),
 ]  # fmt: skip
 
 
-async def test_refusals_are_those_of_a_real_ollama() -> None:
+async def test_bodies_are_read_as_ollama_reads_them() -> None:
     async with a_fleet(EMPTY, EMPTY) as fleet:
-        for path, body, status, error in REFUSALS:
-            method = "DELETE" if path == "/api/delete" else "POST"
-            answer = await fleet.client.request(method, path, content=body)
+        for path, body, error in REFUSALS:
+            answer = await fleet.client.post(path, content=body)
             got = (answer.status_code, answer.headers["content-type"], answer.json())
-            assert got == (status, "application/json; charset=utf-8", {"error": error}), body
+            assert got == (400, "application/json; charset=utf-8", {"error": error}), body
 
 
 async def test_log_and_metrics_tell_of_each(capsys: pytest.CaptureFixture[str]) -> None:

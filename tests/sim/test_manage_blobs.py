@@ -240,7 +240,7 @@ async def test_a_model_is_made_where_its_blobs_are_although_nobody_told_the_gate
 async def test_a_model_whose_blob_no_node_has_is_refused_in_ollamas_words() -> None:
     async with a_fleet(EMPTY, EMPTY) as fleet:
         made = await fleet.post("/api/create", {"model": "m", "files": {"m.gguf": DIGEST}})
-        path = f"/root/.ollama/models/blobs/{DIGEST.replace(':', '-')}"
+        path = f"/home/ollama/.ollama/models/blobs/{DIGEST.replace(':', '-')}"
         assert records(made) == [
             {"status": "parsing GGUF"},
             {"error": f"open {path}: no such file or directory"},

@@ -11,7 +11,7 @@ from sollol.bench.sim.names import full_name, short_name
 from sollol.bench.sim.records import go_json
 from sollol.bench.sim.store import DIGEST, Records, pull_records, serve_progress
 
-_BLOBS = "/root/.ollama/models/blobs"
+_BLOBS = "/home/ollama/.ollama/models/blobs"
 _NAMING = ("model", "name", "stream")
 
 

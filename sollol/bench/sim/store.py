@@ -100,7 +100,7 @@ def _push_records(call: Call, name: str) -> Records:
     if stored is None:
         yield {"status": "couldn't retrieve manifest"}, 0.0
         path = (full_name(name) or name).replace(":", "/")
-        error = f"open /root/.ollama/models/manifests/{path}: no such file or directory"
+        error = f"open /home/ollama/.ollama/models/manifests/{path}: no such file or directory"
         yield {"error": error}, 0.0
         return
     digest, size = stored.model.digest, stored.model.size_bytes
