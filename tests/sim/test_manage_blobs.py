@@ -185,6 +185,21 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing() -> None:
         assert held(fleet) == [False, False]
 
 
+async def test_a_client_that_leaves_while_a_node_is_slow_is_noticed() -> None:
+    slow = SimConfig(blob_bytes_per_s=30 * MIB)
+    async with a_fleet(EMPTY, slow) as fleet:
+        host, port = fleet.running.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {BLOB} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10**9}\r\n\r\n"
+        writer.write(head.encode())
+        for _ in range(8):
+            writer.write(bytes(MIB))
+        await wait_for(lambda: fleet.nodes[1].state.blob_bytes_received > MIB)
+        writer.transport.abort()
+        await wait_for(lambda: not fleet.running.server.server_state.tasks)
+        assert held(fleet) == [False, False]
+
+
 async def test_a_client_that_stops_sending_is_not_waited_for() -> None:
     async with a_fleet(EMPTY, server={"body_stall_timeout_s": 0.2}) as fleet:
         host, port = fleet.running.url.removeprefix("http://").split(":")
