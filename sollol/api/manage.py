@@ -50,6 +50,9 @@ log = structlog.get_logger()
 TASK = "manage"
 """The label of these requests in the metrics."""
 
+SILENCE_S = 6 * 3600.0
+"""How long a node may work on what is not streamed: it says nothing before it is done."""
+
 PASSED_HEADERS = (b"content-type", b"traceparent", b"tracestate", b"user-agent")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -156,9 +159,12 @@ class Management:
         if kind in (COPY, DELETE):
             await self._change(arrival, body, downstream)
             return
-        ask = Ask(kind.method, kind.path, arrival.passed_headers, body.streamed())
-        stream = FleetStream(self._gateway.fleet, ask, arrival.nodes, downstream)
-        await stream.run(is_stream=body.stream)
+        silence_s = None if body.stream else SILENCE_S
+        ask = Ask(kind.method, kind.path, arrival.passed_headers, body.raw, silence_s)
+        stream = FleetStream(
+            self._gateway.fleet, ask, arrival.nodes, downstream, is_stream=body.stream
+        )
+        await stream.run()
 
     async def _nodes_for(self, kind: ManageKind, body: ManageBody, wanted: str | None) -> Nodes:
         if kind is CREATE:
