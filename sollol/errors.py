@@ -7,6 +7,8 @@
     │   ├── RequestTooLarge       413
     │   └── UnsupportedByEngine        of a llama-server; an Ollama node could do it
     ├── ModelNotFound             404
+    ├── NodeNotFound              404  of our own API
+    ├── NodeConflict              409  of our own API: the id or the server is taken
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
     │   └── NoNodeAvailable
@@ -76,6 +78,20 @@ class ModelNotFound(SollolError):
 
     status = 404
     code = "model_not_found"
+
+
+class NodeNotFound(SollolError):
+    """No node has the id."""
+
+    status = 404
+    code = "node_not_found"
+
+
+class NodeConflict(SollolError):
+    """What is asked for does not go with the nodes as they are."""
+
+    status = 409
+    code = "node_conflict"
 
 
 class Overloaded(SollolError):

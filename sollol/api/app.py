@@ -3,7 +3,7 @@
 1. who may call: the page (``Origin``) and the name it called by (``Host``)     origin.py
 2. no such route or method                                                       routes.py
 3. routes that nodes answer                                                      inference.py
-4. all others, on FastAPI                                                        inventory.py, status.py
+4. all others, on FastAPI                                                        inventory.py, status.py, nodes.py
 """
 
 from collections.abc import MutableMapping
@@ -16,6 +16,7 @@ from sollol import __version__
 from sollol.api.body import Receive
 from sollol.api.inference import Inference
 from sollol.api.inventory import inventory_router
+from sollol.api.nodes import nodes_router
 from sollol.api.origin import (
     Headers,
     cors_headers,
@@ -48,6 +49,7 @@ class App:
         )
         self._local.include_router(inventory_router(gateway))
         self._local.include_router(status_router(gateway))
+        self._local.include_router(nodes_router(gateway))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -22,11 +22,12 @@ _LOCAL: dict[str, tuple[str, ...]] = {
     "/health": ("HEAD", "GET"),
     "/ready": ("HEAD", "GET"),
     "/metrics": ("GET",),
-    "/sollol/v1/nodes": ("GET",),
+    "/sollol/v1/nodes": ("GET", "POST"),
     "/openapi.json": ("GET",),
     "/docs": ("GET",),
 }
 _V1_MODEL = re.compile(r"/v1/models/[^/]+")
+_NODE = re.compile(r"/sollol/v1/nodes/[^/]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ def methods_of(path: str) -> tuple[str, ...]:
         return ("POST",)
     if _V1_MODEL.fullmatch(path):
         return ("GET",)
+    if _NODE.fullmatch(path):
+        return ("GET", "PATCH", "DELETE")
     return _LOCAL.get(path, ())
 
 

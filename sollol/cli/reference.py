@@ -142,7 +142,7 @@ def _command(path: str, command: Any) -> Iterator[str]:
 
 def _usage(path: str, command: Any, parameters: list[Any]) -> str:
     if hasattr(command, "commands"):
-        return f"{path} [OPTIONS] COMMAND"
+        return f"{path} [OPTIONS] {'[COMMAND]' if command.invoke_without_command else 'COMMAND'}"
     arguments = [_argument(p) for p in parameters if p.param_type_name == "argument"]
     return " ".join([path, "[OPTIONS]", *arguments])
 
