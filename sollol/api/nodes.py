@@ -127,7 +127,7 @@ def nodes_router(gateway: Gateway) -> APIRouter:
         responses=errors(400, 404, 409, 413, 422),
     )
     async def change(node_id: str, changes: NodeChanges) -> NodeStatus:
-        """Change a node until the gateway restarts or reads other settings for it."""
+        """Change a node until the gateway restarts or reads its settings again."""
         return status(membership.change(node_id, changes.model_dump(exclude_unset=True)))
 
     @router.delete("/{node_id}", summary="Remove a node", responses=errors(404, 409, 422))

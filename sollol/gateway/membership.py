@@ -5,7 +5,6 @@ gets nothing new, and what is on it gets time to finish.
 """
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import structlog
@@ -104,22 +103,28 @@ class Membership:
 
     def follow(self, wanted: tuple[NodeSettings, ...]) -> None:
         """Begin to make the listed nodes those that the settings list."""
-        current = {node.view.id: (node.settings, node.source) for node in self._registry.nodes()}
+        current = {
+            node.view.id: (node.settings, node.source)
+            for node in self._registry.nodes()
+            if node.view.id not in self._removals
+        }
         plan = plan_nodes(current, wanted)
         for settings in plan.changed:
-            if settings.id in self._removals:
-                plan.added.append((settings, frozenset({settings.id})))
-                continue
-            node = self.find(settings.id)
-            self._registry.change(node, settings, Source.SETTINGS)
+            self._registry.change(self.find(settings.id), settings, Source.SETTINGS)
             log.info("node_changed", node=settings.id)
         for node_id in plan.removed:
-            self.let_go(node_id, "not in the settings any more")
-        for settings, in_the_way in plan.added:
-            self._start(self._add_after(settings, in_the_way))
+            self.let_go(node_id, "the settings list it no more")
+        for settings in plan.added:
+            self._keep(asyncio.create_task(self._add_in_place(settings)))
 
-    async def _add_after(self, settings: NodeSettings, in_the_way: frozenset[str]) -> None:
-        leaving = [self._removals[node_id] for node_id in in_the_way if node_id in self._removals]
+    async def _add_in_place(self, settings: NodeSettings) -> None:
+        """Add a node once those that have its id or URL are gone."""
+        leaving = [
+            self._removals[node.view.id]
+            for node in self._registry.nodes()
+            if node.view.id in self._removals
+            and (node.view.id == settings.id or node.settings.url == settings.url)
+        ]
         if leaving:
             await asyncio.wait(leaving)
         try:
@@ -158,9 +163,6 @@ class Membership:
             del self._removals[node_id]
         log.info("node_removed", node=node_id, cut_requests=cut)
         return cut
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._keep(asyncio.create_task(work))
 
     def _keep(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.add(task)

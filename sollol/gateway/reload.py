@@ -10,10 +10,10 @@ from sollol.types import Source
 
 @dataclass(slots=True)
 class NodePlan:
-    """``added`` maps settings to the ids of nodes in their way, which have to leave first."""
+    """Nodes to change, to add and (ids) to remove; what is removed may be in the way of others."""
 
     changed: list[NodeSettings] = field(default_factory=list)
-    added: list[tuple[NodeSettings, frozenset[str]]] = field(default_factory=list)
+    added: list[NodeSettings] = field(default_factory=list)
     removed: set[str] = field(default_factory=set)
 
 
@@ -35,13 +35,12 @@ def plan_nodes(
             if known != settings or source is not Source.SETTINGS:
                 plan.changed.append(settings)
             continue
-        in_the_way = frozenset(
+        plan.removed |= {
             node_id
             for node_id, (other, _) in current.items()
             if node_id == settings.id or other.url == settings.url
-        )
-        plan.removed |= in_the_way
-        plan.added.append((settings, in_the_way))
+        }
+        plan.added.append(settings)
     listed = {node_id for node_id, (_, source) in current.items() if source is Source.SETTINGS}
     plan.removed |= listed - kept
     return plan

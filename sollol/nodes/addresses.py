@@ -4,7 +4,6 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from sollol.nodes.duplicates import Place
@@ -48,7 +47,6 @@ def url_of(address: str, port: int) -> str:
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
 
-@lru_cache(maxsize=1024)
 def is_own_address(address: str) -> bool:
     """Whether an address is one of this machine: only those can be bound to."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

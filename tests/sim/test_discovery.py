@@ -164,6 +164,31 @@ async def test_a_removed_node_is_not_found_again() -> None:
             assert added.status_code == 201
 
 
+async def test_the_embedded_node_waits_for_what_is_still_looked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    may_answer = asyncio.Event()
+
+    async def look_up(host: str, port: int) -> frozenset[str]:
+        await may_answer.wait()
+        return frozenset({"127.0.0.1"})
+
+    async with SimNode(config()) as node:
+        embedded = {"enabled": True, "binary": "/no/such/llama-server"}
+        discovery = {**OFTEN, "dns": f"gpus:{node.port}"}
+        async with running_gateway(
+            healthy=0, look_up=look_up, discovery=discovery, embedded=embedded
+        ) as running:
+            (keeper,) = [t for t in asyncio.all_tasks() if t.get_name() == "embedded"]
+            await running.gateway.prober.first_round.wait()
+            may_answer.set()
+            await running.wait_healthy(1)
+            await wait_for(keeper.done)
+    out = capsys.readouterr().out
+    assert "node_found" in out
+    assert "embedded_node" not in out
+
+
 # --- one server, two addresses -------------------------------------------------------------------
 
 

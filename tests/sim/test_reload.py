@@ -58,13 +58,15 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, *nodes: Any) -> AsyncIterator[Process]:
+async def serving(
+    folder: Path, *nodes: Any, stdin: int = asyncio.subprocess.DEVNULL
+) -> AsyncIterator[Process]:
     file = folder / "sollol.yaml"
     file.write_text(settings_text(*nodes), encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sollol", "serve", "--port", "0", "--no-embedded",
         "--config", str(file), "--log-format", "json",
-        stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=environment(),
+        stdin=stdin, stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip
     running = Process(process, file)
     try:
@@ -72,8 +74,9 @@ async def serving(folder: Path, *nodes: Any) -> AsyncIterator[Process]:
         for _ in nodes:
             await running.wait_event("node_up")
         yield running
-        process.terminate()
-        await running.wait_event("stopped")
+        if process.returncode is None:
+            process.terminate()
+            await running.wait_event("stopped")
         assert await process.wait() == 0
     finally:
         if process.returncode is None:
@@ -159,6 +162,18 @@ async def test_discovery_follows_the_file(tmp_path: Path, client: httpx.AsyncCli
         assert (await process.wait_event("node_leaving"))["reason"] == "discovery.local is off"
         await process.wait_event("node_removed")
         assert await states(client, process) == {}
+
+
+async def test_a_terminal_that_goes_away_ends_it(tmp_path: Path) -> None:
+    terminal, stdin = os.openpty()
+    async with serving(tmp_path, stdin=stdin) as process:
+        os.close(stdin)
+        process.write()
+        await process.wait_event("settings_reloaded")
+        os.close(terminal)
+        process.process.send_signal(signal.SIGHUP)
+        await process.wait_event("stopped")
+        assert await process.process.wait() == 0
 
 
 async def command(process: Process, *arguments: str) -> tuple[int, str]:

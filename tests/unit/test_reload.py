@@ -36,13 +36,13 @@ def test_a_node_listed_no_more_leaves_and_others_stay() -> None:
 def test_a_node_with_another_address_is_added_once_the_old_one_is_gone() -> None:
     old, new = listed(name="one"), listed(url="gpu2", name="one")
     plan = plan_nodes(current((old, Source.SETTINGS)), [new])
-    assert (plan.added, plan.removed) == ([(new, frozenset({"one"}))], {"one"})
+    assert (plan.added, plan.removed) == ([new], {"one"})
 
 
 def test_a_node_with_another_name_takes_the_place_of_the_one_with_its_address() -> None:
     new = listed(name="one")
     plan = plan_nodes(current((listed(), Source.SCAN)), [new])
-    assert (plan.added, plan.removed) == ([(new, frozenset({"gpu1:11434"}))], {"gpu1:11434"})
+    assert (plan.added, plan.removed) == ([new], {"gpu1:11434"})
 
 
 def test_a_node_of_the_api_that_is_listed_now_belongs_to_the_settings() -> None:
