@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 
-import httpx
 import structlog
 
 from sollol.errors import NodeConflict
@@ -23,6 +22,7 @@ from sollol.nodes.sources import Candidate, DnsFinder, Finder, LocalFinder
 from sollol.nodes.twins import Twins
 from sollol.settings import DiscoverySettings, NodeSettings
 from sollol.types import NodeState
+from sollol.upstream.control import control_client
 from sollol.upstream.facts import NodeFacts
 
 log = structlog.get_logger()
@@ -171,9 +171,7 @@ class Discovery:
         """Return the facts of a node; None if there is none, or a gateway."""
         timeout_s = self._prober.timeout_s
         try:
-            async with httpx.AsyncClient(
-                trust_env=False, timeout=timeout_s, verify=self._registry.ssl_context
-            ) as client:
+            async with control_client(timeout_s, self._registry.ssl_context) as client:
                 async with asyncio.timeout(timeout_s):
                     answer = await client.get(f"{candidate.url}/api/version")
                 if GATEWAY_HEADER in answer.headers:

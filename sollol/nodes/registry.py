@@ -16,6 +16,7 @@ from sollol.errors import NodeConflict
 from sollol.nodes.health import NOT_PROBED, Health, HealthLimits
 from sollol.settings import NodeSettings
 from sollol.types import Engine, NodeState, NodeView, Resident, Source
+from sollol.upstream.control import control_client
 from sollol.upstream.facts import NodeFacts
 from sollol.upstream.http import NodeConnections, Origin, Timeouts
 
@@ -185,12 +186,7 @@ class Registry:
         self._failed(node_id, error, is_refused=True)
 
     def _control(self, settings: NodeSettings) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            headers=_credentials(settings),
-            timeout=self._control_timeout_s,
-            verify=self.ssl_context,
-            trust_env=False,
-        )
+        return control_client(self._control_timeout_s, self.ssl_context, _credentials(settings))
 
     def _failed(self, node_id: str, error: str, *, is_refused: bool) -> None:
         node = self._nodes.get(node_id)

@@ -19,6 +19,7 @@ from sollol.nodes.duplicates import (
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.types import Engine, NodeState
+from sollol.upstream.control import control_client
 from sollol.upstream.facts import NodeFacts
 
 log = structlog.get_logger()
@@ -135,9 +136,7 @@ class Twins:
         is_here: bool,
     ) -> Verdict:
         """Ask a node, the other server, and the node again."""
-        other = client or httpx.AsyncClient(
-            trust_env=False, timeout=self._prober.timeout_s, verify=self._registry.ssl_context
-        )
+        other = client or control_client(self._prober.timeout_s, self._registry.ssl_context)
         try:
             before = await self._prober.read(node.control, node.settings.url, node.engine)
             told = await self._prober.read(other, url, engine)
