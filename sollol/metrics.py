@@ -101,6 +101,12 @@ class Metrics:
         if queue_wait_s is not None:
             queue_wait.observe(queue_wait_s)
 
+    def forget_node(self, node: str) -> None:
+        """Drop the counters of a node that is gone: names of found ones may come without end."""
+        for labels in [labels for labels in self._children if labels[1] == node]:
+            self._requests.remove(*labels)
+            del self._children[labels]
+
     def _histogram(self, spec: Spec) -> Histogram:
         return Histogram(spec.name, spec.text, spec.labels, buckets=SECONDS, registry=self.registry)
 

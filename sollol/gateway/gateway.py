@@ -48,7 +48,7 @@ class Gateway:
             max_idle_connections=settings.upstream.max_idle_connections,
             control_timeout_s=settings.probe.timeout_s,
             on_change=self.admission.node_changed,
-            on_remove=self.admission.node_removed,
+            on_remove=self._node_removed,
         )
         self.prober = Prober(self.registry, settings.probe)
         self.membership = Membership(self.registry, self.prober, self.admission, settings.server)
@@ -113,6 +113,10 @@ class Gateway:
         live = {"nodes": settings.nodes, "discovery": settings.discovery}
         self.settings = self.settings.model_copy(update=live)
         log.info("settings_reloaded", nodes=len(settings.nodes))
+
+    def _node_removed(self, node_id: str) -> None:
+        self.admission.node_removed(node_id)
+        self.metrics.forget_node(node_id)
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         statistics = self.admission.statistics()

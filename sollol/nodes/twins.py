@@ -27,6 +27,7 @@ log = structlog.get_logger()
 COMPARED_AT_ONCE = 16
 """Pairs looked at more closely in one round; the others wait for the next."""
 LOOK_UPS_AT_ONCE = 16
+NOWHERE = Place(frozenset(), 0)
 
 
 class Twins:
@@ -45,18 +46,18 @@ class Twins:
         self._let_go = let_go
         self._look_ups = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
         self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._known: dict[str, Place] = {}
 
     async def find(self, url: str, facts: NodeFacts) -> tuple[str, Verdict] | None:
         """Return the node that a found server is already, with how that is known."""
         place = await find_place(url, self._look_up)
         places = await self._places()
-        for node_id, known in places.items():
-            if is_same_place(place, known):
+        for node_id, other in places.items():
+            if is_same_place(place, other):
                 return node_id, Verdict.SAME
         told = _fingerprint(facts)
         for node in self._registry.nodes():
-            known = places.get(node.view.id, Place(frozenset(), 0))
-            is_here = could_be_here(place, known)
+            is_here = could_be_here(place, places.get(node.view.id, NOWHERE))
             seen = _seen(node)
             is_alike = seen is not None and seen.stock() == told.stock()
             if not is_alike or not (told.has_times or is_here):
@@ -68,10 +69,11 @@ class Twins:
 
     async def watch(self) -> None:
         """Look for pairs among the nodes there are; say so, and let go of found ones."""
+        self._known = {}  # names may stand for other addresses by now
         places = await self._places()
         prints = {n.view.id: seen for n in self._registry.nodes() if (seen := _seen(n)) is not None}
         pairs = suspects(places, prints)
-        self._verdicts = {pair: v for pair, v in self._verdicts.items() if pair in set(pairs)}
+        self._verdicts = {pair: self._verdicts[pair] for pair in pairs if pair in self._verdicts}
         # Those that were never compared come first.
         pairs.sort(key=lambda pair: pair in self._verdicts)
         compared = 0
@@ -118,9 +120,14 @@ class Twins:
             self._let_go(other_id, f"is {node.view.id}")
 
     async def _places(self) -> dict[str, Place]:
+        """Return where the nodes are; names are looked up once between two rounds of ``watch``."""
+
         async def place(node: Node) -> Place:
-            async with self._look_ups:
-                return await find_place(node.settings.url, self._look_up)
+            url = node.settings.url
+            if url not in self._known:
+                async with self._look_ups:
+                    self._known[url] = await find_place(url, self._look_up)
+            return self._known[url]
 
         nodes = self._registry.nodes()
         places = await asyncio.gather(*(place(node) for node in nodes))

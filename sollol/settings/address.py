@@ -145,4 +145,8 @@ def _host(parts: SplitResult) -> str:
         return f"[{ipaddress.IPv6Address(host)}]"
     if not _HOST_NAME.fullmatch(host):
         raise ValueError("the URL names no valid host")
+    try:
+        host.encode("idna")  # what a look-up of the name does
+    except UnicodeError:
+        raise ValueError("the URL names no valid host") from None
     return host

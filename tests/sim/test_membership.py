@@ -60,7 +60,10 @@ async def test_a_node_is_added_seen_changed_and_removed(client: httpx.AsyncClien
         resumed = await client.patch(f"{nodes}/one", json={"draining": False, "slots": None})
         assert (resumed.json()["slots"], resumed.json()["state"]) == (1, "healthy")
 
+        counted = 'sollol_requests_total{node="one"'
+        assert counted in (await client.get(f"{running.url}/metrics")).text
         removed = await client.delete(f"{nodes}/one")
+        assert counted not in (await client.get(f"{running.url}/metrics")).text
         assert removed.json() == {"id": "one", "cut_requests": 0}
         assert (await client.get(f"{nodes}/one")).status_code == 404
         assert (await client.get(nodes)).json()["nodes"] == []
@@ -74,6 +77,7 @@ async def test_a_node_is_added_seen_changed_and_removed(client: httpx.AsyncClien
         ({"url": "gpu1", "name": "embedded"}, 409, "node_conflict", "the gateway's own node"),
         ({}, 422, "invalid_request", "url: Field required"),
         ({"url": "ftp://x"}, 422, "invalid_request", "must start with http:// or https://"),
+        ({"url": "a..b"}, 422, "invalid_request", "names no valid host"),
         ({"url": "a", "slots": 0}, 422, "invalid_request", "slots: "),
         ({"url": "a", "nmae": "x"}, 422, "invalid_request", "nmae: "),
         ({"url": "a", "api_key": ["canary"]}, 422, "invalid_request", "api_key: "),
