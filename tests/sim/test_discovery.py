@@ -81,7 +81,7 @@ async def test_each_address_of_a_name_is_a_node_for_as_long_as_the_name_has_it()
     names = Names("127.0.0.2", "127.0.0.3")
     async with SimNode(config(1, host="127.0.0.2")) as one:
         async with SimNode(config(2, host="127.0.0.3", port=one.port)) as two:
-            discovery = {**OFTEN, "dns": f"gpus.internal:{one.port}"}
+            discovery = {**OFTEN, "dns": f"gpus.internal:{one.port}", "forget_after_s": 0.01}
             async with running_gateway(
                 healthy=2, look_up=names.look_up, discovery=discovery
             ) as running:
@@ -192,7 +192,9 @@ async def test_the_embedded_node_waits_for_what_is_still_looked_for(
 # --- one server, two addresses -------------------------------------------------------------------
 
 
-async def test_a_found_address_of_a_listed_server_is_left_out() -> None:
+async def test_a_found_address_of_a_listed_server_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     names = Names("127.0.0.1")
     async with SimNode(config()) as node:
         listed = f"http://localhost:{node.port}"
@@ -200,10 +202,11 @@ async def test_a_found_address_of_a_listed_server_is_left_out() -> None:
         async with running_gateway(listed, look_up=names.look_up, discovery=discovery) as running:
             await names.wait_rounds(6)
             assert ids(running) == {f"localhost:{node.port}"}
+    assert capsys.readouterr().out.count("same address and port") == 1
 
 
 async def test_a_server_on_all_addresses_of_this_machine_is_found_once() -> None:
-    async with SimNode(config(host="0.0.0.0")) as node:
+    async with SimNode(SimConfig(host="0.0.0.0")) as node:
         discovery = {**OFTEN, "scan": ["127.0.0.0/29"], "scan_ports": [node.port]}
         async with running_gateway(healthy=1, discovery=discovery) as running:
             await asyncio.wait_for(running.gateway.discovery.first_round.wait(), 10)
