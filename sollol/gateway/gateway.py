@@ -17,6 +17,7 @@ from sollol.metrics import Metrics
 from sollol.nodes.addresses import Resolve, resolve
 from sollol.nodes.discovery import Discovery
 from sollol.nodes.health import HealthLimits
+from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Registry
 from sollol.scheduling.scheduler import Scheduler
@@ -51,12 +52,15 @@ class Gateway:
             on_remove=self._node_removed,
         )
         self.prober = Prober(self.registry, settings.probe)
-        self.membership = Membership(self.registry, self.prober, self.admission, settings.server)
+        places = Places(self.registry, look_up)
+        self.membership = Membership(
+            self.registry, self.prober, self.admission, places, settings.server
+        )
         self.discovery = Discovery(
             self.registry,
             self.prober,
             settings.discovery,
-            look_up=look_up,
+            places=places,
             let_go=self.membership.let_go,
             clock=self.clock,
         )

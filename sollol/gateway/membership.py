@@ -12,6 +12,7 @@ import structlog
 from sollol.errors import NodeConflict, NodeNotFound
 from sollol.gateway.admission import Admission
 from sollol.gateway.reload import plan_nodes
+from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.settings import EMBEDDED_ID, NodeSettings, ServerSettings
@@ -25,11 +26,17 @@ class Membership:
     """Owner of the removals under way."""
 
     def __init__(
-        self, registry: Registry, prober: Prober, admission: Admission, server: ServerSettings
+        self,
+        registry: Registry,
+        prober: Prober,
+        admission: Admission,
+        places: Places,
+        server: ServerSettings,
     ) -> None:
         self._registry = registry
         self._prober = prober
         self._admission = admission
+        self._places = places
         self._server = server
         self._tasks: set[asyncio.Task[Any]] = set()
         self._removals: dict[str, asyncio.Task[int]] = {}
@@ -45,12 +52,17 @@ class Membership:
         """Register a node and ask it how it is.
 
         Raises:
-            NodeConflict: the id or the server is taken, or the server is this gateway.
+            NodeConflict: the id or the server is taken, or the server is this gateway. Settings
+                may list a server twice: that is told, not refused.
         """
         if settings.id == EMBEDDED_ID:
             raise NodeConflict(f"{EMBEDDED_ID} is the name of the gateway's own node")
         if is_same_server(settings.url, self._server.host, self._server.port):
             raise NodeConflict(f"{settings.url} is the address of this gateway itself")
+        if source is not Source.SETTINGS:
+            there = await self._places.node_at(await self._places.find(settings.url))
+            if there is not None and settings.id != there:
+                raise NodeConflict(f"the server at {settings.url} is node {there} already")
         node = self._registry.add(settings, source)
         log.info("node_added", node=node.view.id, url=settings.url, source=source)
         await self._prober.probe(node)

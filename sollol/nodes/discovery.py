@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from sollol.errors import NodeConflict
-from sollol.nodes.addresses import Resolve
 from sollol.nodes.mdns import MdnsFinder
+from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.nodes.scan import ScanFinder
@@ -47,17 +47,17 @@ class Discovery:
         prober: Prober,
         settings: DiscoverySettings,
         *,
-        look_up: Resolve,
+        places: Places,
         let_go: LetGo,
         clock: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._prober = prober
         self._settings = settings
-        self._look_up = look_up
+        self._places = places
         self._let_go = let_go
         self._clock = clock
-        self._twins = Twins(registry, prober, look_up, let_go)
+        self._twins = Twins(registry, prober, places, let_go)
         self._joining = asyncio.Lock()
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._changed = asyncio.Event()
@@ -104,7 +104,7 @@ class Discovery:
         if settings.local:
             finders.append(LocalFinder(settings.local_url, settings.interval_s))
         if settings.dns:
-            finders.append(DnsFinder(settings.dns, self._look_up, settings.interval_s))
+            finders.append(DnsFinder(settings.dns, self._places.look_up, settings.interval_s))
         if settings.mdns:
             finders.append(MdnsFinder(settings.interval_s))
         if settings.scan:

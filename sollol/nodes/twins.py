@@ -1,12 +1,10 @@
 """Watches for servers that are there twice, under two addresses (rules: ``duplicates.py``)."""
 
-import asyncio
 from collections.abc import Callable
 
 import httpx
 import structlog
 
-from sollol.nodes.addresses import Resolve, find_place
 from sollol.nodes.duplicates import (
     Fingerprint,
     Place,
@@ -16,6 +14,7 @@ from sollol.nodes.duplicates import (
     is_same_place,
     suspects,
 )
+from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.types import Engine, NodeState
@@ -26,7 +25,6 @@ log = structlog.get_logger()
 
 COMPARED_AT_ONCE = 16
 """Pairs looked at more closely in one round; the others wait for the next."""
-LOOK_UPS_AT_ONCE = 16
 NOWHERE = Place(frozenset(), 0)
 
 
@@ -37,24 +35,22 @@ class Twins:
         self,
         registry: Registry,
         prober: Prober,
-        look_up: Resolve,
+        places: Places,
         let_go: Callable[[str, str], None],
     ) -> None:
         self._registry = registry
         self._prober = prober
-        self._look_up = look_up
+        self._places = places
         self._let_go = let_go
-        self._look_ups = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
         self._verdicts: dict[tuple[str, str], Verdict] = {}
-        self._known: dict[str, Place] = {}
 
     async def find(self, url: str, facts: NodeFacts) -> tuple[str, Verdict] | None:
         """Return the node that a found server is already, with how that is known."""
-        place = await find_place(url, self._look_up)
-        places = await self._places()
-        for node_id, other in places.items():
-            if is_same_place(place, other):
-                return node_id, Verdict.SAME
+        place = await self._places.find(url)
+        there = await self._places.node_at(place)
+        if there is not None:
+            return there, Verdict.SAME
+        places = await self._places.of_nodes()
         told = _fingerprint(facts)
         for node in self._registry.nodes():
             is_here = could_be_here(place, places.get(node.view.id, NOWHERE))
@@ -69,8 +65,8 @@ class Twins:
 
     async def watch(self) -> None:
         """Look for pairs among the nodes there are; say so, and let go of found ones."""
-        self._known = {}  # names may stand for other addresses by now
-        places = await self._places()
+        self._places.forget()
+        places = await self._places.of_nodes()
         prints = {n.view.id: seen for n in self._registry.nodes() if (seen := _seen(n)) is not None}
         pairs = suspects(places, prints)
         self._verdicts = {pair: self._verdicts[pair] for pair in pairs if pair in self._verdicts}
@@ -118,20 +114,6 @@ class Twins:
             self._let_go(node.view.id, f"is {other_id}")
         elif other is not None and other.source.is_found:
             self._let_go(other_id, f"is {node.view.id}")
-
-    async def _places(self) -> dict[str, Place]:
-        """Return where the nodes are; names are looked up once between two rounds of ``watch``."""
-
-        async def place(node: Node) -> Place:
-            url = node.settings.url
-            if url not in self._known:
-                async with self._look_ups:
-                    self._known[url] = await find_place(url, self._look_up)
-            return self._known[url]
-
-        nodes = self._registry.nodes()
-        places = await asyncio.gather(*(place(node) for node in nodes))
-        return dict(zip((node.view.id for node in nodes), places, strict=True))
 
     async def _compare(
         self,

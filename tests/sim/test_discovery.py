@@ -15,7 +15,7 @@ from sollol.bench.sim.node import SimNode
 from sollol.nodes.addresses import is_own_address, resolve
 from sollol.nodes.mdns import MdnsFinder, first_usable
 from sollol.types import Source
-from tests.gateways import RunningGateway, running_gateway, wait_for
+from tests.gateways import RunningGateway, make_settings, running_gateway, wait_for
 
 pytestmark = pytest.mark.sim
 
@@ -211,6 +211,34 @@ async def test_a_server_on_all_addresses_of_this_machine_is_found_once() -> None
         async with running_gateway(healthy=1, discovery=discovery) as running:
             await asyncio.wait_for(running.gateway.discovery.first_round.wait(), 10)
             assert len(ids(running)) == 1
+
+
+async def test_the_instant_at_which_a_model_leaves_shows_the_same_server(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = Names("127.0.0.2")
+    async with SimNode(config(host="0.0.0.0")) as node, httpx.AsyncClient() as client:
+        listed = f"http://127.0.0.1:{node.port}"
+        body = {"model": MODEL, "prompt": "hi", "stream": False}
+        await client.post(f"{listed}/api/generate", json=body)
+        discovery = {**OFTEN, "dns": f"gpus:{node.port}"}
+        async with running_gateway(listed, look_up=names.look_up, discovery=discovery) as running:
+            await names.wait_rounds(6)
+            assert ids(running) == {f"127.0.0.1:{node.port}"}
+    assert "same models in memory until the same instant" in capsys.readouterr().out
+
+
+async def test_a_found_node_gives_way_when_its_server_is_listed() -> None:
+    names = Names("127.0.0.1")
+    async with SimNode(config()) as node:
+        discovery = {**OFTEN, "dns": [f"gpus:{node.port}"]}
+        async with running_gateway(
+            healthy=1, look_up=names.look_up, discovery=discovery
+        ) as running:
+            listed = f"http://localhost:{node.port}"
+            running.gateway.reload(make_settings(listed, discovery=discovery))
+            await wait_for(lambda: ids(running) == {f"localhost:{node.port}"})
+            await running.wait_healthy(1)
 
 
 async def test_listed_doubles_are_kept_and_told() -> None:

@@ -73,7 +73,13 @@ async def test_a_node_is_added_seen_changed_and_removed(client: httpx.AsyncClien
     ("body", "status", "code", "text"),
     [
         ({"url": "{node}", "name": "x"}, 409, "node_conflict", "is node {id} already"),
-        ({"url": "gpu1", "name": "{id}"}, 409, "node_conflict", "a node is called {id} already"),
+        ({"url": "{local}"}, 409, "node_conflict", "is node {id} already"),
+        (
+            {"url": "127.0.0.1", "name": "{id}"},
+            409,
+            "node_conflict",
+            "a node is called {id} already",
+        ),
         ({"url": "gpu1", "name": "embedded"}, 409, "node_conflict", "the gateway's own node"),
         ({}, 422, "invalid_request", "url: Field required"),
         ({"url": "ftp://x"}, 422, "invalid_request", "must start with http:// or https://"),
@@ -92,6 +98,7 @@ async def test_what_cannot_be_added_is_refused_in_one_form(
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         content = content.replace(b"{node}", node.url.encode())
         content = content.replace(b"{id}", node_id(node).encode())
+        content = content.replace(b"{local}", b"localhost:%d" % node.port)
         answer = await client.post(f"{running.url}/sollol/v1/nodes", content=content)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert text.replace("{id}", node_id(node)) in answer.json()["error"]
