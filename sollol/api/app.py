@@ -47,7 +47,7 @@ class App:
 
     async def __call__(self, request: Request, answer: Answer) -> None:
         """Serve one request."""
-        host = request.headers.get(b"host", b"").decode("latin-1")
+        host = request.headers.get(b"host", b"").decode("latin-1").strip()
         if self._checks_host and not is_allowed_host(host):
             log.warning("request_refused", reason="host", host=host)
             answer.whole(403, [], b"")
