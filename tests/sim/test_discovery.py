@@ -70,7 +70,8 @@ async def test_the_local_ollama_is_found_also_when_it_starts_later() -> None:
 
 
 async def test_a_gateway_is_not_a_node() -> None:
-    async with SimNode(config()) as node, running_gateway(node.url) as other:
+    seldom = {"interval_s": 600}  # its probes would be taken for tasks that the other left behind
+    async with SimNode(config()) as node, running_gateway(node.url, probe=seldom) as other:
         discovery = {**OFTEN, "local": True, "local_url": other.url}
         async with running_gateway(discovery=discovery) as running:
             await asyncio.wait_for(running.gateway.discovery.first_round.wait(), 10)
