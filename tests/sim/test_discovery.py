@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,10 +29,12 @@ def config(number: int = 0, **values: Any) -> SimConfig:
     return SimConfig(models=(SimModel(MODEL),), installed_at=installed_at, **values)
 
 
-def free_port() -> int:
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """Keep a port on which nobody listens; free on the other addresses of this machine."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
-        return int(holder.getsockname()[1])
+        yield int(holder.getsockname()[1])
 
 
 def ids(running: RunningGateway) -> set[str]:
@@ -121,7 +123,7 @@ async def test_a_real_name_is_looked_up() -> None:
 
 async def test_a_scan_finds_what_listens_and_forgets_what_is_gone() -> None:
     async with contextlib.AsyncExitStack() as nodes:
-        port = free_port()
+        port = nodes.enter_context(held_port())
         sims = [
             await nodes.enter_async_context(SimNode(config(n, host=f"127.0.0.{n}", port=port)))
             for n in range(2, 6)
@@ -286,9 +288,15 @@ async def test_servers_that_share_a_store_are_told_apart_once_one_works() -> Non
 @pytest.fixture
 async def announced() -> AsyncIterator[int]:
     """Announce a server on loopback; the port it has."""
+    with held_port() as port:
+        async with announcing(port):
+            yield port
+
+
+@contextlib.asynccontextmanager
+async def announcing(port: int) -> AsyncIterator[None]:
     from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-    port = free_port()
     name = f"test-{port}._ollama._tcp.local."
     info = AsyncServiceInfo(
         "_ollama._tcp.local.", name, port, addresses=[socket.inet_aton("127.0.0.1")],
@@ -296,7 +304,7 @@ async def announced() -> AsyncIterator[int]:
     )  # fmt: skip
     zeroconf = AsyncZeroconf(interfaces=["127.0.0.1"])
     await (await zeroconf.async_register_service(info))
-    yield port
+    yield
     await zeroconf.async_unregister_all_services()
     await zeroconf.async_close()
 
