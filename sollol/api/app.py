@@ -4,7 +4,7 @@
 2. no such route or method                                                       routes.py
 3. routes that nodes answer                                                      inference.py
    routes that change nodes                                                      manage.py
-4. all others, on FastAPI                                                        inventory.py, status.py
+4. all others, on FastAPI                                                        inventory.py, models.py, status.py
 """
 
 import structlog
@@ -16,6 +16,7 @@ from sollol.api.asgi import run_asgi
 from sollol.api.inference import Inference
 from sollol.api.inventory import inventory_router
 from sollol.api.manage import Management
+from sollol.api.models import models_router
 from sollol.api.origin import cors_headers, is_allowed_host, is_allowed_origin, preflight_headers
 from sollol.api.request import Request
 from sollol.api.routes import misrouted
@@ -41,6 +42,7 @@ class App:
         )
         self._local.include_router(inventory_router(gateway))
         self._local.include_router(status_router(gateway))
+        self._local.include_router(models_router(gateway))
 
     async def __call__(self, request: Request, answer: Answer) -> None:
         """Serve one request."""

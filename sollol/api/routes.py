@@ -23,6 +23,7 @@ _LOCAL: dict[str, tuple[str, ...]] = {
     "/health": ("HEAD", "GET"),
     "/ready": ("HEAD", "GET"),
     "/metrics": ("GET",),
+    "/sollol/v1/models": ("GET",),
     "/sollol/v1/nodes": ("GET",),
     "/openapi.json": ("GET",),
     "/docs": ("GET",),

@@ -26,6 +26,7 @@ class ResidentModel(BaseModel):
     """A model in a node's memory."""
 
     name: str
+    digest: str
     size_bytes: int
     vram_bytes: int
     context_length: int | None
@@ -43,6 +44,7 @@ class NodeStatus(BaseModel):
     slots: int
     in_flight: int
     models: list[str]
+    outvoted: list[str]
     resident: list[ResidentModel]
     last_error: str
 
@@ -116,9 +118,11 @@ def _node_status(view: NodeView, in_flight: int) -> NodeStatus:
         slots=view.slots,
         in_flight=in_flight,
         models=sorted(model.name for model in view.models.values()),
+        outvoted=sorted(view.models[key].name for key in view.outvoted),
         resident=[
             ResidentModel(
                 name=loaded.name,
+                digest=loaded.digest,
                 size_bytes=loaded.size_bytes,
                 vram_bytes=loaded.vram_bytes,
                 context_length=loaded.context_length,
