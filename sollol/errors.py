@@ -7,6 +7,8 @@
     │   ├── RequestTooLarge       413
     │   └── UnsupportedByEngine        of a llama-server; an Ollama node could do it
     ├── ModelNotFound             404
+    ├── RouteNotFound             404  as Ollama says it: plain text
+    ├── NodesTooOld               404  nodes have the model, but not the route
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
     │   └── NoNodeAvailable
@@ -15,6 +17,7 @@
     │   └── UpstreamTimeout            the node's fault; counts against it
     ├── UpstreamError             502  the node's fault; counts against it
     │   ├── ConnectFailed              nothing was sent: safe to try another node
+    │   ├── MissingOnNode         404  it lacks the model or the route; another may not
     │   ├── UpstreamCut                the connection ended inside a message
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
     ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
@@ -79,6 +82,23 @@ class ModelNotFound(SollolError):
     code = "model_not_found"
 
 
+class RouteNotFound(SollolError):
+    """There is no such route, here or on any node that could have it."""
+
+    status = 404
+    code = "route_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("404 page not found")
+
+
+class NodesTooOld(SollolError):
+    """The nodes that have the model are of a version without the route."""
+
+    status = 404
+    code = "nodes_too_old"
+
+
 class Overloaded(SollolError):
     """There is no room now; the same request may succeed later."""
 
@@ -128,6 +148,25 @@ class ConnectFailed(UpstreamError):
     """No connection to the node could be made, so it has seen nothing of the request."""
 
     code = "connect_failed"
+
+
+class MissingOnNode(UpstreamError):
+    """A node answered 404. Its answer is kept for the case that no other node does better.
+
+    Args:
+        lacks_route: the answer is plain text: it is the route that is missing, not the model.
+    """
+
+    status = 404
+    code = "missing_on_node"
+
+    def __init__(
+        self, message: str, content_type: bytes, body: bytes, *, lacks_route: bool
+    ) -> None:
+        super().__init__(message)
+        self.content_type = content_type
+        self.body = body
+        self.lacks_route = lacks_route
 
 
 class UpstreamCut(UpstreamError):

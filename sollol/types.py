@@ -40,6 +40,10 @@ class Task(StrEnum):
     EMBED = "embed"
     SHOW = "show"
     """Model facts, read from any node that has the model."""
+    TRANSCRIBE = "transcribe"
+    IMAGE = "image"
+    OTHER = "other"
+    """A route that SOLLOL does not know; nodes may."""
 
 
 class Dialect(StrEnum):
@@ -47,6 +51,7 @@ class Dialect(StrEnum):
 
     OLLAMA = "ollama"
     OPENAI = "openai"
+    ANTHROPIC = "anthropic"
 
 
 @dataclass(frozen=True, slots=True)

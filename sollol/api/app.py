@@ -1,10 +1,11 @@
 """The application: what a request meets first.
 
 1. who may call: the page (``Origin``) and the name it called by (``Host``)     origin.py
-2. no such route or method                                                       routes.py
-3. routes that nodes answer                                                      inference.py
+2. routes that nodes answer                                                      inference.py
    routes that change nodes                                                      manage.py
-4. all others, on FastAPI                                                        inventory.py, models.py, status.py
+3. no such route or method                                                       routes.py
+   a POST to an unknown route, whose body may name a model                       inference.py
+4. all others, on FastAPI                                            inventory.py, models.py, status.py
 """
 
 import structlog
@@ -23,7 +24,7 @@ from sollol.api.routes import misrouted
 from sollol.api.status import status_router
 from sollol.gateway.gateway import Gateway
 from sollol.settings.address import is_loopback
-from sollol.wire.kinds import BODY_KINDS
+from sollol.wire.kinds import BODY_KINDS, other_kind
 
 log = structlog.get_logger()
 
@@ -73,6 +74,10 @@ class App:
             await self._management.serve(request, answer)
             return
         plain = misrouted(request.method, request.path)
+        kind = other_kind(request.path)
+        if plain is not None and plain.status == 404 and kind and request.method == "POST":
+            await self._inference.serve(kind, request, answer)
+            return
         if plain is not None:
             answer.whole(plain.status, plain.headers, plain.body)
             return

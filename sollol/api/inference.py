@@ -17,9 +17,12 @@ from sollol.api.body import read_body
 from sollol.api.request import Headers, Request
 from sollol.errors import (
     ClientDisconnected,
+    InvalidBody,
+    InvalidRequest,
     ModelNotFound,
     NoNodeAvailable,
     Overloaded,
+    RouteNotFound,
     SollolError,
 )
 from sollol.gateway.body import Body, aside
@@ -28,15 +31,26 @@ from sollol.gateway.disconnect import CancelWhenGone
 from sollol.gateway.forward import end_broken
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
+from sollol.types import Task
 from sollol.wire.bodies import error_response
 from sollol.wire.checks import check_request, model_not_found
-from sollol.wire.kinds import BodyKind
+from sollol.wire.compression import decompress
+from sollol.wire.kinds import OPTIONAL, UNCACHED_STREAMS, BodyKind
+from sollol.wire.multipart import peek_form
 from sollol.wire.names import model_key
-from sollol.wire.peek import peek
+from sollol.wire.peek import Peek, peek
 
 log = structlog.get_logger()
 
-PASSED_HEADERS = (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent")
+PASSED_HEADERS = (
+    b"accept",
+    b"anthropic-beta",
+    b"anthropic-version",
+    b"content-type",
+    b"traceparent",
+    b"tracestate",
+    b"user-agent",
+)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -49,6 +63,7 @@ class Arrival(msgspec.Struct):
     shown_id: str
     arrived_at: float
     model: str = ""
+    streams: bool = False
     outcome: Outcome = msgspec.field(default_factory=Outcome)
 
 
@@ -93,27 +108,37 @@ class Inference:
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind, headers = arrival.kind, arrival.headers
+        body = await self._read_body(kind, request)
+        with body:
+            seen = await aside(body, _read, kind, body, headers)
+            arrival.model, arrival.streams = seen.model, seen.stream
+            call = Call(
+                id=arrival.id,
+                kind=kind,
+                target=_target(request),
+                body=body,
+                model=arrival.model,
+                model_key=model_key(arrival.model),
+                headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
+                is_unload=seen.is_load_only and seen.keep_alive_zero,
+            )
+            try:
+                await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
+            except (ModelNotFound, NoNodeAvailable) as error:
+                raise await aside(body, _as_ollama_says, call, seen, error) from None
+
+    async def _read_body(self, kind: BodyKind, request: Request) -> Body:
         limits = self._gateway.settings.server
         body = await read_body(
             request,
             max_bytes=limits.max_body_bytes,
             stall_timeout_s=limits.body_stall_timeout_s,
         )
+        encoding = request.headers.get(b"content-encoding")
+        if encoding is None or encoding.lower() != b"zstd" or not kind.path.startswith("/v1/"):
+            return body
         with body:
-            arrival.model, is_unload = await aside(body, _read, kind, body)
-            call = Call(
-                id=arrival.id,
-                kind=kind,
-                body=body,
-                model=arrival.model,
-                model_key=model_key(arrival.model),
-                headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
-                is_unload=is_unload,
-            )
-            try:
-                await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
-            except (ModelNotFound, NoNodeAvailable) as error:
-                raise await aside(body, _as_ollama_says, call, error) from None
+            return Body(await aside(body, decompress, body.view()))
 
     def _started(self, arrival: Arrival, status: int) -> Headers:
         """Note the commit point and return the headers that tell of the decision."""
@@ -157,29 +182,56 @@ class Inference:
         )
 
 
-def _read(kind: BodyKind, body: Body) -> tuple[str, bool]:
-    """Return the model a body names, and whether it only asks to unload that."""
-    seen = peek(kind, body.view())
-    return seen.model, seen.is_load_only and seen.keep_alive_zero
-
-
-def _as_ollama_says(call: Call, error: SollolError) -> SollolError:
-    """Return what a node would have said: it looks at the request before it looks for the model."""
+def _read(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
+    """Return what routing needs from the body."""
+    if kind.is_multipart:
+        return peek_form(body.view(), headers.get(b"content-type", b""))
+    if kind.task is not Task.OTHER:
+        return peek(kind, body.view())
     try:
-        check_request(call.kind, peek(call.kind, call.body.view()))
+        seen = peek(kind, body.view())
+    except InvalidBody:
+        raise RouteNotFound from None
+    if not seen.model:
+        raise RouteNotFound
+    return seen
+
+
+def _target(request: Request) -> str:
+    """Return path and query as they go to a node.
+
+    Raises:
+        InvalidRequest: they hold what may not be in a request line.
+    """
+    raw = request.raw_path + b"?" + request.query if request.query else request.raw_path
+    target = raw.decode("latin-1")
+    if not (target.isascii() and target.isprintable()):
+        raise InvalidRequest("the path and query must be printable ASCII")
+    return target
+
+
+def _as_ollama_says(call: Call, seen: Peek, error: SollolError) -> SollolError:
+    """Return what a node would have said: it looks at the request before it looks for the model."""
+    kind = call.kind
+    if kind.task is Task.OTHER or kind in OPTIONAL:
+        return RouteNotFound() if isinstance(error, ModelNotFound) else error
+    try:
+        check_request(kind, seen)
     except SollolError as fault:
         return fault
-    return model_not_found(call.kind, call.model) if isinstance(error, ModelNotFound) else error
+    return model_not_found(kind, call.model) if isinstance(error, ModelNotFound) else error
 
 
 async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:
     """Say what went wrong in the caller's dialect, in the stream when one has begun."""
     arrival.outcome.error, arrival.outcome.error_text = error.code, str(error)
     if downstream.is_started:
-        await end_broken(arrival.kind.dialect, error, downstream)
+        await end_broken(arrival.kind.error_record, error, downstream)
         return
     status, content_type, body = error_response(arrival.kind.dialect, error)
     headers = [(b"content-type", content_type)]
+    if arrival.streams and arrival.kind in UNCACHED_STREAMS:
+        headers.append((b"cache-control", b"no-cache"))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
     downstream.answer(status, headers, body)

@@ -30,7 +30,7 @@ from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
 from sollol.gateway.verdict import NodeAnswer, combine
 from sollol.types import Dialect
-from sollol.wire.bodies import JSON_UTF8, error_response, ollama_error
+from sollol.wire.bodies import JSON_UTF8, error_response, ollama_error, ollama_error_record
 from sollol.wire.gotext import quote
 from sollol.wire.manage import (
     BLOBS,
@@ -49,6 +49,9 @@ log = structlog.get_logger()
 
 TASK = "manage"
 """The label of these requests in the metrics."""
+
+SILENCE_S = 6 * 3600.0
+"""How long a node may work on what is not streamed: it says nothing before it is done."""
 
 PASSED_HEADERS = (b"content-type", b"traceparent", b"tracestate", b"user-agent")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -156,9 +159,12 @@ class Management:
         if kind in (COPY, DELETE):
             await self._change(arrival, body, downstream)
             return
-        ask = Ask(kind.method, kind.path, arrival.passed_headers, body.streamed())
-        stream = FleetStream(self._gateway.fleet, ask, arrival.nodes, downstream)
-        await stream.run(is_stream=body.stream)
+        silence_s = None if body.stream else SILENCE_S
+        ask = Ask(kind.method, kind.path, arrival.passed_headers, body.raw, silence_s)
+        stream = FleetStream(
+            self._gateway.fleet, ask, arrival.nodes, downstream, is_stream=body.stream
+        )
+        await stream.run()
 
     async def _nodes_for(self, kind: ManageKind, body: ManageBody, wanted: str | None) -> Nodes:
         if kind is CREATE:
@@ -261,7 +267,7 @@ async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) 
     """Say what went wrong, in the stream when one has begun."""
     arrival.outcome.error, arrival.outcome.error_text = error.code, str(error)
     if downstream.is_started:
-        await end_broken(Dialect.OLLAMA, error, downstream)
+        await end_broken(ollama_error_record, error, downstream)
         return
     status, content_type, body = error_response(Dialect.OLLAMA, error)
     headers = [(b"content-type", content_type)]

@@ -10,12 +10,14 @@ from sollol.wire.kinds import SHOW, BodyKind
 class Call(msgspec.Struct, frozen=True):
     """A request to be forwarded. ``model`` is the name as the caller wrote it.
 
+    ``target`` is the path and query as they came.
     ``headers`` are those of the caller's that a node may see.
     ``is_unload``: nothing is asked for but to take the model out of memory.
     """
 
     id: str
     kind: BodyKind
+    target: str
     body: Body
     model: str
     model_key: str

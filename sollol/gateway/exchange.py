@@ -6,10 +6,12 @@ translated (``wire/translate_request.py``).
 
 import msgspec
 
+from sollol.errors import MissingOnNode, RouteNotFound
 from sollol.gateway.call import Call
 from sollol.gateway.relay import Translator
-from sollol.types import Dialect, Engine, NodeView
+from sollol.types import Dialect, Engine, NodeView, Task
 from sollol.upstream.http import UpstreamRequest
+from sollol.wire.bodies import TEXT
 from sollol.wire.checks import check_fields
 from sollol.wire.kinds import SHOW
 from sollol.wire.peek import peek
@@ -30,13 +32,17 @@ def plan_exchange(call: Call, node: NodeView, api_key: str | None) -> Exchange |
 
     Raises:
         InvalidRequest: an Ollama would refuse the call, or the node's engine cannot do it.
+        MissingOnNode: it is a route of Ollama's that the node's engine does not have.
     """
     headers = call.headers
     if api_key is not None:
         headers = [*headers, (b"authorization", b"Bearer " + api_key.encode())]
     kind = call.kind
-    if kind.dialect is Dialect.OPENAI or node.engine is Engine.OLLAMA:
+    if kind.dialect is not Dialect.OLLAMA or node.engine is Engine.OLLAMA:
         return Exchange(_as_it_came(call, headers), None)
+    if kind.task is Task.OTHER:
+        text = str(RouteNotFound())
+        raise MissingOnNode(f"{node.id}: {text}", TEXT, text.encode(), lacks_route=True)
     seen = peek(kind, call.body.view())
     check_fields(kind, seen)
     model = node.models[call.model_key]
@@ -50,4 +56,4 @@ def plan_exchange(call: Call, node: NodeView, api_key: str | None) -> Exchange |
 
 
 def _as_it_came(call: Call, headers: list[tuple[bytes, bytes]]) -> UpstreamRequest:
-    return UpstreamRequest("POST", call.kind.path, headers, call.body.upstream(), len(call.body))
+    return UpstreamRequest("POST", call.target, headers, call.body.upstream(), len(call.body))

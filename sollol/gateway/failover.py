@@ -1,6 +1,6 @@
 """When a failed attempt may be made again on another node. Pure."""
 
-from sollol.errors import ConnectFailed, SollolError, UpstreamCut
+from sollol.errors import ConnectFailed, MissingOnNode, SollolError, UpstreamCut
 
 
 def can_retry(error: SollolError, *, is_committed: bool, attempts: int, max_attempts: int) -> bool:
@@ -13,7 +13,12 @@ def can_retry(error: SollolError, *, is_committed: bool, attempts: int, max_atte
 
     A node that could not be reached has seen nothing of the request. One that closed the
     connection without an answer may have worked on it, but inference has no effects to repeat.
+    One that lacks the model or the route costs no attempt.
     """
-    if is_committed or attempts >= max_attempts:
+    if is_committed:
+        return False
+    if isinstance(error, MissingOnNode):
+        return True
+    if attempts >= max_attempts:
         return False
     return isinstance(error, ConnectFailed | UpstreamCut)

@@ -27,16 +27,23 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What every chosen node is sent. ``headers`` are those of the caller's that a node may see."""
+    """What every chosen node is sent. ``headers`` are those of the caller's that a node may see.
+
+    ``first_byte_s`` is how long a node may be silent first, where that is not ``stall_timeout_s``.
+    """
 
     method: str
     path: str
     headers: Headers
     body: bytes = b""
+    first_byte_s: float | None = None
 
     def request(self, node: Node) -> UpstreamRequest:
         """Return it as one node gets it."""
-        return UpstreamRequest(self.method, self.path, headers_for(node, self.headers), self.body)
+        headers = headers_for(node, self.headers)
+        return UpstreamRequest(
+            self.method, self.path, headers, self.body, first_byte_s=self.first_byte_s
+        )
 
 
 def headers_for(node: Node, headers: Headers) -> Headers:

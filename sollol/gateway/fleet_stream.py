@@ -7,6 +7,7 @@ to by the task that serves the request, so that a slow client holds up no node. 
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from sollol.errors import ClientDisconnected, FleetFailed, SollolError, UpstreamCut
 from sollol.gateway.fleet import HOLD_BYTES, Ask, Fleet, Nodes
@@ -17,23 +18,26 @@ from sollol.upstream.http import UpstreamResponse
 from sollol.wire.bodies import JSON, ollama_error
 from sollol.wire.ollama import NDJSON_TYPE
 from sollol.wire.progress import ProgressMerger
-from sollol.wire.streams import StreamFraming, WholeLines
+from sollol.wire.streams import WholeLines
 
 
 class FleetStream:
     """One request that several nodes work on."""
 
-    def __init__(self, fleet: Fleet, ask: Ask, nodes: Nodes, downstream: Downstream) -> None:
+    def __init__(
+        self, fleet: Fleet, ask: Ask, nodes: Nodes, downstream: Downstream, *, is_stream: bool
+    ) -> None:
         self._fleet = fleet
         self._ask = ask
         self._nodes = nodes
         self._downstream = downstream
+        self._is_stream = is_stream
         self._merger = ProgressMerger([node.view.id for node in nodes])
         self._news = asyncio.Event()
         self._broken: list[NodeAnswer] = []
         """Of the nodes that did not come to a last record: what they said instead, or the error."""
 
-    async def run(self, *, is_stream: bool) -> None:
+    async def run(self) -> None:
         """Let all nodes work, and answer the client: with the progress, or only with its end.
 
         Raises:
@@ -43,23 +47,23 @@ class FleetStream:
         async with asyncio.TaskGroup() as group:
             following = [group.create_task(self._follow(node)) for node in self._nodes]
             try:
-                await self._tell(is_stream)
+                await self._tell()
             except ClientDisconnected as error:  # it does not read
                 gone = error
                 for task in following:
                     task.cancel()
         if gone is not None:
             raise gone
-        await self._conclude(is_stream)
+        await self._conclude()
 
-    async def _tell(self, is_stream: bool) -> None:
+    async def _tell(self) -> None:
         """Pass on what is news until no node is at work any more."""
         is_done = False
         while not is_done:
             await self._news.wait()
             self._news.clear()
             is_done = self._merger.is_done  # now: while the client is waited for, more may come
-            records = self._merger.take() if is_stream else b""
+            records = self._merger.take() if self._is_stream else b""
             if records:
                 await self._push(records)
 
@@ -72,12 +76,12 @@ class FleetStream:
     def _start(self) -> None:
         self._downstream.start(200, [(b"content-type", NDJSON_TYPE)], is_stream=True)
 
-    async def _conclude(self, is_stream: bool) -> None:
+    async def _conclude(self) -> None:
         downstream, error = self._downstream, self._merger.error
         if len(self._broken) == len(self._nodes):
             self._pass_on(self._broken)
             return
-        if not is_stream:
+        if not self._is_stream:
             status, body = (
                 (500, ollama_error(error)) if error else (200, self._merger.success.strip())
             )
@@ -118,12 +122,17 @@ class FleetStream:
         self._news.set()
 
     async def _read(self, node_id: str, upstream: UpstreamResponse) -> None:
-        """Read a node's records up to its last one."""
-        if StreamFraming.of(upstream.content_type) is not StreamFraming.NDJSON:
+        """Read a node's records up to its last one, the only one of an answer that is no stream."""
+        if upstream.status != HTTPStatus.OK:
             body = await upstream.read_all(HOLD_BYTES)
             answer = NodeAnswer(node_id, upstream.status, upstream.content_type, body)
             self._broken.append(answer)
             self._merger.failed(node_id, answer.text)
+            return
+        if not self._is_stream:
+            whole = await upstream.read_all(HOLD_BYTES)
+            if not self._merger.feed(node_id, whole.strip() + b"\n"):
+                raise UpstreamCut("its answer does not say whether it succeeded")
             return
         lines = WholeLines()
         while piece := await upstream.read():

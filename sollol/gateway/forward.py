@@ -15,16 +15,16 @@ import contextlib
 import errno
 from collections.abc import Callable
 
-from sollol.errors import ConnectFailed, SollolError
+from sollol.errors import ConnectFailed, MissingOnNode, NoNodeAvailable, SollolError
 from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
 from sollol.gateway.call import Call, Outcome
 from sollol.gateway.exchange import LocalAnswer, plan_exchange
 from sollol.gateway.failover import can_retry
 from sollol.gateway.relay import Downstream, relay, relay_translated
+from sollol.gateway.skew import MissingRoutes
 from sollol.nodes.registry import Node, Registry
-from sollol.types import Dialect, Engine, Lease, NodeState, NodeView
-from sollol.wire.bodies import ollama_error_record, openai_error_event
+from sollol.types import Engine, Lease, NodeState, NodeView
 
 OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
@@ -39,6 +39,7 @@ class Forwarder:
         self,
         registry: Registry,
         admission: Admission,
+        routes: MissingRoutes,
         clock: Callable[[], float],
         *,
         queue_timeout_s: float,
@@ -46,6 +47,7 @@ class Forwarder:
     ) -> None:
         self._registry = registry
         self._admission = admission
+        self._routes = routes
         self._clock = clock
         self._queue_timeout_s = queue_timeout_s
         self._max_attempts = max_attempts
@@ -57,13 +59,17 @@ class Forwarder:
             SollolError: the answer failed, and no other node may be tried. When some of it
                 was sent already, ``downstream.is_started`` says so.
         """
-        excluded: frozenset[str] = frozenset()
+        excluded = self._routes.nodes_without(call.kind.path)
         failure: SollolError | None = None
         while True:
             waits_since = self._clock()
             request = call.route_request(waits_since, self._queue_timeout_s, excluded)
             try:
                 lease = await self._admission.acquire(request)
+            except NoNodeAvailable as refusal:
+                raise failure or self._routes.why_none(
+                    call, self._registry.views(), refusal
+                ) from None
             except SollolError as refusal:
                 raise failure or refusal from refusal
             finally:
@@ -76,7 +82,7 @@ class Forwarder:
                 return
             except SollolError as error:
                 failure = error
-                self._note_failure(lease, error)
+                self._note_failure(call, lease, error)
             finally:
                 self._admission.release(lease)
             if not can_retry(
@@ -114,8 +120,14 @@ class Forwarder:
                 if node.view.id != node_id and holds_in_memory(node.view, call.model_key):
                     unloading.create_task(_unload(call, node))
 
-    def _note_failure(self, lease: Lease, error: SollolError) -> None:
-        if isinstance(error, ConnectFailed) and not is_ours(error):
+    def _note_failure(self, call: Call, lease: Lease, error: SollolError) -> None:
+        if isinstance(error, MissingOnNode):
+            node = self._registry.find(lease.node_id)
+            if error.lacks_route or (node and node.view.engine is not Engine.OLLAMA):
+                self._routes.learn(lease.node_id, call.kind)
+            else:
+                self._registry.model_missing(lease.node_id, call.model_key)
+        elif isinstance(error, ConnectFailed) and not is_ours(error):
             self._registry.connection_failed(lease.node_id, str(error))
 
 
@@ -140,15 +152,13 @@ async def _unload(call: Call, node: Node) -> None:
             (await node.connections.send(exchange.request)).close()
 
 
-async def end_broken(dialect: Dialect, error: SollolError, downstream: Downstream) -> None:
-    """End a stream that broke off in an error record, which every client understands.
+async def end_broken(
+    record: Callable[[str], bytes], error: SollolError, downstream: Downstream
+) -> None:
+    """End a stream that broke off in an error ``record``, which every client understands.
 
     Any other body has a promised length or form that cannot be kept: returning with it
     unfinished makes the server close the connection, and the client sees the cut.
     """
-    if not downstream.is_stream:
-        return
-    if dialect is Dialect.OPENAI:
-        await downstream.finish(b"\n" + openai_error_event(str(error)))
-        return
-    await downstream.finish(ollama_error_record(str(error)))
+    if downstream.is_stream:
+        await downstream.finish(record(str(error)))

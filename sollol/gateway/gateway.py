@@ -11,6 +11,7 @@ from sollol.gateway.blobs import Blobs
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.fleet import Fleet
 from sollol.gateway.forward import Forwarder
+from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.targets import Policy
 from sollol.metrics import Metrics
 from sollol.nodes.health import HealthLimits
@@ -18,7 +19,7 @@ from sollol.nodes.prober import Prober
 from sollol.nodes.registry import NodeTimeouts, Registry
 from sollol.scheduling.scheduler import Scheduler
 from sollol.settings import Settings
-from sollol.types import NodeState
+from sollol.types import NodeState, NodeView
 from sollol.upstream.http import Timeouts
 
 
@@ -33,17 +34,19 @@ class Gateway:
         self.clock = time.monotonic
         scheduler = Scheduler(queue_max_length=settings.queue.max_length, rng=random.Random())
         self.admission = Admission(scheduler, self.clock)
+        self._routes = MissingRoutes()
         self.registry = Registry(
             limits=HealthLimits(fall=settings.probe.fall, rise=settings.probe.rise),
             timeouts=_timeouts(settings),
             max_idle_connections=settings.upstream.max_idle_connections,
-            on_change=self.admission.node_changed,
-            on_remove=self.admission.node_removed,
+            on_change=self._node_changed,
+            on_remove=self._node_removed,
         )
         self.prober = Prober(self.registry, settings.probe, settings.discovery)
         self.forwarder = Forwarder(
             self.registry,
             self.admission,
+            self._routes,
             self.clock,
             queue_timeout_s=settings.queue.timeout_s,
             max_attempts=settings.upstream.max_attempts,
@@ -82,6 +85,14 @@ class Gateway:
                         task.cancel()
         finally:
             await self.registry.aclose()
+
+    def _node_changed(self, view: NodeView) -> None:
+        self._routes.node_changed(view)
+        self.admission.node_changed(view)
+
+    def _node_removed(self, node_id: str) -> None:
+        self._routes.node_removed(node_id)
+        self.admission.node_removed(node_id)
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         statistics = self.admission.statistics()

@@ -9,7 +9,7 @@ retry and not the answer.
 from collections.abc import Callable
 from typing import Protocol
 
-from sollol.errors import UpstreamCut
+from sollol.errors import MissingOnNode, UpstreamCut
 from sollol.upstream.http import UpstreamResponse
 from sollol.wire.bodies import JSON_UTF8
 from sollol.wire.streams import StreamFraming, WholeLines, is_final
@@ -20,6 +20,7 @@ TRANSLATE_BYTES = 64 * 1024 * 1024
 
 Headers = list[tuple[bytes, bytes]]
 
+_NOT_FOUND = 404
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
 
 
@@ -119,14 +120,24 @@ async def relay(upstream: UpstreamResponse, downstream: Downstream) -> None:
     """Pass an answer on in the dialect it came in.
 
     Raises:
+        MissingOnNode: the node answered 404; nothing was passed on.
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
+    if upstream.status == _NOT_FOUND:
+        raise await _missing(upstream)
     framing = StreamFraming.of(upstream.content_type)
     headers = [(name, value) for name, value in upstream.headers if name in _PASSED_HEADERS]
     if framing is None:
         await _relay_body(upstream, downstream, headers)
         return
     await _relay_stream(upstream, downstream, headers, framing)
+
+
+async def _missing(upstream: UpstreamResponse) -> MissingOnNode:
+    body = await upstream.read_all(HOLD_BYTES)
+    is_text = upstream.content_type.startswith(b"text/plain")
+    text = body[:200].decode("utf-8", "replace")
+    return MissingOnNode(text, upstream.content_type, body, lacks_route=is_text)
 
 
 async def _relay_stream(

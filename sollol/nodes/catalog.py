@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sollol.nodes import digests
 from sollol.types import Engine, Model, NodeState, NodeView, Resident
 from sollol.wire.gotime import unix_time
-from sollol.wire.names import ModelName, parse_name
+from sollol.wire.names import ModelName, parse_name, version_numbers
 
 DEFAULT_VERSION = "0.33.0"
 """The Ollama version whose API the gateway speaks; told while no Ollama node is up."""
@@ -65,7 +65,7 @@ def version(views: Iterable[NodeView]) -> str:
         for view in views
         if view.engine is Engine.OLLAMA and view.state is not NodeState.UNHEALTHY and view.version
     ]
-    return min(versions, key=_as_numbers, default=DEFAULT_VERSION)
+    return min(versions, key=version_numbers, default=DEFAULT_VERSION)
 
 
 def owner(model: Model) -> str:
@@ -101,8 +101,3 @@ def _merged(one: dict[str, Any], other: Any) -> dict[str, Any]:
 
 def _expiry(entry: Mapping[str, Any]) -> float:
     return unix_time(str(entry.get("expires_at")))
-
-
-def _as_numbers(text: str) -> tuple[int, ...]:
-    parts = text.lstrip("v").partition("-")[0].split(".")
-    return tuple(int(part) for part in parts if part.isascii() and part.isdigit())

@@ -176,6 +176,14 @@ class Registry:
         """Note that no connection to a node could be made for a request."""
         self._failed(node_id, error, is_refused=True)
 
+    def model_missing(self, node_id: str, model_key: str) -> None:
+        """Note that a node said it does not have a model; the next probe says what it has."""
+        node = self._nodes.get(node_id)
+        if node is None or model_key not in node.view.models:
+            return
+        models = {key: model for key, model in node.view.models.items() if key != model_key}
+        self._update(node, replace(node.view, models=models))
+
     def _control(self, settings: NodeSettings) -> httpx.AsyncClient:
         key = settings.api_key
         return httpx.AsyncClient(

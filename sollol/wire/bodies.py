@@ -1,12 +1,14 @@
 """The bytes of error answers, as a real Ollama writes them on ``/api`` and on ``/v1``.
 
-Source: Ollama, openai/openai.go (NewError), middleware/openai.go; Go's encoding/json, encode.go.
+Source: Ollama, openai/openai.go (NewError), anthropic/anthropic.go, middleware/; Go's
+encoding/json, encode.go.
 """
 
 import json
 import re
+import secrets
 
-from sollol.errors import InvalidBody, SollolError
+from sollol.errors import InvalidBody, MissingOnNode, RouteNotFound, SollolError
 from sollol.types import Dialect
 
 JSON_UTF8 = b"application/json; charset=utf-8"
@@ -14,7 +16,20 @@ JSON_UTF8 = b"application/json; charset=utf-8"
 JSON = b"application/json"
 """Of every JSON answer that was translated for ``/v1``; a line feed ends these."""
 
+TEXT = b"text/plain"
+"""Of what the router says itself: unknown routes and methods."""
+
 _OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
@@ -39,14 +54,39 @@ def openai_error(status: int, message: str, code: str | None = None) -> bytes:
     ).encode()
 
 
+def anthropic_error(status: int, message: str) -> bytes:
+    """Return the body of an error on ``/v1/messages``, without a line feed."""
+    kind = _ANTHROPIC_TYPES.get(status, "api_error")
+    return (
+        f'{{"type":"error","error":{{"type":"{kind}","message":{_json_string(message)}}},'
+        f'"request_id":"req_{secrets.token_hex(12)}"}}'
+    ).encode()
+
+
 def ollama_error_record(message: str) -> bytes:
     """Return the last line of an NDJSON stream that failed after it began."""
     return ollama_error(message) + b"\n"
 
 
 def openai_error_event(message: str) -> bytes:
-    """Return the last event of an SSE stream that failed after it began; no ``[DONE]`` follows."""
-    return b"data: " + openai_error(500, message) + b"\n\n"
+    """Return the last event of an SSE stream that failed after it began; no ``[DONE]`` follows.
+
+    The line feed before it ends the event that the stream may have broken off in.
+    """
+    return b"\ndata: " + openai_error(500, message) + b"\n\n"
+
+
+def responses_error_event(message: str) -> bytes:
+    """Return the last event of a stream of ``/v1/responses`` that failed after it began."""
+    event = (
+        f'{{"type":"error","code":"server_error","message":{_json_string(message)},"param":null}}'
+    )
+    return b"\nevent: error\ndata: " + event.encode() + b"\n\n"
+
+
+def anthropic_error_event(message: str) -> bytes:
+    """Return the last event of a stream of ``/v1/messages`` that failed after it began."""
+    return b"\nevent: error\ndata: " + anthropic_error(500, message) + b"\n\n"
 
 
 def error_response(dialect: Dialect, error: SollolError) -> tuple[int, bytes, bytes]:
@@ -59,9 +99,14 @@ def error_response(dialect: Dialect, error: SollolError) -> tuple[int, bytes, by
         The status, the content type and the body.
     """
     message = str(error)
+    if isinstance(error, MissingOnNode):
+        return error.status, error.content_type, error.body
+    if isinstance(error, RouteNotFound):
+        return error.status, TEXT, message.encode()
     if dialect == Dialect.OLLAMA:
         return error.status, JSON_UTF8, ollama_error(message)
-    body = openai_error(error.status, message)
+    write = anthropic_error if dialect == Dialect.ANTHROPIC else openai_error
+    body = write(error.status, message)
     if isinstance(error, InvalidBody):
         return error.status, JSON_UTF8, body
     return error.status, JSON, body + b"\n"

@@ -23,7 +23,14 @@ from sollol.wire.peek import Peek
 
 _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
 _EFFORT_CHOICES = ", ".join(f'"{effort}"' for effort in _EFFORTS[:-1]) + ', or "none"'
-_MODEL_REQUIRED = (kinds.CHAT, kinds.EMBEDDINGS, kinds.SHOW, kinds.V1_CHAT)
+_MODEL_REQUIRED = (
+    kinds.CHAT,
+    kinds.EMBEDDINGS,
+    kinds.SHOW,
+    kinds.V1_CHAT,
+    kinds.V1_RESPONSES,
+    kinds.V1_TRANSCRIPTIONS,
+)
 _TRY_PULLING = (kinds.EMBED, kinds.EMBEDDINGS, kinds.V1_EMBEDDINGS)
 _TOP_LOGPROBS = {
     kinds.CHAT: "top_logprobs",
@@ -32,6 +39,7 @@ _TOP_LOGPROBS = {
     kinds.V1_COMPLETIONS: "logprobs",
 }
 _MAX_TOP_LOGPROBS = 20
+_INPUT_ITEMS = ("", "message", "function_call", "function_call_output", "reasoning")
 
 
 def check_request(kind: BodyKind, seen: Peek) -> None:
@@ -131,6 +139,23 @@ def _translate_chat(seen: Peek) -> None:
         raise InvalidBody(f"invalid reasoning value: {quote(effort)} (must be {_EFFORT_CHOICES})")
 
 
+def _translate_responses(seen: Peek) -> None:
+    items = seen.fields.value("input")
+    for number, item in enumerate(items if isinstance(items, list) else ()):
+        kind = item.get("type", "message") if isinstance(item, dict) else "message"
+        if kind not in _INPUT_ITEMS:
+            raise InvalidBody(f"input[{number}]: unknown input item type: {quote(str(kind))}")
+
+
+def _translate_anthropic(seen: Peek) -> None:
+    if not seen.model:
+        raise InvalidBody("model is required")
+    if (seen.fields.value("max_tokens") or 0) <= 0:
+        raise InvalidBody("max_tokens is required and must be positive")
+    if not seen.fields.value("messages"):
+        raise InvalidBody("messages is required")
+
+
 def _translate_embeddings(seen: Peek) -> None:
     encoding = seen.fields.value("encoding_format") or "float"
     if encoding.lower() not in ("float", "base64"):
@@ -145,5 +170,7 @@ def _translate_embeddings(seen: Peek) -> None:
 _TRANSLATIONS: dict[BodyKind, Callable[[Peek], None]] = {
     kinds.V1_CHAT: _translate_chat,
     kinds.V1_EMBEDDINGS: _translate_embeddings,
+    kinds.V1_RESPONSES: _translate_responses,
+    kinds.V1_ANTHROPIC_MESSAGES: _translate_anthropic,
 }
 """What the ``/v1`` routes check before they hand the request to the handler of ``/api``."""

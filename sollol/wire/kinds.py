@@ -3,10 +3,24 @@
 Source: Ollama, api/types.go and openai/openai.go, the structs of the same names.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from sollol.types import Dialect, Task
-from sollol.wire import gotypes as go
+from sollol.wire import bodies, gotypes as go
+
+Version = tuple[int, ...]
+
+_ERROR_RECORDS: dict[str, Callable[[str], bytes]] = {
+    Dialect.OLLAMA: bodies.ollama_error_record,
+    Dialect.OPENAI: bodies.openai_error_event,
+    Dialect.ANTHROPIC: bodies.anthropic_error_event,
+    "/v1/responses": bodies.responses_error_event,
+}
+"""By path or else by dialect."""
+
+_PACKAGES = {Dialect.OLLAMA: "api", Dialect.OPENAI: "openai", Dialect.ANTHROPIC: "anthropic"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,17 +36,27 @@ class BodyKind:
     streams_by_default: bool = False
     content_field: str | None = None
     """The field that is empty when a request only loads the model; None when none does."""
+    since: Version = ()
+    """The first Ollama that has the route; empty for those that every Ollama in use has."""
+    removed_in: Version = ()
+    """The first Ollama that does not have it any more; empty when all do."""
+    is_multipart: bool = False
+    """The body is a form, and the model one of its fields."""
 
     go_type: str = field(init=False)
     """The Go struct with its package, for error texts."""
     empty_message: str = field(init=False)
     """The error text for a request without a body."""
+    error_record: Callable[[str], bytes] = field(init=False)
+    """Writes the end of a stream that failed after it began."""
 
     def __post_init__(self) -> None:
         is_ollama = self.dialect == Dialect.OLLAMA
-        package = "api" if is_ollama else "openai"
+        package = _PACKAGES[self.dialect]
         object.__setattr__(self, "go_type", f"{package}.{self.struct_name}")
         object.__setattr__(self, "empty_message", "missing request body" if is_ollama else "EOF")
+        record = _ERROR_RECORDS.get(self.path) or _ERROR_RECORDS[self.dialect]
+        object.__setattr__(self, "error_record", record)
 
 
 CHAT = BodyKind(
@@ -190,6 +214,70 @@ V1_EMBEDDINGS = BodyKind(
     },
 )
 
+V1_RESPONSES = BodyKind(
+    "/v1/responses",
+    Task.CHAT,
+    Dialect.OPENAI,
+    "ResponsesRequest",
+    {
+        "model": go.STRING,
+        "instructions": go.STRING,
+        "max_output_tokens": go.INT,
+        "stream": go.BOOL,
+        "temperature": go.FLOAT64,
+        "top_p": go.FLOAT64,
+    },
+    since=(0, 13, 3),
+)
+
+V1_ANTHROPIC_MESSAGES = BodyKind(
+    "/v1/messages",
+    Task.CHAT,
+    Dialect.ANTHROPIC,
+    "MessagesRequest",
+    {
+        "model": go.STRING,
+        "max_tokens": go.INT,
+        "messages": go.ANTHROPIC_MESSAGES,
+        "stream": go.BOOL,
+        "temperature": go.FLOAT64,
+        "top_p": go.FLOAT64,
+        "top_k": go.INT,
+        "stop_sequences": go.STRINGS,
+    },
+    since=(0, 14, 0),
+)
+
+V1_TRANSCRIPTIONS = BodyKind(
+    "/v1/audio/transcriptions",
+    Task.TRANSCRIBE,
+    Dialect.OPENAI,
+    "TranscriptionRequest",
+    {"model": go.STRING},
+    since=(0, 20, 0),
+    is_multipart=True,
+)
+
+V1_IMAGES = BodyKind(
+    "/v1/images/generations",
+    Task.IMAGE,
+    Dialect.OPENAI,
+    "ImageGenerationRequest",
+    {"model": go.STRING},
+    since=(0, 14, 3),
+    removed_in=(0, 32, 6),
+)
+
+V1_IMAGE_EDITS = BodyKind(
+    "/v1/images/edits",
+    Task.IMAGE,
+    Dialect.OPENAI,
+    "ImageEditRequest",
+    {"model": go.STRING},
+    since=(0, 15, 0),
+    removed_in=(0, 32, 6),
+)
+
 BODY_KINDS = {
     kind.path: kind
     for kind in (
@@ -201,6 +289,33 @@ BODY_KINDS = {
         V1_CHAT,
         V1_COMPLETIONS,
         V1_EMBEDDINGS,
+        V1_RESPONSES,
+        V1_ANTHROPIC_MESSAGES,
+        V1_TRANSCRIPTIONS,
+        V1_IMAGES,
+        V1_IMAGE_EDITS,
     )
 }
 """Every body we read, by the path of its route."""
+
+OPTIONAL = (V1_IMAGES, V1_IMAGE_EDITS)
+"""Routes that exist only where a node has them: without one they are unknown."""
+
+
+UNCACHED_STREAMS = (V1_RESPONSES, V1_ANTHROPIC_MESSAGES)
+"""Routes that say of a stream, also of one that is refused, that it is not to be cached."""
+
+
+@lru_cache(maxsize=256)
+def other_kind(path: str) -> BodyKind | None:
+    """Return the kind of a route that we do not know; None where no node could have it.
+
+    A later Ollama has routes that this one has not; with a model in the body they can be routed.
+    """
+    if path.startswith("/api/"):
+        return BodyKind(path, Task.OTHER, Dialect.OLLAMA, "Request", {"model": go.STRING})
+    if path.startswith("/v1/messages/"):
+        return BodyKind(path, Task.OTHER, Dialect.ANTHROPIC, "Request", {"model": go.STRING})
+    if path.startswith("/v1/"):
+        return BodyKind(path, Task.OTHER, Dialect.OPENAI, "Request", {"model": go.STRING})
+    return None

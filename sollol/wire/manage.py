@@ -68,16 +68,6 @@ class ManageBody(msgspec.Struct, frozen=True):
         """The canonical name of the model that it is made from."""
         return model_key(self.made_from)
 
-    def streamed(self) -> bytes:
-        """Return the body for a node, which is always asked for a stream.
-
-        Without one a node is silent for as long as it downloads, and could not be told from one
-        that hangs.
-        """
-        if self.stream:
-            return self.raw
-        return msgspec.json.encode({**self.fields.raws, "stream": True})
-
 
 def read_manage(kind: ManageKind, raw: bytes) -> ManageBody:
     """Return what is to be done.

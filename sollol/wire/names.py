@@ -1,4 +1,4 @@
-"""Ollama model names: their parts, the key that compares them, and the ``:cloud`` suffix rules.
+"""Ollama model names (and versions): their parts, the key that compares them, and the ``:cloud`` suffix rules.
 
 A full name is ``host/namespace/model:tag``; the missing parts have defaults, and no part tells
 upper from lower case. A suffix outside the name proper says where the model must run: ``:local``
@@ -131,6 +131,15 @@ def display_name(text: str) -> str:
         return parse_name(parse_ref(text).base).display
     except ValueError:
         return text
+
+
+def version_numbers(text: str) -> tuple[int, ...]:
+    """Return a server's version for comparing: ``v0.33.0-rc2`` gives ``(0, 33, 0)``.
+
+    A version that is no number gives an empty tuple, which is less than any other.
+    """
+    parts = text.lstrip("v").partition("-")[0].split(".")
+    return tuple(int(part) for part in parts if part.isascii() and part.isdigit())
 
 
 @lru_cache(maxsize=4096)

@@ -35,7 +35,25 @@ class _Record(msgspec.Struct):
     error: object = None
 
 
+class _Event(msgspec.Struct):
+    """What of an event's data tells whether it is the last."""
+
+    type: str = ""
+    error: object = None
+
+
 _decode_record = msgspec.json.Decoder(_Record).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+_LAST_EVENTS = frozenset(
+    {
+        "message_stop",  # /v1/messages
+        "response.completed",  # /v1/responses, and the two below
+        "response.failed",
+        "response.incomplete",
+        "error",  # both
+    }
+)
 
 _FRAMINGS = {framing.value: framing for framing in StreamFraming}
 
@@ -81,14 +99,24 @@ class WholeLines:
 
 
 def is_final(line: bytes, framing: StreamFraming) -> bool:
-    """Whether ``line`` may end a stream: the ``done`` record or ``[DONE]``, or an error.
+    """Whether ``line`` may end a stream: the ``done`` record, ``[DONE]``, a last event, an error.
 
     A stream that ends in any other line was cut short, however cleanly its connection closed.
     """
     if framing is StreamFraming.SSE:
-        return line.endswith(b"[DONE]") or line.startswith(b'data: {"error"')
+        return line.startswith(b"data:") and _is_last_event(line[len(b"data:") :].strip())
     try:
         record = _decode_record(line)
     except ValueError:
         return False
     return record.done or record.error is not None
+
+
+def _is_last_event(data: bytes) -> bool:
+    if data == b"[DONE]":
+        return True
+    try:
+        event = _decode_event(data)
+    except ValueError:
+        return False
+    return event.type in _LAST_EVENTS or event.error is not None

@@ -1,6 +1,7 @@
 """A real Ollama's recorded answers, asked of the gateway over an empty node."""
 
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -56,8 +57,14 @@ async def test_refusals_are_those_of_a_real_ollama() -> None:
     ):
         for entry in ENTRIES:
             answer = await client.post(entry["path"], content=entry["request"])
-            got = (answer.status_code, answer.headers["content-type"], answer.text)
-            assert got == (entry["status"], entry["content_type"], entry["body"]), entry["name"]
+            got = (answer.status_code, answer.headers["content-type"], without_id(answer.text))
+            expected = (entry["status"], entry["content_type"], without_id(entry["body"]))
+            assert got == expected, entry["name"]
+
+
+def without_id(body: str) -> str:
+    """Return a body without the random id of Anthropic's errors."""
+    return re.sub(r"req_[0-9a-f]{24}", "req_", body)
 
 
 @pytest.mark.parametrize("count", [1, 2])

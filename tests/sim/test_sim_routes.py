@@ -15,7 +15,12 @@ from tests.raw_http import RawAnswer, render, talk
 pytestmark = pytest.mark.sim
 
 GOLDEN = Path(__file__).parents[1] / "contract" / "golden_errors.json"
-ERRORS: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))["entries"]
+LATER = ("/v1/messages", "/v1/responses", "/v1/audio/transcriptions")
+ERRORS: list[dict[str, Any]] = [
+    entry
+    for entry in json.loads(GOLDEN.read_text(encoding="utf-8"))["entries"]
+    if entry["path"] not in LATER
+]
 TEXT = ("Content-Type", "text/plain")
 JSON = ("Content-Type", "application/json; charset=utf-8")
 ZEROS = "0" * 64

@@ -32,7 +32,9 @@ OLLAMAS_WORDS = [
 def plan(kind: BodyKind, body: bytes, engine: Engine) -> Exchange | LocalAnswer:
     model = Model(KEY, "gemma.gguf", show={"details": {}})
     node = NodeView("n", "http://n", engine, NodeState.HEALTHY, models={KEY: model})
-    call = Call("1", kind, Body(body), peek(kind, body).model, KEY, [(b"accept", b"*/*")])
+    call = Call(
+        "1", kind, kind.path, Body(body), peek(kind, body).model, KEY, [(b"accept", b"*/*")]
+    )
     return plan_exchange(call, node, "secret")
 
 

@@ -11,18 +11,10 @@ HEX = "0123456789abcdef" * 4
 
 
 def test_a_body_goes_on_as_it_came() -> None:
-    raw = b'{"MODEL":"x", "x_new" : 1.50 }'
+    raw = b'{"MODEL":"x", "x_new" : 1.50, "STREAM":false }'
     body = read_manage(PULL, raw)
-    assert (body.model, body.stream, body.streamed()) == ("x", True, raw)
+    assert (body.model, body.stream, body.raw) == ("x", False, raw)
     assert body.model_key == "registry.ollama.ai/library/x:latest"
-
-
-def test_nodes_are_always_asked_for_a_stream() -> None:
-    body = read_manage(PULL, b'{"name":"x","insecure":true,"STREAM":false,"x_new":1.50}')
-    assert (body.model, body.stream) == ("x", False)
-    assert json.loads(body.streamed()) == {
-        "name": "x", "insecure": True, "stream": True, "x_new": 1.5,
-    }  # fmt: skip
 
 
 def test_a_null_stream_is_the_default() -> None:
