@@ -14,10 +14,9 @@ import msgspec
 from sollol.api.answer import Answer
 from sollol.api.body import read_body
 from sollol.api.request import Headers, Request
-from sollol.api.serving import Serving, shown_id
+from sollol.api.serving import Serving, shown_id, target_of
 from sollol.errors import (
     InvalidBody,
-    InvalidRequest,
     ModelNotFound,
     NoNodeAvailable,
     RouteNotFound,
@@ -133,7 +132,7 @@ class Inference:
             call = Call(
                 id=arrival.id,
                 kind=kind,
-                target=_target(request),
+                target=target_of(request),
                 body=body,
                 model=arrival.model,
                 model_key=model_key(arrival.model),
@@ -172,19 +171,6 @@ def _read(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
     if not seen.model:
         raise RouteNotFound
     return seen
-
-
-def _target(request: Request) -> str:
-    """Return path and query as they go to a node.
-
-    Raises:
-        InvalidRequest: they hold what may not be in a request line.
-    """
-    raw = request.raw_path + b"?" + request.query if request.query else request.raw_path
-    target = raw.decode("latin-1")
-    if not (target.isascii() and target.isprintable()):
-        raise InvalidRequest("the path and query must be printable ASCII")
-    return target
 
 
 def _as_ollama_says(call: Call, seen: Peek, error: SollolError) -> SollolError:

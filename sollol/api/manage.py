@@ -4,25 +4,21 @@ As with inference there is no FastAPI in between: progress is streamed out and b
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
-
-import msgspec
 
 from sollol.api.answer import Answer
 from sollol.api.body import next_piece, read_body
 from sollol.api.request import Request
-from sollol.api.serving import Serving, shown_id
+from sollol.api.serving import OllamaArrival, Serving, shown_id
 from sollol.errors import FleetFailed
-from sollol.gateway.call import Outcome
 from sollol.gateway.fleet import Ask, Headers, Nodes
 from sollol.gateway.fleet_stream import FleetStream
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
 from sollol.gateway.verdict import NodeAnswer, combine
-from sollol.types import Dialect
-from sollol.wire.bodies import JSON_UTF8, ollama_error, ollama_error_record
+from sollol.wire.bodies import JSON_UTF8, ollama_error
 from sollol.wire.gotext import quote
 from sollol.wire.manage import (
     BLOBS,
@@ -43,18 +39,15 @@ SILENCE_S = 6 * 3600.0
 PASSED_HEADERS = (b"content-type", b"traceparent", b"tracestate", b"user-agent")
 
 
-class Arrival(msgspec.Struct):
+class Arrival(OllamaArrival):
     """A request as it came in, and what became of it."""
 
     method: str
     path: str
     headers: dict[bytes, bytes]
-    shown_id: str
-    arrived_at: float
     model: str = ""
     """The model, or the digest of the blob."""
     nodes: Nodes = ()
-    outcome: Outcome = msgspec.field(default_factory=Outcome)
 
     @property
     def task(self) -> str:
@@ -66,23 +59,9 @@ class Arrival(msgspec.Struct):
         """The node that was asked, if it was one."""
         return self.node_ids if len(self.nodes) == 1 else ""
 
-    @property
-    def dialect(self) -> Dialect:
-        """The caller's."""
-        return Dialect.OLLAMA
-
-    @property
-    def error_record(self) -> Callable[[str], bytes]:
-        """Writes the end of progress that failed after it began."""
-        return ollama_error_record
-
     def told(self) -> Headers:
         """Return the headers that tell which nodes were asked."""
         return [(b"x-sollol-nodes", self.node_ids.encode())] if self.nodes else []
-
-    def told_refused(self) -> Headers:
-        """Return the headers that a refusal has besides."""
-        return []
 
     def noted(self) -> dict[str, Any]:
         """Return the fields of its log line."""
@@ -125,8 +104,13 @@ class Management:
         await self._serving.run(arrival, request, answer, partial(self._serve, arrival, request))
 
     def _arrival(self, request: Request) -> Arrival:
-        shown = shown_id(request) or secrets.token_hex(6)
-        return Arrival(request.method, request.path, request.headers, shown, self._clock())
+        return Arrival(
+            shown_id=shown_id(request) or secrets.token_hex(6),
+            arrived_at=self._clock(),
+            method=request.method,
+            path=request.path,
+            headers=request.headers,
+        )
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind = MANAGE_KINDS.get(arrival.path)

@@ -8,19 +8,20 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from sollol import logs
 from sollol.api.answer import Answer
 from sollol.api.request import Headers, Request
-from sollol.errors import ClientDisconnected, Overloaded, SollolError
+from sollol.errors import ClientDisconnected, InvalidRequest, Overloaded, SollolError
 from sollol.gateway.call import Outcome
 from sollol.gateway.disconnect import CancelWhenGone
 from sollol.gateway.forward import end_broken
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
 from sollol.types import Dialect
-from sollol.wire.bodies import error_response
+from sollol.wire.bodies import error_response, ollama_error_record
 
 log = structlog.get_logger()
 
@@ -68,6 +69,28 @@ class Arrival(Protocol):
         ...
 
 
+class OllamaArrival(msgspec.Struct, kw_only=True):
+    """What requests on ``/api`` besides inference have in common."""
+
+    shown_id: str
+    arrived_at: float
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
+
+    @property
+    def dialect(self) -> Dialect:
+        """The caller's."""
+        return Dialect.OLLAMA
+
+    @property
+    def error_record(self) -> Callable[[str], bytes]:
+        """Writes the end of a stream that failed after it began."""
+        return ollama_error_record
+
+    def told_refused(self) -> Headers:
+        """Return the headers that a refusal has besides."""
+        return []
+
+
 Serve = Callable[[Downstream], Awaitable[None]]
 
 
@@ -75,6 +98,19 @@ def shown_id(request: Request) -> str:
     """Return the id that a caller gave its request; empty when it gave none that may be shown."""
     given = request.headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else ""
+
+
+def target_of(request: Request) -> str:
+    """Return path and query as they go to a node.
+
+    Raises:
+        InvalidRequest: they hold what may not be in a request line.
+    """
+    raw = request.raw_path + b"?" + request.query if request.query else request.raw_path
+    target = raw.decode("latin-1")
+    if not (target.isascii() and target.isprintable()):
+        raise InvalidRequest("the path and query must be printable ASCII")
+    return target
 
 
 class Serving:
