@@ -35,20 +35,20 @@ def is_conflict(key: str, nodes: Iterable[NodeView]) -> bool:
 def chosen_digest(key: str, nodes: Sequence[NodeView]) -> str:
     """Return the digest that counts for a model; empty when no node tells one.
 
-    Each node that is not unhealthy has a vote (all have one when none is up). On a tie:
+    Each node that tells one has a vote, if it is not unhealthy (or all are). On a tie:
     1. the digest that was modified last, 2. the smallest.
     """
-    up = [view for view in nodes if view.state is not NodeState.UNHEALTHY] or nodes
+    told = [(view, digest) for view in nodes if (digest := told_digest(view, key))]
+    if len({digest for _, digest in told}) < 2:
+        return told[0][1] if told else ""
+    up = [(view, digest) for view, digest in told if view.state is not NodeState.UNHEALTHY]
     votes: Counter[str] = Counter()
     newest: dict[str, float] = {}
-    for view in up:
-        digest = told_digest(view, key)
-        if digest:
-            votes[digest] += 1
-            modified = unix_time(view.models[key].modified_at)
-            newest[digest] = max(newest.get(digest, modified), modified)
-    ranked = sorted(votes, key=lambda digest: (-votes[digest], -newest[digest], digest))
-    return ranked[0] if ranked else ""
+    for view, digest in up or told:
+        votes[digest] += 1
+        modified = unix_time(view.models[key].modified_at)
+        newest[digest] = max(newest.get(digest, modified), modified)
+    return min(votes, key=lambda digest: (-votes[digest], -newest[digest], digest))
 
 
 def chosen_model(key: str, nodes: Sequence[NodeView]) -> Model:

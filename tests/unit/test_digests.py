@@ -60,6 +60,7 @@ def test_a_stand_in_for_a_digest_is_no_digest() -> None:
     assert chosen(*views) == "x"
     assert digests.conflicts(views) == {}
     assert chosen(served) == ""
+    assert chosen(served, view("a", "y", state=DOWN), view("b", "x", state=DOWN)) == "x"
     assert digests.chosen_model("m", [served]).digest == "stand-in"
 
 
