@@ -41,7 +41,7 @@ class ModelsAnswer(BaseModel):
 
 def models_router(gateway: Gateway) -> APIRouter:
     """Return ``/sollol/v1/models``."""
-    router = APIRouter(tags=["gateway"])
+    router = APIRouter(tags=["nodes"])
 
     @router.get("/sollol/v1/models", summary="Models and the nodes that have them")
     async def models() -> ModelsAnswer:
