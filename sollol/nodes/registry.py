@@ -231,7 +231,7 @@ class Registry:
         if view == before:
             return
         node.view = view
-        if (view.models, view.state) == (before.models, before.state):
+        if _votes_alike(view, before):
             self._on_change(view)
         else:
             self._vote(node)
@@ -270,6 +270,10 @@ class Registry:
 def _credentials(settings: NodeSettings) -> dict[str, str]:
     key = settings.api_key
     return {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+
+
+def _votes_alike(one: NodeView, other: NodeView) -> bool:
+    return (one.models, one.state, one.engine) == (other.models, other.state, other.engine)
 
 
 def _is_news(before: NodeView) -> bool:
