@@ -20,6 +20,7 @@
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
     │   ├── UpstreamCut                the connection ended inside a message
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
+    ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
     └── ClientDisconnected        499  nobody is left to answer; logged only
 
 ``status`` is the HTTP status and ``code`` a stable name for logs, metrics and our own API.
@@ -178,6 +179,12 @@ class ProtocolViolation(UpstreamError):
     """The node's answer is not what its protocol allows."""
 
     code = "protocol_violation"
+
+
+class FleetFailed(SollolError):
+    """Several nodes were asked and not all did it; the text says which did and which did not."""
+
+    code = "fleet_failed"
 
 
 class ClientDisconnected(SollolError):

@@ -2,6 +2,7 @@
 
 1. who may call: the page (``Origin``) and the name it called by (``Host``)     origin.py
 2. routes that nodes answer                                                      inference.py
+   routes that change nodes                                                      manage.py
 3. no such route or method                                                       routes.py
    a POST to an unknown route, whose body may name a model                       inference.py
 4. all others, on FastAPI                                                        inventory.py, status.py
@@ -15,6 +16,7 @@ from sollol.api.answer import Answer
 from sollol.api.asgi import run_asgi
 from sollol.api.inference import Inference
 from sollol.api.inventory import inventory_router
+from sollol.api.manage import Management
 from sollol.api.origin import cors_headers, is_allowed_host, is_allowed_origin, preflight_headers
 from sollol.api.request import Request
 from sollol.api.routes import misrouted
@@ -34,6 +36,7 @@ class App:
         self._origins = settings.origins
         self._checks_host = is_loopback(settings.host)
         self._inference = Inference(gateway)
+        self._management = Management(gateway)
         self._local = FastAPI(
             title="SOLLOL", version=__version__, redirect_slashes=False, redoc_url=None
         )
@@ -64,6 +67,9 @@ class App:
         kind = BODY_KINDS.get(request.path)
         if kind is not None and request.method == "POST":
             await self._inference.serve(kind, request, answer)
+            return
+        if self._management.serves(request.method, request.path):
+            await self._management.serve(request, answer)
             return
         plain = misrouted(request.method, request.path)
         kind = other_kind(request.path)

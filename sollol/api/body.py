@@ -32,7 +32,7 @@ async def read_body(request: Request, *, max_bytes: int, stall_timeout_s: float)
         return Body(content)
     writer = BodyWriter()
     try:
-        while piece := await _next(request, stall_timeout_s):
+        while piece := await next_piece(request, stall_timeout_s):
             writer.write(piece)
             if writer.length > max_bytes:
                 raise _too_large(max_bytes)
@@ -46,7 +46,13 @@ async def read_body(request: Request, *, max_bytes: int, stall_timeout_s: float)
         raise
 
 
-async def _next(request: Request, stall_timeout_s: float) -> bytes:
+async def next_piece(request: Request, stall_timeout_s: float) -> bytes:
+    """Return what has come of the body, or ``b""`` at its end.
+
+    Raises:
+        InvalidRequest: it stopped coming.
+        ClientDisconnected: the caller left before its end.
+    """
     try:
         async with asyncio.timeout(stall_timeout_s):
             return await request.read()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from sollol.wire.kinds import BODY_KINDS
+from sollol.wire.manage import BLOBS, MANAGE_KINDS
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -27,6 +28,7 @@ _LOCAL: dict[str, tuple[str, ...]] = {
     "/docs": ("GET",),
 }
 _V1_MODEL = re.compile(r"/v1/models/[^/]+")
+_BLOB = re.compile(rf"{BLOBS}[^/]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,12 @@ def methods_of(path: str) -> tuple[str, ...]:
     """Return the methods a path answers to; none when there is no such path."""
     if path in BODY_KINDS:
         return ("POST",)
+    if path in MANAGE_KINDS:
+        return (MANAGE_KINDS[path].method,)
     if _V1_MODEL.fullmatch(path):
         return ("GET",)
+    if _BLOB.fullmatch(path):
+        return ("HEAD", "POST")
     return _LOCAL.get(path, ())
 
 

@@ -60,6 +60,13 @@ class Bench:
         child.wait_listening(port)
         return Target(DIRECT, port, child)
 
+    def start_sim_node(self) -> Target:
+        """Start a simulated Ollama, which takes blobs."""
+        port = free_port()
+        child = self._start_module("sim", "--port", str(port), "--models", "llama3.2:3b")
+        child.wait_listening(port)
+        return Target(DIRECT, port, child)
+
     def start_nginx(self, nginx: str, node: Target) -> Target:
         """Start nginx as a reverse proxy."""
         port = free_port()

@@ -41,6 +41,7 @@ def render(results: Results) -> str:
         _short(results),
         _latency(results),
         _streams(results),
+        _blob(results),
         _others(results),
         _machine(results),
     ]
@@ -158,6 +159,30 @@ def _stream_row(
         _ms(_median(runs, lambda run: run.delay_p50_s)),
         _ms(_median(runs, lambda run: run.delay_p99_s)),
         f"{_median(runs, lambda run: run.load_ratio):.0%}",
+    )
+
+
+def _blob(results: Results) -> str:
+    if not results.blob:
+        return ""
+    bases = [run.duration_s for run in results.blob[DIRECT]]
+    rows = [
+        (
+            name,
+            _times(Spread.of_ratios(bases, [run.duration_s for run in runs])),
+            f"{_median(runs, lambda run: run.size_bytes / run.duration_s) / 1e6:,.0f}",
+            "-" if name == DIRECT else f"{_median(runs, lambda run: run.cpu_s):.1f}",
+            "-" if name == DIRECT else f"{max(run.grown_bytes for run in runs) / MIB:.1f}",
+        )
+        for name, runs in results.blob.items()
+    ]
+    size_gib = results.blob[DIRECT][0].size_bytes / 1024 / MIB
+    return (
+        "## A large blob\n\n"
+        f"`POST /api/blobs/sha256:...` of {size_gib:g} GiB from a client that sends as fast as it can, "
+        "to a simulated node that hashes and drops it. Memory is the most that the proxy's grew by "
+        f"while a blob went through. {_rounds(results.blob.values())}\n\n"
+        + table(("", "vs direct", "MB/s", "CPU s", "memory MiB"), rows)
     )
 
 

@@ -60,8 +60,19 @@ class Leaving:
     node_zero_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class BlobRun:
+    """One blob through one proxy. ``grown_bytes`` is how much memory the proxy took for it."""
+
+    size_bytes: int
+    duration_s: float
+    cpu_s: float
+    grown_bytes: int
+
+
 ShortRounds = Mapping[str, Sequence[ShortRun]]
 LatencyRounds = Mapping[str, Sequence[LatencyRun]]
+BlobRounds = Mapping[str, Sequence[BlobRun]]
 StreamRounds = Mapping[tuple[str, StreamLoad], Sequence[StreamRun]]
 
 
@@ -76,6 +87,7 @@ class Results:
     short: ShortRounds = field(default_factory=dict)
     latency: LatencyRounds = field(default_factory=dict)
     streams: StreamRounds = field(default_factory=dict)
+    blob: BlobRounds = field(default_factory=dict)
     idle_rss_bytes: int | None = None
     leaving: Leaving | None = None
     missing: Sequence[str] = ()

@@ -28,6 +28,7 @@ def judge(results: Results) -> list[Verdict]:
         *_latency(results),
         *_many_streams(results),
         *_slow_streams(results),
+        *_blob(results),
         *_memory(results),
     ]
 
@@ -94,6 +95,17 @@ def _slow_streams(results: Results) -> Iterator[Verdict]:
             "500 slow streams, chunk delay p99", "<= 5 ms", milliseconds(delay),
             delay.median <= 0.005,
         )  # fmt: skip
+
+
+def _blob(results: Results) -> Iterator[Verdict]:
+    runs, bases = results.blob.get(SOLLOL), results.blob.get(DIRECT)
+    if not runs or not bases:
+        return
+    size = f"{runs[0].size_bytes / 1024 / MIB:g} GiB blob"
+    ratio = Spread.of_ratios([run.duration_s for run in bases], [run.duration_s for run in runs])
+    yield Verdict(f"{size}, speed against direct", ">= 0.5x", factor(ratio), ratio.median >= 0.5)
+    grown_mib = max(run.grown_bytes for run in runs) / MIB
+    yield Verdict(f"{size}, memory grows by", "< 32 MiB", f"{grown_mib:.1f} MiB", grown_mib < 32)
 
 
 def _memory(results: Results) -> Iterator[Verdict]:

@@ -1,7 +1,7 @@
 """``make bench``: what SOLLOL costs between a client and a node.
 
-Each part (``bench_short.py``, ``bench_latency.py``, ``bench_streams.py``) measures all proxies in
-turn; ``bench_report.py`` makes the page.
+Each part (``bench_short.py``, ``bench_latency.py``, ``bench_streams.py``, ``bench_blob.py``) measures
+all proxies in turn; ``bench_report.py`` makes the page.
 """
 
 import shutil
@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from sollol.bench.bench_blob import measure_blob
 from sollol.bench.bench_children import ChildFailed, Children
 from sollol.bench.bench_latency import measure_latency
 from sollol.bench.bench_machine import (
@@ -47,6 +48,7 @@ class Part(StrEnum):
     SHORT = "short"
     LATENCY = "latency"
     STREAMS = "streams"
+    BLOB = "blob"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,11 @@ class Plan:
     short_s: int
     latency_s: int
     stream_s: int
+    blob_bytes: int
 
 
-FULL = Plan(rounds=3, stream_rounds=3, short_s=4, latency_s=4, stream_s=4)
-QUICK = Plan(rounds=3, stream_rounds=1, short_s=1, latency_s=1, stream_s=2)
+FULL = Plan(rounds=3, stream_rounds=3, short_s=4, latency_s=4, stream_s=4, blob_bytes=4 << 30)
+QUICK = Plan(rounds=3, stream_rounds=1, short_s=1, latency_s=1, stream_s=2, blob_bytes=512 << 20)
 
 
 def measure(bench: Bench, plan: Plan, parts: frozenset[Part]) -> Results:
@@ -77,6 +80,15 @@ def measure(bench: Bench, plan: Plan, parts: frozenset[Part]) -> Results:
         )
     if parts & {Part.LATENCY, Part.STREAMS}:
         _measure_with_stream_node(bench, plan, parts, results)
+    if Part.BLOB in parts:
+        _say("a large blob")
+        node = bench.start_sim_node()
+        results.blob = measure_blob(
+            bench,
+            [node, bench.start_sollol(node)],
+            rounds=plan.stream_rounds,
+            size_bytes=plan.blob_bytes,
+        )
     return results
 
 

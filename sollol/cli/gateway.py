@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT_S = 10.0
 CHAT_TIMEOUT_S = 900.0
-"""A first token may wait in the queue and for the model's load."""
+"""A first token may wait in the queue and for the model's load, a pull for a slow disk."""
 
 UrlOption = Annotated[
     str | None,
@@ -72,9 +72,45 @@ class Gateway:
             CommandError: the gateway refused, the answer holds an error, or it ended too early.
         """
         body = {"model": model, "messages": list(messages), "stream": True}
+        for record in self._records("/api/chat", body, {}):
+            yield record
+            if record.get("done"):
+                return
+        raise CommandError("Error: the answer ended before it was complete.")
+
+    def pull(self, model: str, nodes: str | None) -> Iterator[dict[str, Any]]:
+        """Yield the progress of a pull; leaving the iterator stops it.
+
+        Raises:
+            CommandError: not all nodes have the model in the end.
+        """
+        for record in self._records("/api/pull", {"model": model}, _chosen(nodes)):
+            yield record
+            if record.get("status") == "success":
+                return
+        raise CommandError("Error: the pull ended before it was complete.")
+
+    def delete(self, model: str, nodes: str | None) -> list[str]:
+        """Delete a model and return the ids of the nodes that were asked.
+
+        Raises:
+            CommandError: it is not gone from all of them.
+        """
+        with self._connected(CHAT_TIMEOUT_S) as client:
+            response = client.request(
+                "DELETE", f"{self.url}/api/delete", json={"model": model}, headers=_chosen(nodes)
+            )
+        if response.status_code != 200:
+            raise CommandError(_error_of(response.content, response.status_code))
+        asked: str = response.headers.get("x-sollol-nodes", self.url)
+        return asked.split(",")
+
+    def _records(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Iterator[dict[str, Any]]:
         with (
             self._connected(CHAT_TIMEOUT_S) as client,
-            client.stream("POST", f"{self.url}/api/chat", json=body) as response,
+            client.stream("POST", self.url + path, json=body, headers=headers) as response,
         ):
             if response.status_code != 200:
                 raise CommandError(_error_of(response.read(), response.status_code))
@@ -83,9 +119,6 @@ class Gateway:
                 if "error" in record:
                     raise CommandError(f"Error: {record['error']}")
                 yield record
-                if record.get("done"):
-                    return
-        raise CommandError("Error: the answer ended before it was complete.")
 
     @contextmanager
     def _connected(self, timeout_s: float) -> Iterator["httpx.Client"]:
@@ -107,6 +140,10 @@ class Gateway:
             raise CommandError(line) from None
         except httpx.HTTPError as error:
             raise CommandError(f"The connection to {self.url} broke: {error}") from None
+
+
+def _chosen(nodes: str | None) -> dict[str, str]:
+    return {} if nodes is None else {"X-Sollol-Nodes": nodes}
 
 
 def _parsed(content: bytes | str) -> Any:

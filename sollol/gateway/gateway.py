@@ -7,13 +7,16 @@ import time
 from collections.abc import AsyncIterator
 
 from sollol.gateway.admission import Admission
+from sollol.gateway.blobs import Blobs
 from sollol.gateway.embedded import EmbeddedKeeper
+from sollol.gateway.fleet import Fleet
 from sollol.gateway.forward import Forwarder
 from sollol.gateway.skew import MissingRoutes
+from sollol.gateway.targets import Policy
 from sollol.metrics import Metrics
 from sollol.nodes.health import HealthLimits
 from sollol.nodes.prober import Prober
-from sollol.nodes.registry import Registry
+from sollol.nodes.registry import NodeTimeouts, Registry
 from sollol.scheduling.scheduler import Scheduler
 from sollol.settings import Settings
 from sollol.types import NodeState, NodeView
@@ -34,13 +37,8 @@ class Gateway:
         self._routes = MissingRoutes()
         self.registry = Registry(
             limits=HealthLimits(fall=settings.probe.fall, rise=settings.probe.rise),
-            timeouts=Timeouts(
-                connect_s=settings.upstream.connect_timeout_s,
-                first_byte_s=settings.upstream.first_byte_timeout_s,
-                stall_s=settings.upstream.stall_timeout_s,
-            ),
+            timeouts=_timeouts(settings),
             max_idle_connections=settings.upstream.max_idle_connections,
-            control_timeout_s=settings.probe.timeout_s,
             on_change=self._node_changed,
             on_remove=self._node_removed,
         )
@@ -53,6 +51,9 @@ class Gateway:
             queue_timeout_s=settings.queue.timeout_s,
             max_attempts=settings.upstream.max_attempts,
         )
+        policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
+        self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
+        self.blobs = Blobs(self.fleet, self.clock)
         self.metrics = Metrics(self._gauges)
         self.is_stopping = False
 
@@ -105,7 +106,23 @@ class Gateway:
             },
             "sollol_node_slots": {node.view.id: float(node.view.slots) for node in nodes},
             "sollol_node_connections": {
-                node.view.id: float(node.connections.statistics().open) for node in nodes
+                node.view.id: float(
+                    node.connections.statistics().open + node.management.statistics().open
+                )
+                for node in nodes
             },
             "sollol_queue_length": {"": float(statistics.queue_length)},
         }
+
+
+def _timeouts(settings: Settings) -> NodeTimeouts:
+    connect_s, stall_s = settings.upstream.connect_timeout_s, settings.fleet.stall_timeout_s
+    return NodeTimeouts(
+        requests=Timeouts(
+            connect_s=connect_s,
+            first_byte_s=settings.upstream.first_byte_timeout_s,
+            stall_s=settings.upstream.stall_timeout_s,
+        ),
+        management=Timeouts(connect_s=connect_s, first_byte_s=stall_s, stall_s=stall_s),
+        control_s=settings.probe.timeout_s,
+    )

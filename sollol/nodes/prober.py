@@ -1,6 +1,7 @@
 """Asks every node how it is, again and again, and finds the Ollama of this machine."""
 
 import asyncio
+import itertools
 import random
 
 import httpx
@@ -35,6 +36,7 @@ class Prober:
         self._discovery = discovery
         self._reader = FactsReader()
         self.first_round = asyncio.Event()
+        self._begun = itertools.count()
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -49,14 +51,18 @@ class Prober:
 
     async def probe(self, node: Node) -> None:
         """Ask one node now; whatever goes wrong is news about it, never an exception."""
+        number = next(self._begun)
         try:
             facts = await self._read(node)
         except Exception as error:
+            if not _is_news(node, number):
+                return
             is_refused = isinstance(error, httpx.ConnectError)
             text = _describe(error, self._settings.timeout_s)
             self._registry.probe_failed(node.view.id, text, is_refused=is_refused)
         else:
-            self._registry.probe_succeeded(node.view.id, facts)
+            if _is_news(node, number):
+                self._registry.probe_succeeded(node.view.id, facts)
 
     async def _read(self, node: Node) -> NodeFacts:
         """Read a node's facts; the whole is bounded too, since the first time asks of each model."""
@@ -85,6 +91,14 @@ class Prober:
             return "version" in json_object(response) and GATEWAY_HEADER not in response.headers
         except (httpx.HTTPError, TimeoutError, ValueError):
             return False
+
+
+def _is_news(node: Node, number: int) -> bool:
+    """Whether no probe that began later has told of the node already."""
+    if number < node.last_probe:
+        return False
+    node.last_probe = number
+    return True
 
 
 def _describe(error: Exception, timeout_s: float) -> str:

@@ -6,7 +6,7 @@ whoever listens, whenever it has changed.
 
 import ssl
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import httpx
 import structlog
@@ -23,10 +23,20 @@ OnChange = Callable[[NodeView], None]
 OnRemove = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class NodeTimeouts:
+    """How long nodes may keep us waiting, by the kind of request."""
+
+    requests: Timeouts
+    management: Timeouts
+    control_s: float
+
+
 class Node:
     """One node: its settings, its connections, and the last view of it.
 
-    ``connections`` carry requests of callers, ``control`` the gateway's own.
+    ``connections`` carry requests for models, ``management`` those that change the node, and
+    ``control`` the gateway's own.
     """
 
     def __init__(
@@ -34,12 +44,16 @@ class Node:
         settings: NodeSettings,
         limits: HealthLimits,
         connections: NodeConnections,
+        management: NodeConnections,
         control: httpx.AsyncClient,
     ) -> None:
         self.settings = settings
         self.connections = connections
+        self.management = management
         self.control = control
         self.health = Health(limits)
+        self.last_probe = -1
+        """The number of the latest probe whose news was taken (``nodes/prober.py``)."""
         self.engine: Engine | None = None if settings.engine == "auto" else Engine(settings.engine)
         self.view = NodeView(
             id=settings.id,
@@ -58,6 +72,7 @@ class Node:
     async def aclose(self) -> None:
         """Close the connections, those in use too."""
         await self.connections.aclose()
+        await self.management.aclose()
         await self.control.aclose()
 
     def state(self) -> NodeState:
@@ -74,16 +89,14 @@ class Registry:
         self,
         *,
         limits: HealthLimits,
-        timeouts: Timeouts,
+        timeouts: NodeTimeouts,
         max_idle_connections: int,
-        control_timeout_s: float,
         on_change: OnChange,
         on_remove: OnRemove,
     ) -> None:
         self._limits = limits
         self._timeouts = timeouts
         self._max_idle_connections = max_idle_connections
-        self._control_timeout_s = control_timeout_s
         self._ssl_context = ssl.create_default_context()
         self._on_change = on_change
         self._on_remove = on_remove
@@ -97,10 +110,14 @@ class Registry:
         """
         if settings.id in self._nodes or any(n.settings.url == settings.url for n in self.nodes()):
             raise ValueError(f"node {settings.id} ({settings.url}) is registered already")
-        connections = NodeConnections(
-            Origin.parse(settings.url), self._timeouts, max_idle=self._max_idle_connections
+        origin = Origin.parse(settings.url)
+        node = Node(
+            settings,
+            self._limits,
+            NodeConnections(origin, self._timeouts.requests, max_idle=self._max_idle_connections),
+            NodeConnections(origin, self._timeouts.management, max_idle=1),
+            self._control(settings),
         )
-        node = Node(settings, self._limits, connections, self._control(settings))
         self._nodes[settings.id] = node
         self._on_change(node.view)
         return node
@@ -167,7 +184,7 @@ class Registry:
         key = settings.api_key
         return httpx.AsyncClient(
             headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else {},
-            timeout=self._control_timeout_s,
+            timeout=self._timeouts.control_s,
             verify=self._ssl_context,
             trust_env=False,
         )

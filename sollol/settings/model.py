@@ -196,6 +196,28 @@ class UpstreamSettings(Group):
     """Idle connections kept open to each node."""
 
 
+class FleetSettings(Group):
+    """Requests that change nodes: pull, push, create, copy, delete."""
+
+    pull_to: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        BeforeValidator(_listed),
+        Field(min_length=1),
+    ] = ("all",)
+    """Where a model goes that no node has: `all` Ollama nodes, `one` (the least on disk), or ids."""
+    push_from: str | None = Field(None, min_length=1)
+    """Id of the node that pushes, with its key; when not given, the holder with the lowest id."""
+    stall_timeout_s: Seconds = 600.0
+    """Seconds a node may be silent; checking the digest of a large model on a slow disk is in it."""
+
+    @field_validator("pull_to")
+    @classmethod
+    def _is_one_choice(cls, pull_to: tuple[str, ...]) -> tuple[str, ...]:
+        if len(pull_to) > 1 and {"all", "one"} & set(pull_to):
+            raise ValueError("give `all`, `one` or ids of nodes, not several of these")
+        return pull_to
+
+
 class ProbeSettings(Group):
     """How the gateway learns which nodes are up and what they have."""
 
@@ -228,6 +250,7 @@ class Settings(Group):
     embedded: EmbeddedSettings = EmbeddedSettings()
     queue: QueueSettings = QueueSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    fleet: FleetSettings = FleetSettings()
     probe: ProbeSettings = ProbeSettings()
     log: LogSettings = LogSettings()
 

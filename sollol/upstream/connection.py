@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._outbox = outbox
         self.authority = authority
         self._timeouts = timeouts
+        self._first_byte_s = timeouts.first_byte_s
         self._on_closed = on_closed
         tick_s = min(timeouts.first_byte_s, timeouts.stall_s)
         self._clock = WaitClock(self._loop, tick_s, self._expired)
@@ -79,8 +80,13 @@ class Connection(asyncio.Protocol):
 
     # The exchange
 
-    def begin(self, method: str) -> None:
-        """Start an exchange on a fresh or rested connection."""
+    def begin(self, method: str, first_byte_s: float | None = None) -> None:
+        """Start an exchange on a fresh or rested connection.
+
+        Args:
+            first_byte_s: in place of the limit of all exchanges; not below the least of those.
+        """
+        self._first_byte_s = first_byte_s or self._timeouts.first_byte_s
         self._busy = True
         self._request_sent = False
         self.answer.expect(method)
@@ -251,7 +257,7 @@ class Connection(asyncio.Protocol):
     def _request_ends(self) -> None:
         self._request_sent = True
         if not self._writing_paused and not self.answer.has_head:
-            self._clock.start(self._timeouts.first_byte_s)
+            self._clock.start(self._first_byte_s)
 
     def _resume_reading(self) -> None:
         if not self._reading_paused:
@@ -343,7 +349,7 @@ class Connection(asyncio.Protocol):
             return
         self._clock.stop()
         if self._request_sent:
-            self._clock.start(self._timeouts.first_byte_s)
+            self._clock.start(self._first_byte_s)
 
 
 def _set_options(sock: socket.socket) -> None:

@@ -121,7 +121,7 @@ class NodeConnections:
     async def _exchange(
         self, connection: Connection, head: bytes, request: UpstreamRequest
     ) -> UpstreamResponse:
-        connection.begin(request.method)
+        connection.begin(request.method, request.first_byte_s)
         try:
             if isinstance(request.body, bytes):
                 connection.send_body(head, request.body)

@@ -99,6 +99,7 @@ class UpstreamRequest(msgspec.Struct):
     ``target`` is the path with its query, put after the origin's base path. ``headers`` hold no
     ``Host`` and nothing about framing or the connection. A body that is an iterator is read once;
     ``content_length`` is its length in bytes, and without one it is sent in chunks.
+    ``first_byte_s`` is how long the node may take to begin its answer, in place of the pool's.
     """
 
     method: str
@@ -106,6 +107,7 @@ class UpstreamRequest(msgspec.Struct):
     headers: list[tuple[bytes, bytes]]
     body: bytes | AsyncIterator[bytes] = b""
     content_length: int | None = None
+    first_byte_s: float | None = None
 
 
 def encode_head(request: UpstreamRequest, origin: Origin) -> bytes:

@@ -25,7 +25,7 @@ def peek_form(body: bytes, content_type: bytes) -> Peek:
         InvalidBody: it is no form; the text is that of a real Ollama.
     """
     model = _model(body, b"--" + _boundary(content_type))
-    return Peek(model, False, False, False, Fields(body, {}))
+    return Peek(model, False, False, False, Fields(b"{}", {}))
 
 
 def _boundary(content_type: bytes) -> bytes:

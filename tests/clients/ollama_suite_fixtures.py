@@ -112,10 +112,14 @@ def gateway_url(make_httpserver: HTTPServer) -> Iterator[str]:
 
 @pytest.fixture
 def httpserver(make_httpserver: HTTPServer, gateway_url: str) -> Iterator[HTTPServer]:
-    """The suite's fixture of this name, but its address is the gateway's."""
+    """The suite's fixture of this name, but its address is the gateway's.
+
+    Some tests put the path of a route into the address and match by its beginning; a gateway has
+    no routes below another, so the address is always the root.
+    """
     server = make_httpserver
     server.clear()
-    server.url_for = lambda suffix: gateway_url + suffix  # type: ignore[method-assign]
+    server.url_for = lambda _: gateway_url  # type: ignore[method-assign,assignment]
     yield server
     server.check_assertions()
     server.clear()

@@ -1,10 +1,12 @@
 """The official Python clients, unmodified, against the gateway over different nodes."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from ollama import AsyncClient, ResponseError
+from ollama import AsyncClient, Client, ResponseError
 from openai import AsyncOpenAI, NotFoundError
 
 from sollol.bench.sim.config import SimConfig, SimModel
@@ -120,3 +122,37 @@ async def test_openai_is_told_of_an_unknown_model(openai: AsyncOpenAI) -> None:
             model="nope",
             messages=QUESTION,
         )
+
+
+async def test_ollama_changes_models_over_two_nodes(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF" + b"weights" * 200_000)
+
+    def change(url: str) -> None:
+        with Client(url) as client:
+            steps = list(client.pull("qwen3:8b", stream=True))
+            assert steps[0].status == "pulling manifest"
+            assert steps[-1].status == "success"
+            layers = {step.digest: step for step in steps if step.digest}
+            assert len(layers) == 2
+            assert all(step.completed == step.total for step in layers.values())
+            assert client.pull("qwen3:8b").status == "success"
+            digest = client.create_blob(file)
+            assert client.create("mine", files={"model.gguf": digest}).status == "success"
+            made = list(client.create("mario", from_="qwen3:8b", system="Mario", stream=True))
+            assert made[-1].status == "success"
+            assert client.copy("mine", "yours").status == "success"
+            assert client.push("yours").status == "success"
+            assert client.delete("mine").status == "success"
+            with pytest.raises(ResponseError, match="model 'mine' not found") as raised:
+                client.delete("mine")
+            assert raised.value.status_code == 404
+            names = {model.model for model in client.list().models}
+            assert names == {"qwen3:8b", "yours:latest", "mario:latest"}
+
+    async with SimNode(SimConfig(time_scale=0.001)) as one, SimNode(SimConfig()) as two:
+        async with running_gateway(one.url, two.url, probe={"interval_s": 60}) as running:
+            await asyncio.to_thread(change, running.url)
+        for node in (one, two):
+            assert node.state.models.find("yours")
+            assert node.state.blob_bytes_received == file.stat().st_size

@@ -9,12 +9,14 @@ import pytest
 
 from sollol.bench.sim.config import SimConfig
 from sollol.bench.sim.node import SimNode
+from tests.fleets import a_fleet
 from tests.gateways import running_gateway
 
 pytestmark = pytest.mark.sim
 
-FILE = Path(__file__).parents[1] / "contract" / "golden_errors.json"
-ENTRIES = json.loads(FILE.read_text(encoding="utf-8"))["entries"]
+FOLDER = Path(__file__).parents[1] / "contract"
+ENTRIES = json.loads((FOLDER / "golden_errors.json").read_text(encoding="utf-8"))["entries"]
+CHANGES = json.loads((FOLDER / "golden_manage.json").read_text(encoding="utf-8"))["entries"]
 
 ROUTING = [
     # method, path, status, headers that matter, body
@@ -63,6 +65,20 @@ async def test_refusals_are_those_of_a_real_ollama() -> None:
 def without_id(body: str) -> str:
     """Return a body without the random id of Anthropic's errors."""
     return re.sub(r"req_[0-9a-f]{24}", "req_", body)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_changes_are_answered_as_by_a_real_ollama(count: int) -> None:
+    async with a_fleet(*[SimConfig()] * count) as fleet:
+        for entry in CHANGES:
+            answer = await fleet.client.request(
+                entry["method"], entry["path"], content=entry["request"]
+            )
+            got = (answer.status_code, answer.headers.get("content-type", ""), answer.text)
+            assert got == (entry["status"], entry["content_type"], entry["body"]), entry["name"]
+            assert answer.headers.get("allow", "") == entry["allow"]
+            if entry["method"] == "HEAD" and entry["content_length"]:
+                assert answer.headers["content-length"] == entry["content_length"], entry["name"]
 
 
 async def test_routing_is_that_of_a_real_ollama() -> None:

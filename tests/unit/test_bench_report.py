@@ -14,6 +14,7 @@ from sollol.bench.bench_results import (
     HTTPX,
     NGINX,
     SOLLOL,
+    BlobRun,
     LatencyRun,
     Leaving,
     Results,
@@ -46,6 +47,10 @@ def stream_run(**changes: float) -> StreamRun:
     return StreamRun(**(values | changes))  # type: ignore[arg-type]
 
 
+def blob_run(duration_s: float, grown_bytes: int = 2 * MIB) -> BlobRun:
+    return BlobRun(4096 * MIB, duration_s, cpu_s=6.5, grown_bytes=grown_bytes)
+
+
 def full_results() -> Results:
     return Results(
         machine=[("CPU", "one of two cores"), ("nginx", "1.22.1")],
@@ -67,6 +72,7 @@ def full_results() -> Results:
             (DIRECT, SLOW_STREAMS): [stream_run()],
             (SOLLOL, SLOW_STREAMS): [stream_run()],
         },
+        blob={DIRECT: [blob_run(4.0)], SOLLOL: [blob_run(5.0)]},
         idle_rss_bytes=70 * MIB,
         leaving=Leaving(streams=500, in_flight_zero_s=0.025, node_zero_s=0.031),
     )
@@ -127,6 +133,7 @@ def test_each_limit_can_be_broken() -> None:
         (SOLLOL, MANY_STREAMS): [slow],
         (SOLLOL, SLOW_STREAMS): [slow],
     }
+    results.blob = {**results.blob, SOLLOL: [blob_run(8.1, grown_bytes=33 * MIB)]}
     results.idle_rss_bytes = 121 * MIB
     assert holds(results) == dict.fromkeys(holds(full_results()), False)
 
@@ -140,6 +147,7 @@ def test_the_page_has_limits_first_and_says_how_it_was_measured() -> None:
         "## Short requests, as many as fit",
         "## Short requests, 500 a second",
         "## Streams",
+        "## A large blob",
         "## Memory, and clients that leave",
         "## How it was measured",
     ]
@@ -147,11 +155,12 @@ def test_the_page_has_limits_first_and_says_how_it_was_measured() -> None:
     assert "| SOLLOL | 0.25 (0.20 to 0.25) | 10,000 | 100 | 1.00 | 2.00 |" in page
     assert "| SOLLOL | 0.30 | 0.30 | 0.50 | 1.50 | 0.10 |" in page
     assert "| SOLLOL | 1,000 x 30 | 1.50 (1.50 to 1.50) | 30 | 100% | 1.00 | 10.00 |" in page
+    assert "| SOLLOL | 0.80 (0.80 to 0.80) | 859 | 6.5 | 2.0 |" in page
     assert "Memory of each of 1,000 streams: 82 KiB" in page
     assert "no request in flight after 25 ms, no stream left on the node after 31 ms" in page
     assert "| Other work on the machine | 8% of all CPU time in the meantime |" in page
     assert page.count("3 rounds.") == 2
-    assert page.count("1 round.") == 1
+    assert page.count("1 round.") == 2
 
 
 def test_a_busy_machine_is_told_of_beside_the_limits() -> None:

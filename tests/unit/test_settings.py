@@ -104,6 +104,14 @@ def test_lists_of_text_are_split_at_commas() -> None:
     assert load_settings({}, env).server.origins == ("https://a.example", "app://x")
 
 
+def test_where_new_models_go_is_one_choice() -> None:
+    given = load_settings({}, {"SOLLOL_FLEET__PULL_TO": "gpu1,gpu2"})
+    assert given.fleet.pull_to == ("gpu1", "gpu2")
+    for text in ("all,gpu1", "one,all"):
+        (line,) = _errors(env={"SOLLOL_FLEET__PULL_TO": text})
+        assert "give `all`, `one` or ids of nodes" in line
+
+
 def test_the_file_in_the_working_directory_is_read_by_itself() -> None:
     Path("sollol.yaml").write_text("queue: {max_length: 7}", encoding="utf-8")
     loaded = load({}, {})
@@ -364,7 +372,7 @@ def test_the_file_to_begin_with_changes_nothing_even_when_uncommented() -> None:
     loaded = load({}, {}, _write(uncommented))
     assert loaded.settings == Settings()
     assert set(loaded.sources) == {*setting_names()} - {
-        "nodes", "embedded.threads", "embedded.binary", "embedded.model",
+        "nodes", "embedded.threads", "embedded.binary", "embedded.model", "fleet.push_from",
     }  # fmt: skip
 
 

@@ -302,7 +302,15 @@ def test_error_bodies_are_escaped_as_go_escapes_them() -> None:
 def test_a_stream_that_failed_ends_in_an_error_of_its_dialect() -> None:
     assert bodies.ollama_error_record("cut") == b'{"error":"cut"}\n'
     assert bodies.openai_error_event("cut") == (
-        b'data: {"error":{"message":"cut","type":"api_error","param":null,"code":null}}\n\n'
+        b'\ndata: {"error":{"message":"cut","type":"api_error","param":null,"code":null}}\n\n'
+    )
+    assert bodies.responses_error_event("cut") == (
+        b"\nevent: error\n"
+        b'data: {"type":"error","code":"server_error","message":"cut","param":null}\n\n'
+    )
+    assert bodies.anthropic_error_event("cut").startswith(
+        b"\nevent: error\n"
+        b'data: {"type":"error","error":{"type":"api_error","message":"cut"},"request_id":"req_'
     )
 
 

@@ -25,6 +25,7 @@ _NUMBERS: dict[str, str] = {
     "decode_tok_s": "speed of answers",
     "embed_tok_s": "speed of embeddings",
     "pull_gib_per_s": "speed of downloads",
+    "blob_bytes_per_s": "real speed of uploads; 0 for as fast as they come",
     "chunk_interval_s": "real seconds between tokens, instead of --decode-tok-s",
     "keep_requests": "how many requests are remembered",
 }

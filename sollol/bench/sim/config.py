@@ -93,6 +93,8 @@ class SimConfig:
     decode_tok_s: float = 50.0
     embed_tok_s: float = 5000.0
     pull_gib_per_s: float = 0.1
+    blob_bytes_per_s: float = 0.0
+    """If above 0, how fast an uploaded blob is read, in real time; the sender is held back."""
     batch_slowdown: float = 0.25
     """Share by which each further sequence on the node lengthens a decode step."""
     time_scale: float = 0.0

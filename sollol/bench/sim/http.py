@@ -144,6 +144,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._reading_again: asyncio.TimerHandle | None = None
 
     # The socket.
 
@@ -161,8 +162,9 @@ class Connection(asyncio.Protocol):
         for future in (self._closed, self._writable):
             if future is not None and not future.done():
                 future.set_result(None)
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._reading_again):
+            if timer is not None:
+                timer.cancel()
         if self._task is not None:
             self._task.cancel()
         self._app.connection_closed(self)
@@ -212,6 +214,19 @@ class Connection(asyncio.Protocol):
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
+
+    def hold_back(self, seconds: float) -> None:
+        """Read nothing from the client for a while."""
+        if self._reading_again is not None:  # more that came with the same read
+            seconds += self._reading_again.when() - self.now
+            self._reading_again.cancel()
+        self.transport.pause_reading()
+        self._reading_again = self._loop.call_later(seconds, self._read_again)
+
+    def _read_again(self) -> None:
+        self._reading_again = None
+        if self.is_open and not self.is_mute:
+            self.transport.resume_reading()
 
     def close_unread(self) -> None:
         """Close while the client still sends: end our side, then reset shortly after."""

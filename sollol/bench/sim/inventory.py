@@ -52,7 +52,7 @@ def show(call: Call) -> None:
         raise ApiError(400, "model is required")
     stored = _find_shown(call, name)
     model = stored.model
-    blob = f"/root/.ollama/models/blobs/sha256-{model.digest}"
+    blob = f"/home/ollama/.ollama/models/blobs/sha256-{model.digest}"
     info = {
         "general.architecture": model.family,
         "general.parameter_count": int(model.size_bytes / 0.62),

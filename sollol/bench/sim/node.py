@@ -247,7 +247,8 @@ class SimNode:
 def _listening_socket(host: str, port: int) -> socket.socket:
     """Return a bound socket that queues connections already, before a server takes them."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio switches off Nagle's algorithm, as Go does.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

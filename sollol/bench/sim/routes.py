@@ -7,7 +7,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sollol.bench.sim import embed, inference, inventory, media, messages, responses, store
+from sollol.bench.sim import (
+    create,
+    embed,
+    inference,
+    inventory,
+    media,
+    messages,
+    responses,
+    store,
+)
 from sollol.bench.sim.answer import serve_text
 from sollol.bench.sim.bodies import ApiError, read_body
 from sollol.bench.sim.call import Call
@@ -39,6 +48,8 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "/api/embed": {"POST": embed.embed},
     "/api/embeddings": {"POST": embed.embeddings},
     "/api/pull": {"POST": store.pull},
+    "/api/push": {"POST": store.push},
+    "/api/create": {"POST": create.create},
     "/api/copy": {"POST": store.copy},
     "/api/delete": {"DELETE": store.delete},
     "/api/blobs/:digest": {"HEAD": store.blob_head, "POST": store.blob_post},

@@ -23,6 +23,8 @@ class NodeState:
         self.recorder = Recorder(config.keep_requests)
         self.blobs: set[str] = set()
         """Digests of uploaded blobs, as ``sha256:<hex>``."""
+        self.gguf_blobs: set[str] = set()
+        """Those of them that begin as a GGUF file does."""
         self.blob_bytes_received = 0
         self.works = WorkCache()
         self.fast_lane = FastLane(self.engine, self.models, self.faults, self.recorder)

@@ -1,21 +1,25 @@
-"""Requests that change what is on a node's disk: pull, copy, delete and blobs."""
+"""Requests that change what is on a node's disk: pull, push, copy, delete and blobs."""
 
 import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from sollol.bench.sim.bodies import ApiError, read_body
+from sollol.bench.sim.bodies import ApiError, Body, read_body
 from sollol.bench.sim.call import Call
 from sollol.bench.sim.config import GIB, SimModel
 from sollol.bench.sim.exchange import Exchange
+from sollol.bench.sim.faults import FaultyExchange
 from sollol.bench.sim.http import Connection, Request
 from sollol.bench.sim.names import full_name, short_name
 from sollol.bench.sim.records import go_json
 from sollol.bench.sim.state import NodeState
 
+Records = Iterator[tuple[dict[str, Any], float]]
+"""Progress records, each with the simulated seconds before it."""
+
 _BLOBS = "/api/blobs/"
-_DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
+DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 _PULL_STEPS = 10
 _PARAMS_BYTES = 1417  # the small layer beside the weights
 _MAX_UNREAD_BYTES = 256 << 10  # net/http reads so much of an unwanted body to keep a connection
@@ -30,25 +34,45 @@ async def pull(call: Call) -> None:
         raise ApiError(400, "invalid model name")
     call.name_model(name)
     model = call.state.models.find_remote(name)
-    if body.get("stream") is False:
-        await _pull_silently(call, model, full)
-        return
-    call.exchange.start_stream(b"application/x-ndjson")
-    for record, seconds in _pull_records(call.state, model):
-        await call.state.engine.spend(seconds)
-        if not call.exchange.write_record(go_json(record) + b"\n"):
-            break
-    else:
+    if await serve_progress(call, body, pull_records(call.state, model)):
         _keep(call, model, full)
-    await call.exchange.end_stream()
 
 
-async def _pull_silently(call: Call, model: SimModel | None, full: str) -> None:
-    records = list(_pull_records(call.state, model))
-    await call.state.engine.spend(sum(seconds for _, seconds in records))
-    _keep(call, model, full)
-    last = records[-1][0]
-    call.exchange.respond(500 if "error" in last else 200, go_json(last), b"application/json")
+async def push(call: Call) -> None:
+    """Serve ``POST /api/push``, as fast as a pull would be."""
+    body = read_body(call.body, "PushRequest")
+    name = body.get("model") or body.get("name") or ""
+    if not name:
+        raise ApiError(400, "model is required")
+    call.name_model(name)
+    await serve_progress(call, body, _push_records(call, name))
+
+
+async def serve_progress(call: Call, body: Body, records: Records) -> bool:
+    """Tell how something goes on; return whether it came to ``success``.
+
+    Every record comes with the simulated seconds before it.
+    """
+    if body.get("stream") is False:
+        told = list(records)
+        await call.state.engine.spend(sum(seconds for _, seconds in told))
+        last = told[-1][0]
+        status = 500 if "error" in last else 200
+        call.exchange.respond(status, go_json(last), b"application/json")
+        return status == 200
+    exchange = call.exchange
+    if isinstance(exchange, FaultyExchange):
+        exchange.error_record = go_json({"error": exchange.fault.text}) + b"\n"
+    exchange.start_stream(b"application/x-ndjson")
+    record: dict[str, Any] = {}
+    for record, seconds in records:
+        if seconds:
+            await call.state.engine.spend(seconds)
+        if not exchange.write_record(go_json(record) + b"\n"):
+            record = {}
+            break
+    await exchange.end_stream()
+    return record.get("status") == "success"
 
 
 def _keep(call: Call, model: SimModel | None, full: str) -> None:
@@ -56,10 +80,8 @@ def _keep(call: Call, model: SimModel | None, full: str) -> None:
         call.state.models.add(model, short_name(full))
 
 
-def _pull_records(
-    state: NodeState, model: SimModel | None
-) -> Iterator[tuple[dict[str, Any], float]]:
-    """Return each record with the simulated seconds before it."""
+def pull_records(state: NodeState, model: SimModel | None) -> Records:
+    """Return the progress of a pull."""
     yield {"status": "pulling manifest"}, 0.0
     if model is None:
         yield {"error": "pull model manifest: file does not exist"}, 0.0
@@ -72,7 +94,26 @@ def _pull_records(
     yield {"status": "success"}, 0.0
 
 
-def _layer(state: NodeState, digest: str, size: int) -> Iterator[tuple[dict[str, Any], float]]:
+def _push_records(call: Call, name: str) -> Records:
+    yield {"status": "retrieving manifest"}, 0.0
+    stored = call.state.models.find(name)
+    if stored is None:
+        yield {"status": "couldn't retrieve manifest"}, 0.0
+        path = (full_name(name) or name).replace(":", "/")
+        error = f"open /home/ollama/.ollama/models/manifests/{path}: no such file or directory"
+        yield {"error": error}, 0.0
+        return
+    digest, size = stored.model.digest, stored.model.size_bytes
+    step_s = size / GIB / call.state.config.pull_gib_per_s / _PULL_STEPS
+    start = {"status": f"pushing {digest[:12]}", "digest": f"sha256:{digest}", "total": size}
+    yield start, 0.0
+    for step in range(1, _PULL_STEPS + 1):
+        yield {**start, "completed": size * step // _PULL_STEPS}, step_s
+    yield {"status": "pushing manifest"}, 0.0
+    yield {"status": "success"}, 0.0
+
+
+def _layer(state: NodeState, digest: str, size: int) -> Records:
     start = {"status": f"pulling {digest[:12]}", "digest": f"sha256:{digest}", "total": size}
     held = {stored.model.digest for stored in state.models.newest_first()}
     if digest in held:
@@ -113,16 +154,22 @@ def delete(call: Call) -> None:
 
 
 class BlobUpload:
-    """The body of a blob as it arrives: hashed and counted, not kept."""
+    """The body of a blob as it arrives: hashed and counted, not kept but for its first bytes."""
 
-    def __init__(self, state: NodeState) -> None:
+    def __init__(self, state: NodeState, connection: Connection) -> None:
         self.hash = hashlib.sha256()
+        self.magic = b""
         self._state = state
+        self._connection = connection
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Take the next bytes; at ``blob_bytes_per_s``, the rest has to wait."""
         self.hash.update(data)
+        self.magic = (self.magic + data[:4])[:4]
         self._state.blob_bytes_received += len(data)
+        rate = self._state.config.blob_bytes_per_s
+        if rate:
+            self._connection.hold_back(len(data) / rate)
 
 
 def begin_upload(state: NodeState, connection: Connection, request: Request) -> bool:
@@ -141,7 +188,7 @@ def begin_upload(state: NodeState, connection: Connection, request: Request) -> 
         Exchange(connection, request).respond(200)
         connection.close_unread()
         return True
-    request.sink = BlobUpload(state)
+    request.sink = BlobUpload(state, connection)
     return False
 
 
@@ -160,9 +207,11 @@ def blob_post(call: Call) -> None:
         call.exchange.respond(200)
         return
     upload = call.exchange.request.sink
-    hashed = upload.hash.hexdigest() if isinstance(upload, BlobUpload) else ""
-    true_digest = f"sha256:{hashed}"
+    assert isinstance(upload, BlobUpload)
+    true_digest = f"sha256:{upload.hash.hexdigest()}"
     call.state.blobs.add(true_digest)
+    if upload.magic == b"GGUF":
+        call.state.gguf_blobs.add(true_digest)
     if true_digest != digest:
         raise ApiError(400, f'digest mismatch, expected "{digest}", got "{true_digest}"')
     call.exchange.respond(201)
@@ -170,6 +219,6 @@ def blob_post(call: Call) -> None:
 
 def _digest_of(call: Call) -> str:
     digest = call.exchange.request.path.removeprefix(_BLOBS)
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise ApiError(400, "invalid digest format")
     return digest.replace("-", ":").lower()
