@@ -61,8 +61,8 @@ docs: $(VENV)/.dev  ## Build the documentation; a warning is an error
 
 lock: $(BIN)/uv  ## Resolve again; rewrites the pinned requirements (uv.lock is git-ignored)
 	$(BIN)/uv lock --upgrade
-	$(BIN)/uv export --quiet --frozen --no-emit-project --no-header --no-annotate --no-default-groups --extra llama --output-file requirements.txt
-	$(BIN)/uv export --quiet --frozen --no-emit-project --no-header --no-annotate --extra llama --output-file requirements-dev.txt
+	$(BIN)/uv export --quiet --frozen --no-emit-project --no-header --no-annotate --no-default-groups --extra llama --extra mdns --output-file requirements.txt
+	$(BIN)/uv export --quiet --frozen --no-emit-project --no-header --no-annotate --extra llama --extra mdns --output-file requirements-dev.txt
 
 ci:  ## What CI runs: checks, docs, and the tests on Python 3.11 and 3.13
 	.ci/run

@@ -9,6 +9,8 @@
     ├── ModelNotFound             404
     ├── RouteNotFound             404  as Ollama says it: plain text
     ├── NodesTooOld               404  nodes have the model, but not the route
+    ├── NodeNotFound              404  of our own API
+    ├── NodeConflict              409  of our own API: the id or the server is taken
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
     │   └── NoNodeAvailable
@@ -97,6 +99,20 @@ class NodesTooOld(SollolError):
 
     status = 404
     code = "nodes_too_old"
+
+
+class NodeNotFound(SollolError):
+    """No node has the id."""
+
+    status = 404
+    code = "node_not_found"
+
+
+class NodeConflict(SollolError):
+    """What is asked for does not go with the nodes as they are."""
+
+    status = 409
+    code = "node_conflict"
 
 
 class Overloaded(SollolError):

@@ -123,6 +123,11 @@ class Metrics:
         if queue_wait_s is not None:
             self._queue_wait.observe(task, queue_wait_s)
 
+    def forget_node(self, node: str) -> None:
+        """Drop the counters of a node that is gone: names of found ones may come without end."""
+        for labels in [labels for labels in self._requests if labels[1] == node]:
+            del self._requests[labels]
+
     def _families(self) -> Iterable[Metric]:
         requests = CounterMetricFamily(REQUESTS.name, REQUESTS.text, labels=REQUESTS.labels)
         for labels, count in self._requests.items():

@@ -32,6 +32,23 @@ class NodeState(StrEnum):
     """Finishes what it has and gets nothing new."""
 
 
+class Source(StrEnum):
+    """How the gateway came to know a node."""
+
+    SETTINGS = "settings"
+    API = "api"
+    EMBEDDED = "embedded"
+    LOCAL = "local"
+    DNS = "dns"
+    MDNS = "mdns"
+    SCAN = "scan"
+
+    @property
+    def is_found(self) -> bool:
+        """Whether discovery found it, and may let go of it again."""
+        return self in (Source.LOCAL, Source.DNS, Source.MDNS, Source.SCAN)
+
+
 class Task(StrEnum):
     """What a request asks a model to do."""
 

@@ -57,7 +57,7 @@ def records(answer: httpx.Response) -> list[dict[str, Any]]:
 
 
 @contextlib.asynccontextmanager
-async def a_fleet(*configs: SimConfig, **groups: dict[str, Any]) -> AsyncIterator[Fleet]:
+async def a_fleet(*configs: SimConfig, **groups: Any) -> AsyncIterator[Fleet]:
     """Run nodes and a gateway over them."""
     async with contextlib.AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(SimNode(config)) for config in configs]

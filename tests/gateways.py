@@ -10,6 +10,7 @@ from typing import Any
 from sollol.api.app import App
 from sollol.api.server import GatewayServer, bind
 from sollol.gateway.gateway import Gateway
+from sollol.nodes.addresses import Resolve, resolve
 from sollol.settings import Settings
 from sollol.types import NodeState
 
@@ -61,16 +62,20 @@ def make_settings(*nodes: Any, **groups: dict[str, Any]) -> Settings:
 
 @contextlib.asynccontextmanager
 async def running_gateway(
-    *nodes: Any, healthy: int | None = None, **groups: dict[str, Any]
+    *nodes: Any,
+    healthy: int | None = None,
+    look_up: Resolve = resolve,
+    **groups: dict[str, Any],
 ) -> AsyncIterator[RunningGateway]:
     """Run a gateway over ``nodes``; on the way out, check that it is idle and leaves nothing.
 
     Args:
         healthy: how many nodes to wait for; all of them when not given.
+        look_up: what resolves names of nodes.
     """
     settings = make_settings(*nodes, **groups)
     before = our_tasks()
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, look_up)
     server = GatewayServer(App(gateway), settings.server)
     listeners = bind(settings.server.host, settings.server.port)
     port = listeners[0].getsockname()[1]

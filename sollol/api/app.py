@@ -5,7 +5,7 @@
    routes that change nodes                                                      manage.py
 3. no such route or method                                                       routes.py
    a POST to an unknown route, whose body may name a model                       inference.py
-4. all others, on FastAPI                                                        inventory.py, status.py
+4. all others, on FastAPI                                                        inventory.py, status.py, nodes.py
 """
 
 import structlog
@@ -17,6 +17,7 @@ from sollol.api.asgi import run_asgi
 from sollol.api.inference import Inference
 from sollol.api.inventory import inventory_router
 from sollol.api.manage import Management
+from sollol.api.nodes import nodes_router
 from sollol.api.origin import cors_headers, is_allowed_host, is_allowed_origin, preflight_headers
 from sollol.api.request import Request
 from sollol.api.routes import misrouted
@@ -42,6 +43,7 @@ class App:
         )
         self._local.include_router(inventory_router(gateway))
         self._local.include_router(status_router(gateway))
+        self._local.include_router(nodes_router(gateway))
 
     async def __call__(self, request: Request, answer: Answer) -> None:
         """Serve one request."""

@@ -7,6 +7,9 @@ from sollol.api.answer import Answer
 from sollol.api.request import Headers, Request
 from sollol.errors import ClientDisconnected
 
+REQUEST_KEY = "sollol.request"
+"""Where a scope holds the request as the gateway sees it."""
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -62,6 +65,7 @@ def _scope(request: Request) -> Message:
         "headers": request.header_list,
         "server": None,
         "client": None,
+        REQUEST_KEY: request,
     }
 
 

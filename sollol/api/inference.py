@@ -34,6 +34,7 @@ from sollol.gateway.relay import Downstream
 from sollol.types import Task
 from sollol.wire.bodies import error_response
 from sollol.wire.checks import check_request, model_not_found
+from sollol.wire.compression import decompress
 from sollol.wire.kinds import OPTIONAL, UNCACHED_STREAMS, BodyKind
 from sollol.wire.multipart import peek_form
 from sollol.wire.names import model_key
@@ -107,12 +108,7 @@ class Inference:
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind, headers = arrival.kind, arrival.headers
-        limits = self._gateway.settings.server
-        body = await read_body(
-            request,
-            max_bytes=limits.max_body_bytes,
-            stall_timeout_s=limits.body_stall_timeout_s,
-        )
+        body = await self._read_body(kind, request)
         with body:
             seen = await aside(body, _read, kind, body, headers)
             arrival.model, arrival.streams = seen.model, seen.stream
@@ -130,6 +126,19 @@ class Inference:
                 await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
             except (ModelNotFound, NoNodeAvailable) as error:
                 raise await aside(body, _as_ollama_says, call, seen, error) from None
+
+    async def _read_body(self, kind: BodyKind, request: Request) -> Body:
+        limits = self._gateway.settings.server
+        body = await read_body(
+            request,
+            max_bytes=limits.max_body_bytes,
+            stall_timeout_s=limits.body_stall_timeout_s,
+        )
+        encoding = request.headers.get(b"content-encoding")
+        if encoding is None or encoding.lower() != b"zstd" or not kind.path.startswith("/v1/"):
+            return body
+        with body:
+            return Body(await aside(body, decompress, body.view()))
 
     def _started(self, arrival: Arrival, status: int) -> Headers:
         """Note the commit point and return the headers that tell of the decision."""

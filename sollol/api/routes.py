@@ -23,12 +23,13 @@ _LOCAL: dict[str, tuple[str, ...]] = {
     "/health": ("HEAD", "GET"),
     "/ready": ("HEAD", "GET"),
     "/metrics": ("GET",),
-    "/sollol/v1/nodes": ("GET",),
+    "/sollol/v1/nodes": ("GET", "POST"),
     "/openapi.json": ("GET",),
     "/docs": ("GET",),
 }
 _V1_MODEL = re.compile(r"/v1/models/[^/]+")
 _BLOB = re.compile(rf"{BLOBS}[^/]+")
+_NODE = re.compile(r"/sollol/v1/nodes/[^/]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def methods_of(path: str) -> tuple[str, ...]:
         return ("GET",)
     if _BLOB.fullmatch(path):
         return ("HEAD", "POST")
+    if _NODE.fullmatch(path):
+        return ("GET", "PATCH", "DELETE")
     return _LOCAL.get(path, ())
 
 

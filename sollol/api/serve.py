@@ -4,10 +4,12 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 import structlog
 import uvloop
@@ -16,7 +18,7 @@ from sollol import logs
 from sollol.api.app import App
 from sollol.api.server import GatewayServer, bind
 from sollol.gateway.gateway import Gateway
-from sollol.settings import Settings
+from sollol.settings import Settings, SettingsError
 
 log = structlog.get_logger()
 
@@ -24,11 +26,15 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 
 
-def run(settings: Settings) -> int:
+Reread = Callable[[], Settings]
+"""Reads the settings again, from where they came; raises SettingsError. Blocks."""
+
+
+def run(settings: Settings, reread: Reread) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
 
     The first signal lets requests in progress finish (``server.shutdown_grace_s``); a second one
-    cancels them.
+    cancels them. SIGHUP reads the settings again; from a terminal that is gone it is an end.
     """
     logs.configure(settings.log.level, settings.log.format)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # our own events say the same
@@ -39,11 +45,11 @@ def run(settings: Settings) -> int:
         return EXIT_FAILED
     _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, listeners))
+        runner.run(_serve(settings, listeners, reread))
     return EXIT_OK
 
 
-async def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
+async def _serve(settings: Settings, listeners: list[socket.socket], reread: Reread) -> None:
     gateway = Gateway(settings)
     server = GatewayServer(App(gateway), settings.server)
 
@@ -52,15 +58,44 @@ async def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
         log.info("stopping", in_flight=gateway.admission.statistics().total_in_flight)
         server.stop()
 
+    has_terminal = os.isatty(0)
+    reload_asked = asyncio.Event()
+
+    def hang_up() -> None:
+        if has_terminal and not os.isatty(0):
+            stop()
+        else:
+            reload_asked.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     host, port = listeners[0].getsockname()[:2]
     log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
     async with gateway.running():
         _calm_garbage_collector()
-        await server.serve(sockets=listeners)
+        reloading = asyncio.create_task(_reload_when(reload_asked, gateway, reread))
+        try:
+            await server.serve(sockets=listeners)
+        finally:
+            reloading.cancel()
+            await asyncio.wait([reloading])
     log.info("stopped")
+
+
+async def _reload_when(asked: asyncio.Event, gateway: Gateway, reread: Reread) -> None:
+    """Take over the settings each time it is asked for; unusable ones change nothing."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        try:
+            settings = await asyncio.to_thread(reread)
+        except SettingsError as error:
+            for line in error.lines:
+                log.error("settings_invalid", reason=line)
+            continue
+        gateway.reload(settings)
 
 
 def _calm_garbage_collector() -> None:

@@ -1,11 +1,10 @@
-"""The gateway's own routes: is it up, what does it know, what does it count."""
+"""The gateway's own routes: is it up, what does it count. Nodes: ``nodes.py``."""
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from sollol.gateway.gateway import Gateway
-from sollol.types import NodeView
 
 
 class Health(BaseModel):
@@ -22,47 +21,8 @@ class Readiness(BaseModel):
     healthy_nodes: int
 
 
-class ResidentModel(BaseModel):
-    """A model in a node's memory."""
-
-    name: str
-    size_bytes: int
-    vram_bytes: int
-    context_length: int | None
-    expires_at: str
-
-
-class NodeStatus(BaseModel):
-    """What is known of a node."""
-
-    id: str
-    url: str
-    engine: str
-    state: str
-    version: str
-    slots: int
-    in_flight: int
-    models: list[str]
-    resident: list[ResidentModel]
-    last_error: str
-
-
-class QueueStatus(BaseModel):
-    """Requests that wait for a slot."""
-
-    length: int
-    max_length: int
-
-
-class NodesAnswer(BaseModel):
-    """All nodes and the queue."""
-
-    nodes: list[NodeStatus]
-    queue: QueueStatus
-
-
 def status_router(gateway: Gateway) -> APIRouter:
-    """Return ``/health``, ``/ready``, ``/metrics`` and ``/sollol/v1/nodes``."""
+    """Return ``/health``, ``/ready`` and ``/metrics``."""
     router = APIRouter(tags=["gateway"])
 
     @router.api_route("/health", methods=["GET", "HEAD"], summary="Is the process alive")
@@ -80,19 +40,6 @@ def status_router(gateway: Gateway) -> APIRouter:
         content = generate_latest(gateway.metrics.registry)
         return Response(content, headers={"content-type": CONTENT_TYPE_LATEST})
 
-    @router.get("/sollol/v1/nodes", summary="Nodes and queue")
-    async def nodes() -> NodesAnswer:
-        statistics = gateway.admission.statistics()
-        return NodesAnswer(
-            nodes=[
-                _node_status(view, statistics.in_flight.get(view.id, 0))
-                for view in gateway.registry.views()
-            ],
-            queue=QueueStatus(
-                length=statistics.queue_length, max_length=statistics.queue_max_length
-            ),
-        )
-
     return router
 
 
@@ -103,29 +50,4 @@ def _readiness(gateway: Gateway) -> Readiness:
         status="stopping" if gateway.is_stopping else status,
         nodes=len(views),
         healthy_nodes=sum(view.state == "healthy" for view in views),
-    )
-
-
-def _node_status(view: NodeView, in_flight: int) -> NodeStatus:
-    return NodeStatus(
-        id=view.id,
-        url=view.url,
-        engine=view.engine,
-        state=view.state,
-        version=view.version,
-        slots=view.slots,
-        in_flight=in_flight,
-        models=sorted(model.name for model in view.models.values()),
-        resident=[
-            ResidentModel(
-                name=loaded.name,
-                size_bytes=loaded.size_bytes,
-                vram_bytes=loaded.vram_bytes,
-                context_length=loaded.context_length,
-                expires_at=loaded.expires_at,
-            )
-            for key, loaded in view.resident.items()
-            if key == loaded.key
-        ],
-        last_error=view.last_error,
     )

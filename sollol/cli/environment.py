@@ -1,7 +1,7 @@
 """Builds the settings for a command: the only place of SOLLOL that reads ``os.environ``."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,13 +46,31 @@ def read_settings(
     Raises:
         CommandError: exit code 2, one line for each thing that is wrong.
     """
-    from sollol.settings import SettingsError, load
+    from sollol.settings import SettingsError
 
-    given = {name: value for name, value in (options or {}).items() if value is not None}
     try:
-        return load({**_parsed(assignments), **given}, os.environ, config)
+        return settings_reader(config, assignments, options)()
     except SettingsError as error:
         raise CommandError(error.lines, exit_code=2) from None
+
+
+def settings_reader(
+    config: Path | None,
+    assignments: Iterable[str] = (),
+    options: Mapping[str, object] | None = None,
+) -> "Callable[[], Loaded]":
+    """Return what reads the settings, with the same command line each time.
+
+    It raises SettingsError; the arguments are those of :func:`read_settings`.
+
+    Raises:
+        CommandError: an assignment is not written as one.
+    """
+    from sollol.settings import load
+
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    values = {**_parsed(assignments), **given}
+    return lambda: load(values, os.environ, config)
 
 
 def _parsed(assignments: Iterable[str]) -> dict[str, object]:

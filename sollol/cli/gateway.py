@@ -52,6 +52,25 @@ class Gateway:
                 raise CommandError(_error_of(response.content, response.status_code))
             return _parsed(response.content)
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        extra_s: float = 0.0,
+    ) -> Any:
+        """Return the JSON of a request that changes something.
+
+        Args:
+            extra_s: how long the gateway was told to wait before it answers.
+        """
+        with self._connected(CHAT_TIMEOUT_S + extra_s) as client:
+            response = client.request(method, self.url + path, json=body)
+            if not response.is_success:
+                raise CommandError(_error_of(response.content, response.status_code))
+            return _parsed(response.content)
+
     def nodes(self) -> dict[str, Any]:
         """Return what ``/sollol/v1/nodes`` answers.
 

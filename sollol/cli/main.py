@@ -38,7 +38,7 @@ def _root(
 
 
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
-app.command("nodes", epilog=nodes.EXAMPLES)(nodes.nodes)
+app.add_typer(nodes.app, name="nodes", epilog=nodes.EXAMPLES)
 app.command("models", epilog=models.EXAMPLES)(models.models)
 app.command("ps", epilog=ps.EXAMPLES)(ps.ps)
 app.command("chat", epilog=chat.EXAMPLES)(chat.chat)

@@ -114,12 +114,15 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
-        return f"list of {_type(schema['items'])}s"
+        return f"list of {_kind(schema['items'])}s{_bounds(schema['items'])}"
+    return f"{_kind(schema)}{_bounds(schema)}"
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
     name = {"path": "path", "password": "secret text"}.get(schema.get("format", ""))
-    name = name or {"string": "text", "boolean": "true or false"}.get(
+    return name or {"string": "text", "boolean": "true or false"}.get(
         schema["type"], schema["type"]
     )
-    return f"{name}{_bounds(schema)}"
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
@@ -142,7 +145,7 @@ def _command(path: str, command: Any) -> Iterator[str]:
 
 def _usage(path: str, command: Any, parameters: list[Any]) -> str:
     if hasattr(command, "commands"):
-        return f"{path} [OPTIONS] COMMAND"
+        return f"{path} [OPTIONS] {'[COMMAND]' if command.invoke_without_command else 'COMMAND'}"
     arguments = [_argument(p) for p in parameters if p.param_type_name == "argument"]
     return " ".join([path, "[OPTIONS]", *arguments])
 

@@ -4,7 +4,12 @@ from typing import Annotated
 
 import typer
 
-from sollol.cli.environment import ConfigOption, SetOption, read_settings
+from sollol.cli.environment import (
+    ConfigOption,
+    SetOption,
+    read_settings,
+    settings_reader,
+)
 
 EXAMPLES = """Examples:
 
@@ -72,6 +77,8 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
 
     Without any node, an Ollama on this machine is used;
     without that, a small model of SOLLOL's own answers.
+
+    SIGHUP makes it read the settings again.
     """
     options = {
         "server.host": host,
@@ -86,4 +93,5 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
 
     from sollol.api.serve import run
 
-    raise typer.Exit(run(settings))
+    reread = settings_reader(config, assignments or (), options)
+    raise typer.Exit(run(settings, lambda: reread().settings))

@@ -18,6 +18,7 @@ class Admission:
         self._scheduler = scheduler
         self._clock = clock
         self._waiters: dict[str, asyncio.Future[Lease]] = {}
+        self._idle: dict[str, asyncio.Event] = {}
 
     async def acquire(self, request: RouteRequest) -> Lease:
         """Wait for a slot. Whoever gets a lease gives it back with :meth:`release`.
@@ -41,6 +42,8 @@ class Admission:
     def release(self, lease: Lease) -> None:
         """Give a slot back; whoever waits for it gets it now."""
         self._deliver(self._scheduler.release(lease, self._clock()))
+        if lease.node_id in self._idle and not self.in_flight(lease.node_id):
+            self._idle[lease.node_id].set()
 
     def node_changed(self, view: NodeView) -> None:
         """Tell the scheduler what is known of a node."""
@@ -49,6 +52,20 @@ class Admission:
     def node_removed(self, node_id: str) -> None:
         """Tell the scheduler that a node is gone."""
         self._scheduler.node_removed(node_id)
+
+    def in_flight(self, node_id: str) -> int:
+        """Return how many requests are on a node."""
+        return self.statistics().in_flight.get(node_id, 0)
+
+    async def wait_idle(self, node_id: str) -> None:
+        """Wait until no request is on a node; for one caller at a time for each node."""
+        idle = self._idle.setdefault(node_id, asyncio.Event())
+        try:
+            while self.in_flight(node_id):
+                idle.clear()
+                await idle.wait()
+        finally:
+            del self._idle[node_id]
 
     async def run(self) -> None:
         """Let the scheduler notice that time passes; runs until cancelled."""

@@ -1,6 +1,7 @@
 """Starts the embedded node when no other node answers, and keeps the registry in step with it."""
 
 import asyncio
+from collections.abc import Iterable
 
 import structlog
 from pydantic import SecretStr
@@ -10,12 +11,11 @@ from sollol.llamacpp.embedded import EmbeddedNode, EmbeddedOptions, EmbeddedStat
 from sollol.llamacpp.server import LlamaServerFailed
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Registry
-from sollol.settings import EmbeddedSettings, NodeSettings
-from sollol.types import NodeState
+from sollol.settings import EMBEDDED_ID, EmbeddedSettings, NodeSettings
+from sollol.types import NodeState, Source
 
 log = structlog.get_logger()
 
-NODE_ID = "embedded"
 PROGRESS_STEP = 0.25
 """How much more of the model's file must be there before it is told again."""
 
@@ -23,15 +23,27 @@ PROGRESS_STEP = 0.25
 class EmbeddedKeeper:
     """Runs the embedded node for as long as the gateway runs, if it is needed at all."""
 
-    def __init__(self, registry: Registry, prober: Prober, settings: EmbeddedSettings) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        prober: Prober,
+        settings: EmbeddedSettings,
+        *,
+        wait_for: Iterable[asyncio.Event],
+    ) -> None:
         self._registry = registry
         self._prober = prober
         self._settings = settings
+        self._wait_for = tuple(wait_for)
         self._told = 0.0
 
     async def run(self) -> None:
-        """Wait for the first round of probes; start a node if nothing answered; keep it."""
-        await self._prober.first_round.wait()
+        """Wait until all were looked for; start a node if nothing answered; keep it.
+
+        It is kept when another node joins later: its model may be in use.
+        """
+        for first_round in self._wait_for:
+            await first_round.wait()
         if any(view.state is NodeState.HEALTHY for view in self._registry.views()):
             return
         if not self._settings.enabled:
@@ -65,18 +77,18 @@ class EmbeddedKeeper:
         """Register the node when it is ready and forget it when it is not."""
         while True:
             state = await states.get()
-            await self._registry.remove(NODE_ID)
+            await self._registry.remove(EMBEDDED_ID)
             if state is not EmbeddedState.READY:
                 continue
             settings = NodeSettings(
-                name=NODE_ID,
+                name=EMBEDDED_ID,
                 url=node.url,
                 engine="llama_server",
                 slots=node.slots,
                 api_key=SecretStr(node.api_key),
             )
-            await self._prober.probe(self._registry.add(settings))
-            log.info("ready", model=node.model_name, node=NODE_ID)
+            await self._prober.probe(self._registry.add(settings, Source.EMBEDDED))
+            log.info("ready", model=node.model_name, node=EMBEDDED_ID)
 
     def _why(self) -> str:
         views = self._registry.views()

@@ -6,15 +6,22 @@ import random
 import time
 from collections.abc import AsyncIterator
 
+import structlog
+
 from sollol.gateway.admission import Admission
 from sollol.gateway.blobs import Blobs
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.fleet import Fleet
 from sollol.gateway.forward import Forwarder
+from sollol.gateway.membership import Membership
+from sollol.gateway.reload import needs_restart
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.targets import Policy
 from sollol.metrics import Metrics
+from sollol.nodes.addresses import Resolve, resolve
+from sollol.nodes.discovery import Discovery
 from sollol.nodes.health import HealthLimits
+from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import NodeTimeouts, Registry
 from sollol.scheduling.scheduler import Scheduler
@@ -22,14 +29,16 @@ from sollol.settings import Settings
 from sollol.types import NodeState, NodeView
 from sollol.upstream.http import Timeouts
 
+log = structlog.get_logger()
+
 
 class Gateway:
     """One gateway. Each part owns its state; this only knows them all.
 
-    ``clock`` is monotonic and the same for all parts.
+    ``clock`` is monotonic and the same for all parts; ``look_up`` resolves the names of nodes.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, look_up: Resolve = resolve) -> None:
         self.settings = settings
         self.clock = time.monotonic
         scheduler = Scheduler(queue_max_length=settings.queue.max_length, rng=random.Random())
@@ -42,7 +51,19 @@ class Gateway:
             on_change=self._node_changed,
             on_remove=self._node_removed,
         )
-        self.prober = Prober(self.registry, settings.probe, settings.discovery)
+        self.prober = Prober(self.registry, settings.probe)
+        places = Places(self.registry, look_up)
+        self.membership = Membership(
+            self.registry, self.prober, self.admission, places, settings.server
+        )
+        self.discovery = Discovery(
+            self.registry,
+            self.prober,
+            settings.discovery,
+            places=places,
+            let_go=self.membership.let_go,
+            clock=self.clock,
+        )
         self.forwarder = Forwarder(
             self.registry,
             self.admission,
@@ -70,12 +91,16 @@ class Gateway:
         """Probe nodes, watch the clock and keep the embedded node, for the length of a block."""
         for node in self.settings.nodes:
             self.registry.add(node)
-        keeper = EmbeddedKeeper(self.registry, self.prober, self.settings.embedded)
+        first_rounds = (self.prober.first_round, self.discovery.first_round)
+        keeper = EmbeddedKeeper(
+            self.registry, self.prober, self.settings.embedded, wait_for=first_rounds
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(self.admission.run(), name="admission"),
                     tasks.create_task(self.prober.run(), name="prober"),
+                    tasks.create_task(self.discovery.run(), name="discovery"),
                     tasks.create_task(keeper.run(), name="embedded"),
                 ]
                 try:
@@ -83,8 +108,19 @@ class Gateway:
                 finally:
                     for task in background:
                         task.cancel()
+                    await self.membership.stop()
         finally:
             await self.registry.aclose()
+
+    def reload(self, settings: Settings) -> None:
+        """Take over changed settings: nodes and discovery at once, others at the next start."""
+        for name in needs_restart(self.settings, settings):
+            log.warning("setting_needs_a_restart", setting=name)
+        self.membership.follow(settings.nodes)
+        self.discovery.use(settings.discovery)
+        live = {"nodes": settings.nodes, "discovery": settings.discovery}
+        self.settings = self.settings.model_copy(update=live)
+        log.info("settings_reloaded", nodes=len(settings.nodes))
 
     def _node_changed(self, view: NodeView) -> None:
         self._routes.node_changed(view)
@@ -93,6 +129,7 @@ class Gateway:
     def _node_removed(self, node_id: str) -> None:
         self._routes.node_removed(node_id)
         self.admission.node_removed(node_id)
+        self.metrics.forget_node(node_id)
 
     def _gauges(self) -> dict[str, dict[str, float]]:
         statistics = self.admission.statistics()

@@ -1,7 +1,8 @@
 """The nodes and what is known of each; sole owner of node state.
 
 Probes (``nodes/prober.py``) and failed connections come in; a frozen :class:`NodeView` goes out to
-whoever listens, whenever it has changed.
+whoever listens, whenever it has changed. Who joins and leaves is decided in
+``nodes/discovery.py`` and ``gateway/membership.py``.
 """
 
 import ssl
@@ -11,9 +12,11 @@ from dataclasses import dataclass, replace
 import httpx
 import structlog
 
+from sollol.errors import NodeConflict
 from sollol.nodes.health import NOT_PROBED, Health, HealthLimits
 from sollol.settings import NodeSettings
-from sollol.types import Engine, NodeState, NodeView, Resident
+from sollol.types import Engine, NodeState, NodeView, Resident, Source
+from sollol.upstream.control import control_client
 from sollol.upstream.facts import NodeFacts
 from sollol.upstream.http import NodeConnections, Origin, Timeouts
 
@@ -36,31 +39,36 @@ class Node:
     """One node: its settings, its connections, and the last view of it.
 
     ``connections`` carry requests for models, ``management`` those that change the node, and
-    ``control`` the gateway's own.
+    ``control`` the gateway's own. ``duplicate_of`` is the id of a node that leads to the same
+    server, probably.
     """
 
     def __init__(
         self,
         settings: NodeSettings,
+        source: Source,
         limits: HealthLimits,
         connections: NodeConnections,
         management: NodeConnections,
         control: httpx.AsyncClient,
     ) -> None:
         self.settings = settings
+        self.source = source
+        self.duplicate_of = ""
+        self.told_slots: int | None = None
         self.connections = connections
         self.management = management
         self.control = control
         self.health = Health(limits)
         self.last_probe = -1
         """The number of the latest probe whose news was taken (``nodes/prober.py``)."""
-        self.engine: Engine | None = None if settings.engine == "auto" else Engine(settings.engine)
+        self.engine = settings.known_engine
         self.view = NodeView(
             id=settings.id,
             url=settings.url,
             engine=self.engine or Engine.OLLAMA,
             state=NodeState.UNHEALTHY,
-            slots=settings.slots or 1,
+            slots=self.slots(),
             last_error=self.health.last_error,
         )
 
@@ -68,6 +76,10 @@ class Node:
     def api_key(self) -> str | None:
         """The key the node asks for, if any."""
         return self.settings.api_key.get_secret_value() if self.settings.api_key else None
+
+    def slots(self) -> int:
+        """Return how many requests it runs at once for one model, as far as that is known."""
+        return self.settings.slots or self.told_slots or 1
 
     async def aclose(self) -> None:
         """Close the connections, those in use too."""
@@ -97,22 +109,26 @@ class Registry:
         self._limits = limits
         self._timeouts = timeouts
         self._max_idle_connections = max_idle_connections
-        self._ssl_context = ssl.create_default_context()
+        self.ssl_context = ssl.create_default_context()
         self._on_change = on_change
         self._on_remove = on_remove
         self._nodes: dict[str, Node] = {}
 
-    def add(self, settings: NodeSettings) -> Node:
+    def add(self, settings: NodeSettings, source: Source = Source.SETTINGS) -> Node:
         """Register a node; it gets work once a probe has succeeded.
 
         Raises:
-            ValueError: the id or the URL is taken.
+            NodeConflict: the id or the URL is taken.
         """
-        if settings.id in self._nodes or any(n.settings.url == settings.url for n in self.nodes()):
-            raise ValueError(f"node {settings.id} ({settings.url}) is registered already")
+        if settings.id in self._nodes:
+            raise NodeConflict(f"a node is called {settings.id} already")
+        taken = self.find_url(settings.url)
+        if taken is not None:
+            raise NodeConflict(f"{settings.url} is node {taken.view.id} already")
         origin = Origin.parse(settings.url)
         node = Node(
             settings,
+            source,
             self._limits,
             NodeConnections(origin, self._timeouts.requests, max_idle=self._max_idle_connections),
             NodeConnections(origin, self._timeouts.management, max_idle=1),
@@ -122,8 +138,18 @@ class Registry:
         self._on_change(node.view)
         return node
 
+    def change(self, node: Node, settings: NodeSettings, source: Source | None = None) -> None:
+        """Give a node other settings, with the same URL and name."""
+        if settings.engine != node.settings.engine:
+            node.engine = settings.known_engine
+        node.settings = settings
+        node.source = source or node.source
+        node.control.headers.pop("authorization", None)
+        node.control.headers.update(_credentials(settings))
+        self._update(node, replace(node.view, slots=node.slots()))
+
     async def remove(self, node_id: str) -> None:
-        """Forget a node and close its connections; unknown ids are ignored."""
+        """Forget a node and close its connections, those in use too; unknown ids are ignored."""
         node = self._nodes.pop(node_id, None)
         if node is None:
             return
@@ -139,6 +165,10 @@ class Registry:
         """Return the node with this id, if there is one."""
         return self._nodes.get(node_id)
 
+    def find_url(self, url: str) -> Node | None:
+        """Return the node with this base address, if there is one."""
+        return next((node for node in self._nodes.values() if node.settings.url == url), None)
+
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, in the order they were added."""
         return tuple(self._nodes.values())
@@ -153,12 +183,13 @@ class Registry:
         if node is None:
             return
         node.engine = facts.engine
+        node.told_slots = facts.slots
         node.health.probe_succeeded()
         view = replace(
             node.view,
             engine=facts.engine,
             version=facts.version,
-            slots=node.settings.slots or facts.slots or 1,
+            slots=node.slots(),
             models={model.key: model for model in facts.models},
             resident=_with_aliases(facts),
         )
@@ -181,13 +212,7 @@ class Registry:
         self._update(node, replace(node.view, models=models))
 
     def _control(self, settings: NodeSettings) -> httpx.AsyncClient:
-        key = settings.api_key
-        return httpx.AsyncClient(
-            headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else {},
-            timeout=self._timeouts.control_s,
-            verify=self._ssl_context,
-            trust_env=False,
-        )
+        return control_client(self._timeouts.control_s, self.ssl_context, _credentials(settings))
 
     def _failed(self, node_id: str, error: str, *, is_refused: bool) -> None:
         node = self._nodes.get(node_id)
@@ -205,8 +230,15 @@ class Registry:
         self._on_change(view)
         if view.state is NodeState.UNHEALTHY and _is_news(before):
             log.warning("node_down", node=view.id, error=view.last_error)
+        elif view.state is NodeState.DRAINING and before.state is NodeState.HEALTHY:
+            log.info("node_draining", node=view.id)
         elif view.state is not before.state:
             log.info("node_up", node=view.id, engine=view.engine, models=len(view.models))
+
+
+def _credentials(settings: NodeSettings) -> dict[str, str]:
+    key = settings.api_key
+    return {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
 
 
 def _is_news(before: NodeView) -> bool:

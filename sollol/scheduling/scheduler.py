@@ -190,7 +190,9 @@ class Scheduler:
         return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
 
     def _why_unavailable(self, request: RouteRequest) -> SollolError:
-        holders = ", ".join(sorted(self._holders.get(request.model, ()))) or "none"
+        holders = ", ".join(sorted(self._holders.get(request.model, ())))
+        if not holders:  # the last one left while the request waited
+            return self._why_unknown(request)
         text = f"no node with the model is available (it is on {holders})"
         return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
 

@@ -8,6 +8,7 @@ builds one :class:`Settings` and passes it down; nothing else reads the environm
 from sollol.settings.address import is_loopback
 from sollol.settings.load import Loaded, SettingsError, load, load_settings
 from sollol.settings.model import (
+    EMBEDDED_ID,
     DiscoverySettings,
     EmbeddedSettings,
     LogSettings,
@@ -20,6 +21,7 @@ from sollol.settings.model import (
 )
 
 __all__ = [
+    "EMBEDDED_ID",
     "DiscoverySettings",
     "EmbeddedSettings",
     "Loaded",

@@ -6,6 +6,21 @@ from urllib.parse import SplitResult, urlsplit
 
 OLLAMA_PORT = 11434
 _DEFAULT_PORTS = {"http": OLLAMA_PORT, "https": 443}
+MAX_SCANNED = 4096
+"""Addresses of the largest network that is scanned, a /20."""
+_SCANNABLE = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    )
+)
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 
 
@@ -37,6 +52,37 @@ def normalize_url(text: str, *, http_port: int = OLLAMA_PORT) -> str:
 def host_and_port(url: str) -> str:
     """Return the ``host:port`` of a normalized URL."""
     return urlsplit(url).netloc
+
+
+def host_with_port(text: str) -> str:
+    """Return ``text`` as ``host:port``; 11434 when it names no port.
+
+    Raises:
+        ValueError: it is anything else, a URL too.
+    """
+    if "/" in text:
+        raise ValueError("expected host or host:port")
+    return host_and_port(normalize_url(text))
+
+
+def scannable_network(text: str) -> str:
+    """Return a network, such as ``192.168.1.0/24``, that may be scanned.
+
+    Raises:
+        ValueError: it is no network, it has more than ``MAX_SCANNED`` addresses, or others than
+            this machine and its private networks are in it.
+    """
+    network = ipaddress.ip_network(text.strip(), strict=False)
+    if network.num_addresses > MAX_SCANNED:
+        raise ValueError(
+            f"{network} has over {MAX_SCANNED} addresses; the largest scanned is a /20"
+        )
+    same_version = (allowed for allowed in _SCANNABLE if allowed.version == network.version)
+    if not any(network.subnet_of(allowed) for allowed in same_version):  # type: ignore[arg-type]
+        raise ValueError(
+            f"{network} is not private; only loopback and private networks are scanned"
+        )
+    return str(network)
 
 
 def is_loopback(host: str) -> bool:
@@ -99,4 +145,8 @@ def _host(parts: SplitResult) -> str:
         return f"[{ipaddress.IPv6Address(host)}]"
     if not _HOST_NAME.fullmatch(host):
         raise ValueError("the URL names no valid host")
+    try:
+        host.encode("idna")  # what a look-up of the name does
+    except UnicodeError:
+        raise ValueError("the URL names no valid host") from None
     return host

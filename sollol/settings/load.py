@@ -125,11 +125,11 @@ def _without_itself(settings: Settings, given: dict[str, Given], errors: list[st
     value = given.pop("discovery.local_url", None)
     if value and value.spelling != "OLLAMA_HOST":
         errors.append(f"{value.where}: {value.spelling}: is the address of this gateway itself")
-    found = DiscoverySettings()
-    if is_same_server(found.local_url, server.host, server.port):
+    changes: dict[str, object] = {"local_url": DiscoverySettings().local_url}
+    if is_same_server(DiscoverySettings().local_url, server.host, server.port):
         given["discovery.local"] = Given(False, "the gateway has that port itself", "")
-        found = DiscoverySettings(local=False)
-    return settings.model_copy(update={"discovery": found})
+        changes["local"] = False
+    return settings.model_copy(update={"discovery": discovery.model_copy(update=changes)})
 
 
 def _origin(value: Given) -> str:

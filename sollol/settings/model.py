@@ -6,6 +6,7 @@ made from this file. Sources and their order are in ``load.py``.
 
 import json
 import os.path
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +22,15 @@ from pydantic import (
     model_validator,
 )
 
-from sollol.settings.address import host_and_port, is_loopback, is_same_server, normalize_url
+from sollol.settings.address import (
+    OLLAMA_PORT,
+    host_and_port,
+    host_with_port,
+    is_loopback,
+    is_same_server,
+    normalize_url,
+    scannable_network,
+)
 from sollol.types import Engine
 
 
@@ -51,10 +60,19 @@ def _at_home(path: Path) -> Path:
     return Path(expanded)
 
 
+def _has_zeroconf(is_on: bool) -> bool:
+    if is_on and find_spec("zeroconf") is None:
+        raise ValueError("needs the package zeroconf: pip install 'sollol[mdns]'")
+    return is_on
+
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 ExpandedPath = Annotated[Path, AfterValidator(_at_home)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 Url = Annotated[str, AfterValidator(normalize_url)]
+HostAndPort = Annotated[str, AfterValidator(host_with_port)]
+Network = Annotated[str, AfterValidator(scannable_network)]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
 
 
@@ -110,6 +128,10 @@ class ServerSettings(Group):
         )
 
 
+EMBEDDED_ID = "embedded"
+"""The name of the node inside SOLLOL."""
+
+
 class NodeSettings(Group):
     """A server that requests are sent to: its URL, or this mapping."""
 
@@ -149,6 +171,23 @@ class DiscoverySettings(Group):
     """Look for an Ollama on this machine."""
     local_url: Url = "http://127.0.0.1:11434"
     """Where that Ollama is; `OLLAMA_HOST`, when set, changes the default."""
+    dns: Annotated[tuple[HostAndPort, ...], BeforeValidator(_listed)] = ()
+    """Names (`host` or `host:port`) of which each address is a node."""
+    mdns: Annotated[bool, AfterValidator(_has_zeroconf)] = False
+    """Look for nodes that announce themselves on the local network (`_ollama._tcp`,
+    `_sollol-node._tcp`). Needs the extra `mdns`."""
+    scan: Annotated[tuple[Network, ...], BeforeValidator(_listed), Field(max_length=16)] = ()
+    """Private networks, such as `192.168.1.0/24`, whose every address is tried; /20 at most."""
+    scan_ports: Annotated[tuple[Port, ...], BeforeValidator(_listed), Field(max_length=8)] = (
+        OLLAMA_PORT,
+    )
+    """Ports that a scan tries."""
+    interval_s: Seconds = 10.0
+    """Seconds between two looks; a scan has an interval of its own."""
+    scan_interval_s: Seconds = 300.0
+    """Seconds between two scans."""
+    forget_after_s: Seconds = 600.0
+    """Seconds a found node may be down; then it is removed until it is found again."""
 
 
 class EmbeddedSettings(Group):
@@ -265,6 +304,8 @@ class Settings(Group):
         for node in nodes:
             if node.url in urls:
                 raise ValueError(f"{node.url} is listed twice")
+            if node.id == EMBEDDED_ID:
+                raise ValueError(f"{EMBEDDED_ID} is the name of the gateway's own node")
             if node.id in ids:
                 raise ValueError(f"two nodes are called {node.id}; give one another name")
             if server and is_same_server(node.url, server.host, server.port):

@@ -205,9 +205,15 @@ def test_the_gateway_is_looked_for_where_the_settings_put_it(
     assert (code, json.loads(out)) == (0, NODES)
 
 
+def test_a_double_is_told_where_there_is_no_other_problem(run: Run, server: _Server) -> None:
+    doubled = {**NODES["nodes"][0], "duplicate_of": "gpu0"}  # type: ignore[index]
+    server.answers["/sollol/v1/nodes"] = (200, {"nodes": [doubled]})
+    assert "the same server as gpu0, probably" in run("nodes", "--url", server.url)[1]
+
+
 def test_a_gateway_without_nodes_says_what_to_do(run: Run, server: _Server) -> None:
     server.answers["/sollol/v1/nodes"] = (200, {"nodes": []})
-    expected = "The gateway has no nodes. Add one with: sollol serve --node URL\n"
+    expected = "The gateway has no nodes. Add one with: sollol nodes add URL\n"
     assert run("nodes", "--url", server.url) == (0, expected, "")
 
 

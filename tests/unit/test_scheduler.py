@@ -8,7 +8,7 @@ from msgspec import structs
 
 from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeout
 from sollol.scheduling.decision import Effect, Grant, Refusal
-from sollol.scheduling.scheduler import Scheduler
+from sollol.scheduling.scheduler import STRANDED_S, Scheduler
 from sollol.types import Engine, Lease, Model, NodeState, NodeView, Resident, RouteRequest
 
 
@@ -187,6 +187,16 @@ def test_a_draining_node_finishes_and_gets_nothing_new() -> None:
     for number in range(2):
         assert lease_of(sut.submit(request(f"n{number}"), 1.0)).node_id != held.node_id
     sut.release(held, 2.0)
+
+
+def test_who_waits_for_a_node_that_was_removed_is_told_that_nobody_has_the_model() -> None:
+    sut = scheduler(node("a", "m"), node("b", "n"))
+    lease = lease_of(sut.submit(request("r1"), 0.0))
+    assert sut.submit(request("r2"), 0.0) == []
+    sut.node_removed("a")
+    assert sut.tick(1.0) == []
+    assert isinstance(error_of(sut.tick(1.0 + STRANDED_S)), ModelNotFound)
+    sut.release(lease, 20.0)
 
 
 def test_a_removed_node_gets_nothing_and_its_leases_can_still_be_released() -> None:

@@ -1,6 +1,7 @@
 """Settings: which source wins, and what a person reads when one is wrong."""
 
 import itertools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
@@ -400,3 +401,45 @@ def test_the_settings_in_force_show_sources_and_hide_keys() -> None:
     assert "# given.yaml:1\nnodes:\n- url: http://a:11434\n" in text
     again = load_settings({}, {}, _write(text))
     assert (again.server.port, again.nodes[0].url) == (5, "http://a:11434")
+
+
+def test_discovery_is_read_as_people_write_it() -> None:
+    env = {
+        "SOLLOL_DISCOVERY__DNS": "ollama.internal, gpus:8080",
+        "SOLLOL_DISCOVERY__SCAN": "192.168.1.7/24,127.0.0.0/29",
+        "SOLLOL_DISCOVERY__SCAN_PORTS": "11434,8080",
+        "SOLLOL_DISCOVERY__MDNS": "true",
+    }
+    discovery = load_settings({}, env).discovery
+    assert discovery.dns == ("ollama.internal:11434", "gpus:8080")
+    assert discovery.scan == ("192.168.1.0/24", "127.0.0.0/29")
+    assert discovery.scan_ports == (11434, 8080)
+    assert discovery.mdns
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("dns", "http://gpu1", "expected host or host:port"),
+        ("scan", "10.0.0.0/19", "10.0.0.0/19 has over 4096 addresses; the largest scanned is a /20"),
+        ("scan", "8.8.8.0/24", "8.8.8.0/24 is not private; only loopback and private networks are scanned"),
+        ("scan", "fd00::/64", "fd00::/64 has over 4096 addresses; the largest scanned is a /20"),
+        ("scan", "everything", "'everything' does not appear to be an IPv4 or IPv6 network"),
+    ],
+)  # fmt: skip
+def test_what_discovery_will_not_do_is_an_error(name: str, value: str, text: str) -> None:
+    (line,) = _errors(cli={f"discovery.{name}": value})
+    assert line == f"command line: discovery.{name}[0]: {text}"
+
+
+def test_mdns_without_its_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zeroconf", None)
+    (line,) = _errors(cli={"discovery.mdns": "true"})
+    text = "needs the package zeroconf: pip install 'sollol[mdns]'"
+    assert line == f"command line: discovery.mdns: {text}"
+
+
+def test_moving_discovery_away_from_the_gateway_itself_keeps_the_rest_of_it() -> None:
+    env = {"OLLAMA_HOST": "127.0.0.1:11435"}
+    discovery = load_settings({"discovery.dns": "gpus"}, env).discovery
+    assert (discovery.local_url, discovery.dns) == ("http://127.0.0.1:11434", ("gpus:11434",))

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 GIB = 1024**3
 _PARAMETERS = re.compile(r"(\d+(?:\.\d+)?)([bm])\b", re.IGNORECASE)
@@ -103,6 +104,8 @@ class SimConfig:
     registry: tuple[SimModel, ...] | None = None
     """Models that can be pulled; ``None`` means any name."""
     version: str = "0.33.0"
+    installed_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    """When the first model was put on the disk; no two real nodes have this in common."""
     host: str = "127.0.0.1"
     port: int = 0
     control_port: int | None = None

@@ -1,6 +1,5 @@
 """What a node says about its models."""
 
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,10 +34,8 @@ def tags(call: Call) -> None:
 def ps(call: Call) -> None:
     """Serve ``/api/ps``: the models in memory; one that is being loaded is not among them."""
     state = call.state
-    now, now_ns = state.loop.time(), time.time_ns()
-    entries = [
-        (_expires_ns(runner, state, now, now_ns), runner) for runner in state.engine.loaded.values()
-    ]
+    now = state.loop.time()
+    entries = [(_expires_ns(runner, state, now), runner) for runner in state.engine.loaded.values()]
     entries.sort(key=lambda entry: entry[0], reverse=True)
     models = [_loaded(runner, expires_ns) for expires_ns, runner in entries]
     call.exchange.respond(200, go_json({"models": models}))
@@ -135,12 +132,15 @@ def _loaded(runner: Runner, expires_ns: int) -> dict[str, Any]:
     }
 
 
-def _expires_ns(runner: Runner, state: NodeState, now: float, now_ns: int) -> int:
+def _expires_ns(runner: Runner, state: NodeState, now: float) -> int:
     """Return when a runner leaves; for one never idle yet, as if it became idle at this moment."""
     scale = state.config.time_scale or 1.0
     expires_at = runner.expires_at
-    left_s = runner.keep_alive_s * scale if expires_at is None else expires_at - now
-    return now_ns + (_FOREVER_NS if left_s == float("inf") else int(left_s * 1e9))
+    if expires_at is None:
+        expires_at = now + runner.keep_alive_s * scale
+    if expires_at == float("inf"):
+        return state.epoch_ns + _FOREVER_NS
+    return state.epoch_ns + int(expires_at * 1e9)
 
 
 def _openai_entry(stored: StoredModel) -> dict[str, Any]:

@@ -6,10 +6,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from sollol.bench.sim.bodies import ApiError
-from sollol.bench.sim.config import SimModel, guess_model
+from sollol.bench.sim.config import SimConfig, SimModel, guess_model
 from sollol.bench.sim.names import full_name, short_name
-
-_FIRST_MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,12 @@ class ModelStore:
     ``generation`` grows with every change.
     """
 
-    def __init__(self, models: tuple[SimModel, ...], registry: tuple[SimModel, ...] | None) -> None:
+    def __init__(self, config: SimConfig) -> None:
         self._stored: dict[str, StoredModel] = {}
-        self._registry = registry
+        self._registry = config.registry
         self.generation = 0
-        for place, model in enumerate(models):
-            modified_at = _FIRST_MODIFIED - timedelta(minutes=place)
+        for place, model in enumerate(config.models):
+            modified_at = config.installed_at - timedelta(minutes=place)
             self._stored[_key(model.name)] = StoredModel(model, modified_at)
 
     def newest_first(self) -> list[StoredModel]:

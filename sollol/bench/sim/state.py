@@ -1,6 +1,7 @@
 """What a simulated node knows and what it has seen; shared by its routes."""
 
 import asyncio
+import time
 from itertools import count
 
 from sollol.bench.sim.config import SimConfig
@@ -17,7 +18,7 @@ class NodeState:
 
     def __init__(self, config: SimConfig) -> None:
         self.config = config
-        self.models = ModelStore(config.models, config.registry)
+        self.models = ModelStore(config)
         self.engine = Engine(config)
         self.faults = FaultBox()
         self.recorder = Recorder(config.keep_requests)
@@ -30,3 +31,5 @@ class NodeState:
         self.fast_lane = FastLane(self.engine, self.models, self.faults, self.recorder)
         self.completion_ids = count()
         self.loop = asyncio.get_running_loop()
+        self.epoch_ns = time.time_ns() - int(self.loop.time() * 1e9)
+        """The wall clock at the loop's time 0."""

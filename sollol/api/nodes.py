@@ -1,0 +1,176 @@
+"""``/sollol/v1/nodes``: see the nodes, add, change and remove them. Keys are never shown."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from sollol.api.own import OwnRoute, errors
+from sollol.gateway.gateway import Gateway
+from sollol.nodes.registry import Node
+from sollol.settings import NodeSettings
+from sollol.types import Source
+
+
+class ResidentModel(BaseModel):
+    """A model in a node's memory."""
+
+    name: str
+    size_bytes: int
+    vram_bytes: int
+    context_length: int | None
+    expires_at: str
+
+
+class NodeStatus(BaseModel):
+    """What is known of a node.
+
+    ``source`` is how it came: ``settings``, ``api``, ``embedded``, or where discovery found it
+    (``local``, ``dns``, ``mdns``, ``scan``). ``duplicate_of`` is the id of another node that is
+    the same server, probably.
+    """
+
+    id: str
+    url: str
+    engine: str
+    state: str
+    draining: bool
+    source: str
+    duplicate_of: str
+    version: str
+    slots: int
+    in_flight: int
+    models: list[str]
+    resident: list[ResidentModel]
+    last_error: str
+
+
+class QueueStatus(BaseModel):
+    """Requests that wait for a slot."""
+
+    length: int
+    max_length: int
+
+
+class NodesAnswer(BaseModel):
+    """All nodes and the queue."""
+
+    nodes: list[NodeStatus]
+    queue: QueueStatus
+
+
+class NodeChanges(BaseModel):
+    """What of a node can be changed while it runs; what is not given stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    slots: int | None = Field(None, ge=1)
+    """Requests it runs at once for one model; null: what the node reports, else 1."""
+    draining: bool = False
+    """Whether it gets no new requests."""
+
+
+class RemovedNode(BaseModel):
+    """A node that is gone, and how many of its requests were cut off when their time was up."""
+
+    id: str
+    cut_requests: int
+
+
+DrainSeconds = Annotated[
+    float | None,
+    Query(
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds that requests in flight get to finish; "
+        "`server.shutdown_grace_s` when not given.",
+    ),
+]
+
+
+def nodes_router(gateway: Gateway) -> APIRouter:
+    """Return the routes below ``/sollol/v1/nodes``."""
+    router = APIRouter(tags=["nodes"], prefix="/sollol/v1/nodes", route_class=OwnRoute)
+    membership = gateway.membership
+
+    def status(node: Node) -> NodeStatus:
+        return _status(node, gateway.admission.in_flight(node.view.id))
+
+    @router.get("", summary="Nodes and queue")
+    async def all_nodes() -> NodesAnswer:
+        statistics = gateway.admission.statistics()
+        return NodesAnswer(
+            nodes=[
+                _status(node, statistics.in_flight.get(node.view.id, 0))
+                for node in gateway.registry.nodes()
+            ],
+            queue=QueueStatus(
+                length=statistics.queue_length, max_length=statistics.queue_max_length
+            ),
+        )
+
+    @router.post("", status_code=201, summary="Add a node", responses=errors(400, 409, 413, 422))
+    async def add(settings: NodeSettings, response: Response) -> NodeStatus:
+        """Add a node and ask it how it is. It is gone when the gateway restarts."""
+        node = await membership.add(settings, Source.API)
+        response.headers["location"] = f"/sollol/v1/nodes/{node.view.id}"
+        return status(node)
+
+    @router.get("/{node_id}", summary="One node", responses=errors(404))
+    async def one(node_id: str) -> NodeStatus:
+        return status(membership.find(node_id))
+
+    @router.patch(
+        "/{node_id}",
+        summary="Change slots, drain or resume",
+        responses=errors(400, 404, 409, 413, 422),
+    )
+    async def change(node_id: str, changes: NodeChanges) -> NodeStatus:
+        """Change a node until the gateway restarts or reads its settings again."""
+        return status(membership.change(node_id, changes.model_dump(exclude_unset=True)))
+
+    @router.delete("/{node_id}", summary="Remove a node", responses=errors(404, 409, 422))
+    async def remove(node_id: str, drain_s: DrainSeconds = None) -> RemovedNode:
+        """Give a node nothing new, let it finish, and remove it; the answer comes then.
+
+        It goes on when the caller leaves. Asked again, the shorter limit counts. A node that
+        was found is not added again until the gateway restarts.
+        """
+        node = membership.find(node_id)
+        grace_s = gateway.settings.server.shutdown_grace_s
+        if node.source.is_found:
+            gateway.discovery.leave_alone(node.settings.url)
+        cut = await membership.remove(node_id, grace_s if drain_s is None else drain_s)
+        return RemovedNode(id=node_id, cut_requests=cut)
+
+    return router
+
+
+def _status(node: Node, in_flight: int) -> NodeStatus:
+    view = node.view
+    return NodeStatus(
+        id=view.id,
+        url=view.url,
+        engine=view.engine,
+        state=view.state,
+        draining=node.settings.draining,
+        source=node.source,
+        duplicate_of=node.duplicate_of,
+        version=view.version,
+        slots=view.slots,
+        in_flight=in_flight,
+        models=sorted(model.name for model in view.models.values()),
+        resident=[
+            ResidentModel(
+                name=loaded.name,
+                size_bytes=loaded.size_bytes,
+                vram_bytes=loaded.vram_bytes,
+                context_length=loaded.context_length,
+                expires_at=loaded.expires_at,
+            )
+            for key, loaded in view.resident.items()
+            if key == loaded.key
+        ],
+        last_error=view.last_error,
+    )
