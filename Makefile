@@ -52,6 +52,7 @@ bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an http
 clients: $(VENV)/.dev  ## Other people's clients and their own tests, through a gateway (needs npm)
 	$(BIN)/python -m tests.clients.ollama_suite
 	$(BIN)/python -m tests.clients.javascript
+	$(BIN)/python -m tests.clients.frameworks
 
 reference: $(VENV)/.dev  ## Write the settings, command line and metrics pages anew
 	$(BIN)/python -m sollol.cli.reference

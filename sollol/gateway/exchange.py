@@ -13,7 +13,7 @@ from sollol.types import Dialect, Engine, NodeView, Task
 from sollol.upstream.http import UpstreamRequest
 from sollol.wire.bodies import TEXT
 from sollol.wire.checks import check_fields
-from sollol.wire.kinds import SHOW
+from sollol.wire.kinds import SHOW, V1_ANTHROPIC_MESSAGES
 from sollol.wire.peek import peek
 from sollol.wire.translate_request import LocalAnswer, translate
 
@@ -38,6 +38,9 @@ def plan_exchange(call: Call, node: NodeView, api_key: str | None) -> Exchange |
     if api_key is not None:
         headers = [*headers, (b"authorization", b"Bearer " + api_key.encode())]
     kind = call.kind
+    if kind is V1_ANTHROPIC_MESSAGES and node.engine is Engine.LLAMA_SERVER:
+        # It calls a missing field its own failure, and takes a missing limit for none.
+        check_fields(kind, peek(kind, call.body.view()))
     if kind.dialect is not Dialect.OLLAMA or node.engine is Engine.OLLAMA:
         return Exchange(_as_it_came(call, headers), None)
     if kind.task is Task.OTHER:

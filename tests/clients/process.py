@@ -1,4 +1,4 @@
-"""A real ``sollol serve`` process for clients that run outside the test's event loop."""
+"""Real processes, a gateway and nodes, for clients that run outside the test's event loop."""
 
 import contextlib
 import subprocess
@@ -32,6 +32,19 @@ def running_gateway_process(*nodes: str) -> Iterator[str]:
         exit_code = gateway.wait(10)
     if exit_code:
         raise RuntimeError(f"the gateway ended with exit code {exit_code}")
+
+
+@contextlib.contextmanager
+def simulated_nodes(count: int, models: str) -> Iterator[list[str]]:
+    """Run ``count`` simulated nodes with ``models`` (comma-separated) and yield their URLs."""
+    ports = [free_port() for _ in range(count)]
+    command = [sys.executable, "-m", "sollol.bench.sim", "--models", models]
+    command += ["--time-scale", "0", *(f"--node={port}" for port in ports)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as nodes:
+        try:
+            yield [f"http://127.0.0.1:{port}" for port in ports]
+        finally:
+            nodes.terminate()
 
 
 def _wait_ready(url: str) -> None:

@@ -59,6 +59,7 @@ async def _stream(call: Call, work: Work, records: Records, lease: Lease) -> Non
     exchange = call.exchange
     if isinstance(exchange, FaultyExchange):
         exchange.error_record = records.error(exchange.fault.text)
+    exchange.headers.extend(records.stream_headers)
     exchange.start_stream(records.stream_type)
     items = _items(call, work, records, lease)
     if _is_immediate(call):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,9 @@ _GO_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "messages": (list, "[]api.Message"),
     "options": (dict, "map[string]interface {}"),
     "tools": (list, "api.Tools"),
+    "max_tokens": (int, "int"),
+    "max_output_tokens": (int, "int"),
+    "instructions": (str, "string"),
 }
 _JSON_TYPES = {str: "string", bool: "bool", int: "number", float: "number", list: "array"}
 _THINK_WORDS = ("high", "medium", "low", "max")
@@ -47,13 +50,19 @@ class ApiError(Exception):
         self.is_plain = is_plain
 
 
-def read_body(raw: bytes, go_type: str, empty: str = "missing request body") -> Body:
+def read_body(
+    raw: bytes,
+    go_type: str,
+    empty: str = "missing request body",
+    untyped: Collection[str] = (),
+) -> Body:
     """Return the fields of a body.
 
     Args:
         raw: the bytes as they came.
         go_type: what Ollama's source calls the type, as ``ChatRequest``.
         empty: the message for an empty body.
+        untyped: fields that may be of any type here.
 
     Raises:
         ApiError: the body is empty, not JSON, or a field has the wrong type (400).
@@ -69,7 +78,7 @@ def read_body(raw: bytes, go_type: str, empty: str = "missing request body") -> 
     body = value if all(map(str.islower, value)) else {k.lower(): v for k, v in value.items()}
     for name, (python_type, go_name) in _GO_TYPES.items():
         field = body.get(name)
-        if field is not None and not isinstance(field, python_type):
+        if field is not None and name not in untyped and not isinstance(field, python_type):
             where = f"Go struct field {go_type}.{name} of type {go_name}"
             message = f"json: cannot unmarshal {_json_type(field)} into {where}"
             raise ApiError(400, message, is_gin=True)
@@ -159,7 +168,7 @@ def check_details(body: Body) -> None:
     messages = [item for item in body.get("messages") or [] if isinstance(item, dict)]
     for holder in (body, *messages):
         for image in holder.get("images") or []:
-            _check_base64(image)
+            check_base64(image)
     for message in messages:
         for call in message.get("tool_calls") or []:
             if isinstance(call.get("function", {}).get("arguments"), str):
@@ -176,12 +185,17 @@ def check_openai_messages(messages: Sequence[Any]) -> None:
     for message in messages:
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
-            _check_parts(content)
+            check_parts(content)
         elif not isinstance(content, str) and not (message or {}).get("tool_calls"):
             raise ApiError(400, "invalid message content type: <nil>", is_gin=True)
 
 
-def _check_parts(parts: Sequence[Any]) -> None:
+def check_parts(parts: Sequence[Any]) -> None:
+    """Check the parts of a message of OpenAI's.
+
+    Raises:
+        ApiError: an image is not part of the body (400).
+    """
     for part in parts:
         image = part.get("image_url") if isinstance(part, dict) else None
         url = image.get("url", "") if isinstance(image, dict) else image or ""
@@ -190,10 +204,15 @@ def _check_parts(parts: Sequence[Any]) -> None:
             raise ApiError(400, text, is_gin=True)
 
 
-def _check_base64(text: str) -> None:
+def check_base64(text: str, prefix: str = "") -> None:
+    """Check that a text is base64.
+
+    Raises:
+        ApiError: it is not (400); ``prefix`` goes before the reason.
+    """
     found = _NOT_BASE64.search(text)
     if found is not None:
-        message = f"illegal base64 data at input byte {found.start()}"
+        message = f"{prefix}illegal base64 data at input byte {found.start()}"
         raise ApiError(400, message, is_gin=True)
 
 

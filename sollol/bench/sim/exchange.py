@@ -9,6 +9,9 @@ from http import HTTPStatus
 from sollol.bench.sim.http import Connection, Header, Request
 
 JSON = b"application/json; charset=utf-8"
+PLAIN_JSON = b"application/json"
+UNCACHED: tuple[Header, ...] = ((b"Cache-Control", b"no-cache"), (b"Connection", b"keep-alive"))
+"""What ``/v1/messages`` and ``/v1/responses`` say of a stream, also of one that is refused."""
 _STATUS_LINES: dict[int, bytes] = {
     status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -76,6 +79,8 @@ class Exchange:
     def _render_head(self, content_type: bytes, framing: list[Header]) -> bytes:
         own = [(b"Content-Type", content_type)] if content_type else []
         fields = sorted([*self.headers, *own]) if self.headers else own
+        if not self.request.keep_alive:  # Go puts its own in the place of the handler's
+            fields = [field for field in fields if field[0] != b"Connection"]
         fields = [*fields, (b"Date", _date(int(time.time()))), *framing]
         if not self.request.keep_alive:
             fields.append((b"Connection", b"close"))

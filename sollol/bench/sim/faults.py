@@ -13,9 +13,8 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import Literal, get_args
 
-import msgspec
-
-from sollol.bench.sim.exchange import JSON, Exchange
+from sollol.bench.sim.errors import error_body, is_translated
+from sollol.bench.sim.exchange import JSON, PLAIN_JSON, Exchange
 from sollol.bench.sim.http import Connection, Request
 
 FaultKind = Literal[
@@ -154,7 +153,7 @@ class FaultBox:
         return entry.fault
 
 
-async def answer_with_fault(exchange: Exchange, fault: Fault, is_openai: bool) -> bool:
+async def answer_with_fault(exchange: Exchange, fault: Fault) -> bool:
     """Carry out a fault that stands in place of an answer; return whether it was one."""
     if fault.kind not in _INSTEAD:
         return False
@@ -162,19 +161,22 @@ async def answer_with_fault(exchange: Exchange, fault: Fault, is_openai: bool) -
     if fault.kind == "hang_before_head":
         await connection.wait_closed()
     elif fault.kind == "status":
-        exchange.respond(fault.status, error_body(fault.text, is_openai))
+        respond_error(exchange, fault.status, fault.text)
     else:
         connection.write(_NOT_HTTP if fault.kind == "garbage" else b"")
         exchange.request.keep_alive = False
     return True
 
 
-def error_body(message: str, is_openai: bool) -> bytes:
-    """Return an error the way the node's own proxy or runner would word it."""
-    if not is_openai:
-        return msgspec.json.encode({"error": message})
-    error = {"message": message, "type": "api_error", "param": None, "code": None}
-    return msgspec.json.encode({"error": error}) + b"\n"
+def respond_error(exchange: Exchange, status: int, message: str) -> None:
+    """Answer with an error that comes from behind the translation for ``/v1``."""
+    exchange.respond(status, *_error(exchange.request.path, status, message))
+
+
+def _error(path: str, status: int, message: str) -> tuple[bytes, bytes]:
+    """Return an error's body and its type."""
+    body = error_body(path, status, message)
+    return (body + b"\n", PLAIN_JSON) if is_translated(path) else (body, JSON)
 
 
 class FaultyExchange(Exchange):
@@ -195,8 +197,7 @@ class FaultyExchange(Exchange):
         """Answer with a body of known length, broken where the fault says."""
         kind = self.fault.kind
         if kind == "error_record_after_n":
-            is_openai = self.request.path.startswith("/v1/")
-            super().respond(500, error_body(self.fault.text, is_openai))
+            super().respond(500, *_error(self.request.path, 500, self.fault.text))
             return
         if kind in _STOPPING and kind != "end_without_done_after_n":
             self._is_stopped = True
@@ -232,7 +233,8 @@ class FaultyExchange(Exchange):
                 self._head = b""
                 self.respond(500)
                 return
-            super().write_record(self.error_record)
+            if self.error_record:
+                super().write_record(self.error_record)
         if self.fault.kind in ("error_record_after_n", "end_without_done_after_n"):
             await super().end_stream()
             return

@@ -55,7 +55,7 @@ def read_chat(raw: bytes, models: ModelStore) -> Work:
         stored,
         make_records=partial(_same, ChatRecords(name)),
         purpose=purpose,
-        prompt=_chat_prompt(stored.model, name, body, think) if purpose == "answer" else Prompt(""),
+        prompt=plan_chat(stored.model, name, body, think) if purpose == "answer" else Prompt(""),
         options=body.get("options") or {},
         stream=body.get("stream") is not False,
         keep_alive_s=keep_alive_s,
@@ -114,7 +114,7 @@ def read_chat_completions(raw: bytes, models: ModelStore) -> Work:
         name,
         stored,
         make_records=partial(ChatCompletionRecords, name, _wants_usage(body)),
-        prompt=_chat_prompt(stored.model, name, translated, think),
+        prompt=plan_chat(stored.model, name, translated, think),
         options=options,
         stream=body.get("stream") is True,
     )
@@ -159,7 +159,21 @@ def _thinks(model: SimModel, name: str, think: bool | None) -> bool:
     return think is not False and "thinking" in model.capabilities
 
 
-def _chat_prompt(model: SimModel, name: str, body: Body, think: bool | None) -> Prompt:
+def plan_chat(
+    model: SimModel, name: str, body: Body, think: bool | None, *, may_end: bool = False
+) -> Prompt:
+    """Return what a model is given to go on with a conversation.
+
+    Args:
+        model: the model, known to the request as ``name``.
+        name: for the words of a refusal.
+        body: a body as ``/api/chat`` takes it; it has messages.
+        think: whether the request wants the model to think.
+        may_end: whether the limit is only a limit; else the answer is exactly so long.
+
+    Raises:
+        ApiError: the model cannot do it.
+    """
     messages, tools = body["messages"], body.get("tools") or []
     if tools and "tools" not in model.capabilities:
         raise ApiError(400, f"{full_name(name)} does not support tools")
@@ -172,6 +186,7 @@ def _chat_prompt(model: SimModel, name: str, body: Body, think: bool | None) -> 
         schema=answer_schema(body.get("format")),
         limit=token_limit(body.get("options") or {}),
         thinks=_thinks(model, name, think),
+        may_end=may_end,
     )
 
 

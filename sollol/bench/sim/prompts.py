@@ -37,6 +37,8 @@ class Prompt:
     limit: int = 0
     """Tokens to generate; 0 for the natural length."""
     thinks: bool = False
+    may_end: bool = False
+    """Whether an answer shorter than the limit ends by itself."""
 
 
 def chat_prompt(messages: Sequence[Any], tools: Sequence[Any]) -> tuple[str, str]:
@@ -90,6 +92,8 @@ def plan_answer(model: SimModel, prompt: Prompt) -> Answer:
         pieces = json_pieces(fill_schema(prompt.schema, seed), prompt.partial)
         return Answer(pieces)
     limit = prompt.limit
+    if prompt.may_end and limit >= _natural_length(seed, prompt):
+        limit = 0
     thinking = _thoughts(seed, limit) if prompt.thinks and not prompt.partial else ()
     limit = limit - len(thinking) if limit else 0
     said = answer_pieces(seed, prompt.partial, limit)
@@ -101,6 +105,12 @@ def plan_answer(model: SimModel, prompt: Prompt) -> Answer:
 def context_ids(prompt_tokens: int, eval_count: int) -> list[int]:
     """Return token ids as the last record of a generate request carries them."""
     return [(place * 2_654_435_761) % 32_000 for place in range(prompt_tokens + eval_count)]
+
+
+def _natural_length(seed: bytes, prompt: Prompt) -> int:
+    """Return how many tokens the answer has if nothing limits it."""
+    thinking = _thoughts(seed, 0) if prompt.thinks and not prompt.partial else ()
+    return natural_length(seed) + len(thinking)
 
 
 def _thoughts(seed: bytes, limit: int) -> tuple[str, ...]:

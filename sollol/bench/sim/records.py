@@ -1,4 +1,4 @@
-"""Answers in the four forms that chat and completion requests are answered in."""
+"""Answers of chat and completion requests, in Ollama's own form and in OpenAI's."""
 
 import time
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sollol.bench.sim.exchange import JSON
+from sollol.bench.sim.exchange import JSON, PLAIN_JSON
+from sollol.bench.sim.http import Header
 from sollol.bench.sim.lease import Timings
 
 _ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
-_PLAIN_JSON = b"application/json"
 _encode = msgspec.json.encode
 
 
@@ -96,6 +96,8 @@ class Records(Protocol):
 
     stream_type: bytes
     whole_type: bytes
+    stream_headers: tuple[Header, ...]
+    """What a stream's head says beside the type."""
 
     def text(self, piece: str) -> bytes:
         """Return the record of a piece of the answer."""
@@ -118,7 +120,7 @@ class Records(Protocol):
         ...
 
     def error(self, message: str) -> bytes:
-        """Return what is written when the runner fails in mid-stream."""
+        """Return what is written when the runner fails in mid-stream; empty for nothing."""
         ...
 
 
@@ -126,6 +128,7 @@ class _OllamaRecords:
     """What chat and generate have in common: one JSON object a line."""
 
     stream_type = b"application/x-ndjson"
+    stream_headers: tuple[Header, ...] = ()
     whole_type = JSON
     _text: bytes
     """What is said, with a place for its JSON."""
@@ -203,7 +206,8 @@ class _OpenAIRecords:
     """What chat and text completions have in common: server-sent events."""
 
     stream_type = b"text/event-stream"
-    whole_type = _PLAIN_JSON
+    stream_headers: tuple[Header, ...] = ()
+    whole_type = PLAIN_JSON
     kind = ""
     chunk_kind = ""
     id_prefix = ""

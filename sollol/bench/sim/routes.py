@@ -7,14 +7,26 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sollol.bench.sim import cloud, create, embed, inference, inventory, store
+from sollol.bench.sim import (
+    cloud,
+    create,
+    embed,
+    inference,
+    inventory,
+    media,
+    messages,
+    responses,
+    store,
+)
 from sollol.bench.sim.answer import serve_text
-from sollol.bench.sim.bodies import ApiError
+from sollol.bench.sim.bodies import ApiError, read_body
 from sollol.bench.sim.call import Call
-from sollol.bench.sim.exchange import JSON
-from sollol.bench.sim.faults import FaultyExchange, answer_with_fault
+from sollol.bench.sim.errors import error_body
+from sollol.bench.sim.exchange import JSON, UNCACHED
+from sollol.bench.sim.faults import FaultyExchange, answer_with_fault, respond_error
 from sollol.bench.sim.http import Header
 from sollol.bench.sim.records import go_json
+from sollol.bench.sim.versions import has_route
 from sollol.bench.sim.work import Reader
 
 Handler = Callable[[Call], Awaitable[None] | None]
@@ -54,6 +66,11 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/chat/completions": {"POST": _text(inference.read_chat_completions)},
     "/v1/completions": {"POST": _text(inference.read_completions)},
     "/v1/embeddings": {"POST": embed.openai_embeddings},
+    "/v1/messages": {"POST": _text(messages.read_messages)},
+    "/v1/responses": {"POST": _text(responses.read_responses)},
+    "/v1/audio/transcriptions": {"POST": media.transcribe},
+    "/v1/images/generations": {"POST": media.make_image},
+    "/v1/systemone": {"POST": media.decide},
 }
 _WITH_PARAMETER = {
     "/api/blobs/": ":digest",
@@ -62,7 +79,7 @@ _WITH_PARAMETER = {
 }
 _LOCAL_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _LOCAL_NAMES = (".localhost", ".local", ".internal")
-_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_UNCACHED_PATHS = ("/v1/messages", "/v1/responses")
 _ALLOWED_HEADERS = (
     "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,"
     "X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,"
@@ -85,7 +102,7 @@ async def serve(call: Call) -> None:
     path = exchange.request.path
     if isinstance(exchange, FaultyExchange):
         call.name_model(peek_model(call.body))
-        if await answer_with_fault(exchange, exchange.fault, path.startswith("/v1/")):
+        if await answer_with_fault(exchange, exchange.fault):
             return
     handler = _find_handler(call, path)
     if handler is None:
@@ -96,7 +113,7 @@ async def serve(call: Call) -> None:
             await waiting
     except ApiError as error:
         call.name_model(peek_model(call.body))
-        _respond_error(call, error, path.startswith("/v1/"))
+        _respond_error(call, error, path)
 
 
 def peek_model(body: bytes) -> str:
@@ -112,7 +129,7 @@ def peek_model(body: bytes) -> str:
 def _find_handler(call: Call, path: str) -> Handler | None:
     """Return what serves the request, or ``None`` once it is answered here."""
     request, exchange = call.exchange.request, call.exchange
-    methods = _ROUTES.get(_route_of(path, request.target))
+    methods = _methods_of(call, _route_of(path, request.target))
     if methods is None and _redirect(call, path):
         return None
     if methods is not None and request.method not in methods:
@@ -128,6 +145,11 @@ def _find_handler(call: Call, path: str) -> Handler | None:
     return methods[request.method]
 
 
+def _methods_of(call: Call, route: str) -> dict[str, Handler] | None:
+    """Return the handlers of a route by method; ``None`` if the node's version has no such route."""
+    return _ROUTES.get(route) if has_route(call.state.config.version, route) else None
+
+
 def _route_of(path: str, target: str) -> str:
     for prefix, parameter in _WITH_PARAMETER.items():
         rest = path.removeprefix(prefix)
@@ -139,7 +161,7 @@ def _route_of(path: str, target: str) -> str:
 def _redirect(call: Call, path: str) -> bool:
     """Send a path with stray slashes to the one that is meant, if there is one."""
     clean = "/" + "/".join(part for part in path.split("/") if part)
-    if clean == path or _route_of(clean, clean) not in _ROUTES:
+    if clean == path or _methods_of(call, _route_of(clean, clean)) is None:
         return False
     exchange = call.exchange
     exchange.headers.append((b"Location", clean.encode()))
@@ -197,14 +219,18 @@ def is_local_name(host: str) -> bool:
     return address.is_loopback or address.is_private
 
 
-def _respond_error(call: Call, error: ApiError, is_openai: bool) -> None:
+def _respond_error(call: Call, error: ApiError, path: str) -> None:
     message = str(error)
-    if not is_openai or error.is_plain:
+    if error.is_plain:
         call.exchange.respond(error.status, go_json({"error": message}), JSON)
         return
-    kind = _OPENAI_TYPES.get(error.status, "api_error")
-    body = go_json({"error": {"message": message, "type": kind, "param": None, "code": None}})
     if error.is_gin:
-        call.exchange.respond(error.status, body, JSON)
+        call.exchange.respond(error.status, error_body(path, error.status, message), JSON)
         return
-    call.exchange.respond(error.status, body + b"\n", b"application/json")
+    if path in _UNCACHED_PATHS and _wants_stream(call.body):
+        call.exchange.headers.extend(UNCACHED)
+    respond_error(call.exchange, error.status, message)
+
+
+def _wants_stream(body: bytes) -> bool:
+    return read_body(body, "").get("stream") is True
