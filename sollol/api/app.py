@@ -10,7 +10,6 @@
 """
 
 import structlog
-from fastapi import FastAPI
 
 from sollol import __version__
 from sollol.api.answer import Answer
@@ -21,9 +20,16 @@ from sollol.api.inventory import inventory_router
 from sollol.api.manage import Management
 from sollol.api.models import models_router
 from sollol.api.nodes import nodes_router
-from sollol.api.origin import cors_headers, is_allowed_host, is_allowed_origin, preflight_headers
+from sollol.api.openapi import DescribedApi
+from sollol.api.origin import (
+    cors_headers,
+    is_allowed_host,
+    is_allowed_origin,
+    is_same_origin,
+    preflight_headers,
+)
 from sollol.api.request import Request
-from sollol.api.routes import misrouted
+from sollol.api.routes import allow_header, misrouted
 from sollol.api.status import status_router
 from sollol.gateway.gateway import Gateway
 from sollol.settings.address import is_loopback
@@ -42,7 +48,7 @@ class App:
         self._inference = Inference(gateway)
         self._management = Management(gateway)
         self._designated = Designated(gateway)
-        self._local = FastAPI(
+        self._local = DescribedApi(
             title="SOLLOL", version=__version__, redirect_slashes=False, redoc_url=None
         )
         self._local.include_router(inventory_router(gateway))
@@ -58,14 +64,14 @@ class App:
             answer.whole(403, [], b"")
             return
         origin = request.headers.get(b"origin")
-        if origin is not None:
+        if origin is not None and not is_same_origin(origin.decode("latin-1"), host):
+            allow = allow_header(request.method, request.path)
             if not is_allowed_origin(origin.decode("latin-1"), host, self._origins):
                 log.warning("request_refused", reason="origin", origin=origin.decode("latin-1"))
-                answer.whole(403, [], b"")
+                answer.whole(403, allow, b"")
                 return
             if request.method == "OPTIONS" and b"access-control-request-method" in request.headers:
-                answer.start(204, preflight_headers(origin, self._origins))
-                answer.end()
+                answer.whole(204, allow + preflight_headers(origin, self._origins), b"")
                 return
             answer.extra_headers = cors_headers(origin, self._origins)
         await self._route(request, answer)

@@ -42,15 +42,20 @@ def is_allowed_origin(origin: str, host: str, extra: tuple[str, ...]) -> bool:
         host: the ``Host`` header; a page that the gateway itself served may always call.
         extra: the setting ``server.origins``; ``*`` allows every page.
     """
+    if is_same_origin(origin, host):
+        return True
     if len(origin) > LONGEST or len(host) > LONGEST:
         return "*" in extra
-    return _is_allowed_origin(origin, host, extra)
+    return _is_allowed_origin(origin, extra)
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Whether a page came from where it calls, so that no CORS header is needed."""
+    return origin in (f"http://{host}", f"https://{host}")
 
 
 @lru_cache(maxsize=1024)
-def _is_allowed_origin(origin: str, host: str, extra: tuple[str, ...]) -> bool:
-    if origin in (f"http://{host}", f"https://{host}"):
-        return True
+def _is_allowed_origin(origin: str, extra: tuple[str, ...]) -> bool:
     if "*" in extra or origin in extra:
         return True
     return _LOCAL_ORIGIN.fullmatch(origin) is not None

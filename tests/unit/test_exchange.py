@@ -1,8 +1,6 @@
 """What a node is sent, and that a llama-server's caller is refused as Ollama refuses."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,17 +12,19 @@ from sollol.types import Dialect, Engine, Model, NodeState, NodeView
 from sollol.wire.bodies import error_response
 from sollol.wire.kinds import BODY_KINDS, CHAT, GENERATE, SHOW, V1_CHAT, BodyKind
 from sollol.wire.peek import peek
+from tests.contract.golden import Entry, make_answer, read_entries
 
 KEY = "the model"
-GOLDEN: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "contract" / "golden_errors.json").read_text(encoding="utf-8")
-)["entries"]
 OLLAMAS_WORDS = [
     entry
-    for entry in GOLDEN
-    if entry["status"] == 400
-    and BODY_KINDS[entry["path"]].dialect is Dialect.OLLAMA
-    and not any(word in entry["body"] for word in ("invalid model name", "is required", ":local"))
+    for entry in read_entries()
+    if entry.method == "POST"
+    and entry.answer.status == 400
+    and entry.path in BODY_KINDS
+    and BODY_KINDS[entry.path].dialect is Dialect.OLLAMA
+    and not any(
+        word in entry.answer.body for word in ("invalid model name", "is required", ":local")
+    )
 ]
 """Refusals that have nothing to do with the name of the model."""
 
@@ -38,17 +38,14 @@ def plan(kind: BodyKind, body: bytes, engine: Engine) -> Exchange | LocalAnswer:
     return plan_exchange(call, node, "secret")
 
 
-@pytest.mark.parametrize("entry", OLLAMAS_WORDS, ids=lambda entry: entry["name"])
-def test_a_llama_server_refuses_in_ollamas_words(entry: dict[str, Any]) -> None:
-    kind = BODY_KINDS[entry["path"]]
+@pytest.mark.parametrize("entry", OLLAMAS_WORDS, ids=lambda entry: entry.name)
+def test_a_llama_server_refuses_in_ollamas_words(entry: Entry) -> None:
+    kind = BODY_KINDS[entry.path]
     with pytest.raises(SollolError) as caught:
-        plan(kind, entry["request"].encode(), Engine.LLAMA_SERVER)
+        plan(kind, entry.request, Engine.LLAMA_SERVER)
     status, content_type, body = error_response(kind.dialect, caught.value)
-    assert (status, content_type.decode(), body.decode()) == (
-        entry["status"],
-        entry["content_type"],
-        entry["body"],
-    )
+    headers = [("content-type", content_type.decode())]
+    assert make_answer(status, headers, body.decode()) == entry.answer
 
 
 @pytest.mark.parametrize(
