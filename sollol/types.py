@@ -109,7 +109,7 @@ class Resident:
 class NodeView:
     """What is known of a node at one moment.
 
-    ``slots`` is how many sequences the node runs at once for one model; ``models`` and
+    ``slots`` is how many sequences the node runs at once for one model, whatever its names; ``models`` and
     ``resident`` map canonical names to what the node reports under them.
     """
 
@@ -123,6 +123,12 @@ class NodeView:
     resident: Mapping[str, Resident] = field(default_factory=dict)
     last_error: str = ""
     """Why the node is unhealthy; empty when it is not."""
+    outvoted: frozenset[str] = frozenset()
+    """Keys of models that it gets no requests for: healthy nodes have the chosen digest of them."""
+
+    def runner(self, model_key: str) -> str:
+        """Return what names the process that runs a model: names with one digest share it."""
+        return self.models[model_key].digest or model_key
 
 
 class RouteRequest(msgspec.Struct, frozen=True):
@@ -142,13 +148,13 @@ class RouteRequest(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The hold on one slot of a node for a model; given back once with ``Scheduler.release``.
+    """The hold on one slot of a runner of a node; given back once with ``Scheduler.release``.
 
-    ``model`` is empty for a request that takes no slot.
+    ``runner`` is :meth:`NodeView.runner`, or empty for a request that takes no slot.
     """
 
     id: int
     request_id: str
     node_id: str
-    model: str
+    runner: str
     queue_wait_s: float

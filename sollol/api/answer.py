@@ -53,6 +53,7 @@ class Answer:
 
     Attributes:
         extra_headers: sent besides those given to :meth:`start`.
+        is_last: the caller wants no other answer over the connection.
         keep_alive: the connection may carry another request afterwards.
         is_started, is_complete: the head is decided; the last byte is written.
     """
@@ -67,6 +68,7 @@ class Answer:
         "_write",
         "extra_headers",
         "is_complete",
+        "is_last",
         "is_started",
         "keep_alive",
         "wait_room",
@@ -81,6 +83,7 @@ class Answer:
         self._left_bytes: int | None = None
         self._head = b""
         self.extra_headers: Headers = []
+        self.is_last = not keep_alive
         self.keep_alive = keep_alive
         self.is_started = False
         self.is_complete = False
@@ -90,6 +93,12 @@ class Answer:
     def is_slow(self) -> bool:
         """Whether the caller has not read what was written for it."""
         return self._sink.is_slow
+
+    @property
+    def ends_by_close(self) -> bool:
+        """Whether nothing but the end of the connection tells the end of the body."""
+        has_length = self._is_chunked or self._left_bytes is not None
+        return self.is_started and self._has_body and not has_length
 
     def start(self, status: int, headers: Headers) -> None:
         """Decide the head: the status, the headers (names in lower case) and the framing."""
@@ -107,7 +116,7 @@ class Answer:
 
     def write(self, data: bytes) -> bool:
         """Write a piece of the body at once; return whether the caller is slow to read."""
-        if not data:  # an empty chunk would end the body
+        if not data or not self._has_body:  # an empty chunk would end the body
             return self._sink.is_slow
         if self._is_chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
@@ -139,7 +148,9 @@ class Answer:
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Write an answer whose body is here; its length is added to the headers."""
-        length = b"content-length: %d\r\n" % len(body)
+        if status in _BODILESS:
+            self._has_body = False
+        length = b"" if status in _BODILESS else b"content-length: %d\r\n" % len(body)
         self._head = self._rendered(status, headers, length)
         self._close_body(body if self._has_body else b"")
 

@@ -3,9 +3,10 @@
 1. who may call: the page (``Origin``) and the name it called by (``Host``)     origin.py
 2. routes that nodes answer                                                      inference.py
    routes that change nodes                                                      manage.py
+   routes that one node answers for all                                          designated.py
 3. no such route or method                                                       routes.py
    a POST to an unknown route, whose body may name a model                       inference.py
-4. all others, on FastAPI                                                        inventory.py, status.py, nodes.py
+4. all others, on FastAPI                                  inventory.py, models.py, nodes.py, status.py
 """
 
 import structlog
@@ -14,9 +15,11 @@ from fastapi import FastAPI
 from sollol import __version__
 from sollol.api.answer import Answer
 from sollol.api.asgi import run_asgi
+from sollol.api.designated import Designated
 from sollol.api.inference import Inference
 from sollol.api.inventory import inventory_router
 from sollol.api.manage import Management
+from sollol.api.models import models_router
 from sollol.api.nodes import nodes_router
 from sollol.api.origin import cors_headers, is_allowed_host, is_allowed_origin, preflight_headers
 from sollol.api.request import Request
@@ -38,16 +41,18 @@ class App:
         self._checks_host = is_loopback(settings.host)
         self._inference = Inference(gateway)
         self._management = Management(gateway)
+        self._designated = Designated(gateway)
         self._local = FastAPI(
             title="SOLLOL", version=__version__, redirect_slashes=False, redoc_url=None
         )
         self._local.include_router(inventory_router(gateway))
         self._local.include_router(status_router(gateway))
+        self._local.include_router(models_router(gateway))
         self._local.include_router(nodes_router(gateway))
 
     async def __call__(self, request: Request, answer: Answer) -> None:
         """Serve one request."""
-        host = request.headers.get(b"host", b"").decode("latin-1")
+        host = request.headers.get(b"host", b"").decode("latin-1").strip()
         if self._checks_host and not is_allowed_host(host):
             log.warning("request_refused", reason="host", host=host)
             answer.whole(403, [], b"")
@@ -72,6 +77,9 @@ class App:
             return
         if self._management.serves(request.method, request.path):
             await self._management.serve(request, answer)
+            return
+        if self._designated.serves(request.method, request.path):
+            await self._designated.serve(request, answer)
             return
         plain = misrouted(request.method, request.path)
         kind = other_kind(request.path)

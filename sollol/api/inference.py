@@ -3,44 +3,36 @@
 Reads the request, hands it to ``gateway/forward.py``, and answers what ended before a node did.
 """
 
-import asyncio
 import itertools
-import re
 import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
-import structlog
 
-from sollol import logs
 from sollol.api.answer import Answer
 from sollol.api.body import read_body
 from sollol.api.request import Headers, Request
+from sollol.api.serving import Serving, shown_id, target_of
 from sollol.errors import (
-    ClientDisconnected,
     InvalidBody,
-    InvalidRequest,
     ModelNotFound,
     NoNodeAvailable,
-    Overloaded,
     RouteNotFound,
     SollolError,
 )
 from sollol.gateway.body import Body, aside
 from sollol.gateway.call import Call, Outcome
-from sollol.gateway.disconnect import CancelWhenGone
-from sollol.gateway.forward import end_broken
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
-from sollol.types import Task
-from sollol.wire.bodies import error_response
+from sollol.types import Dialect, Task
 from sollol.wire.checks import check_request, model_not_found
 from sollol.wire.compression import decompress
 from sollol.wire.kinds import OPTIONAL, UNCACHED_STREAMS, BodyKind
 from sollol.wire.multipart import peek_form
 from sollol.wire.names import model_key
 from sollol.wire.peek import Peek, peek
-
-log = structlog.get_logger()
 
 PASSED_HEADERS = (
     b"accept",
@@ -51,7 +43,6 @@ PASSED_HEADERS = (
     b"tracestate",
     b"user-agent",
 )
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Arrival(msgspec.Struct):
@@ -66,6 +57,52 @@ class Arrival(msgspec.Struct):
     streams: bool = False
     outcome: Outcome = msgspec.field(default_factory=Outcome)
 
+    @property
+    def task(self) -> str:
+        """Its label in the metrics."""
+        return self.kind.task
+
+    @property
+    def node(self) -> str:
+        """The node tried last."""
+        return self.outcome.node_id
+
+    @property
+    def dialect(self) -> Dialect:
+        """The caller's."""
+        return self.kind.dialect
+
+    @property
+    def error_record(self) -> Callable[[str], bytes]:
+        """Writes the end of a stream that failed after it began."""
+        return self.kind.error_record
+
+    def told(self) -> Headers:
+        """Return the headers that tell of the decision."""
+        outcome = self.outcome
+        if not outcome.node_id:
+            return []
+        return [
+            (b"x-sollol-node", outcome.node_id.encode()),
+            (b"x-sollol-attempts", b"%d" % outcome.attempts),
+            (b"x-sollol-queue-wait", b"%.3f" % (outcome.queue_wait_s or 0.0)),
+        ]
+
+    def told_refused(self) -> Headers:
+        """Return the headers that a refusal has besides."""
+        is_uncached = self.streams and self.kind in UNCACHED_STREAMS
+        return [(b"cache-control", b"no-cache")] if is_uncached else []
+
+    def noted(self) -> dict[str, Any]:
+        """Return the fields of its log line."""
+        return {
+            "path": self.kind.path,
+            "model": self.model,
+            "node": self.outcome.node_id,
+            "attempts": self.outcome.attempts,
+            "queue_wait_s": round(self.outcome.queue_wait_s or 0.0, 4),
+        }
+
 
 class Inference:
     """Serves requests for models."""
@@ -73,38 +110,18 @@ class Inference:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._clock = gateway.clock
+        self._serving = Serving(gateway)
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
     async def serve(self, kind: BodyKind, request: Request, answer: Answer) -> None:
-        """Answer one request. However it ends, that is noted once, in ``_done``."""
-        arrival = self._arrival(kind, request.headers)
-        downstream = Downstream(answer, lambda status: self._started(arrival, status))
-        try:
-            with CancelWhenGone(request.connection):
-                await self._serve(arrival, request, downstream)
-        except ClientDisconnected as error:
-            arrival.outcome.status = error.status
-            arrival.outcome.error = error.code
-        except SollolError as error:
-            await _refuse(arrival, error, downstream)
-        except asyncio.CancelledError:  # the server stops and waits no longer
-            stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
-            if answer.is_slow:
-                answer.abort()  # it would not read the reason either
-            else:
-                await _refuse(arrival, stopping, downstream)
-        except Exception:  # a fault of ours: the caller is told, and the log has the trace
-            log.exception("request_failed", request_id=arrival.shown_id)
-            await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
-        finally:
-            self._done(arrival)
+        """Answer one request."""
+        arrival = self._arrival(kind, request)
+        await self._serving.run(arrival, request, answer, partial(self._serve, arrival, request))
 
-    def _arrival(self, kind: BodyKind, headers: dict[bytes, bytes]) -> Arrival:
+    def _arrival(self, kind: BodyKind, request: Request) -> Arrival:
         unique = f"{self._prefix}-{next(self._numbers):x}"
-        given = headers.get(b"x-request-id", b"")
-        shown = given.decode() if _REQUEST_ID.fullmatch(given) else unique
-        return Arrival(kind, headers, unique, shown, self._clock())
+        return Arrival(kind, request.headers, unique, shown_id(request) or unique, self._clock())
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind, headers = arrival.kind, arrival.headers
@@ -115,7 +132,7 @@ class Inference:
             call = Call(
                 id=arrival.id,
                 kind=kind,
-                target=_target(request),
+                target=target_of(request),
                 body=body,
                 model=arrival.model,
                 model_key=model_key(arrival.model),
@@ -140,47 +157,6 @@ class Inference:
         with body:
             return Body(await aside(body, decompress, body.view()))
 
-    def _started(self, arrival: Arrival, status: int) -> Headers:
-        """Note the commit point and return the headers that tell of the decision."""
-        outcome = arrival.outcome
-        outcome.status = status
-        outcome.first_byte_s = self._clock() - arrival.arrived_at
-        headers = [(b"x-sollol-request-id", arrival.shown_id.encode())]
-        if outcome.node_id:
-            headers += [
-                (b"x-sollol-node", outcome.node_id.encode()),
-                (b"x-sollol-attempts", b"%d" % outcome.attempts),
-                (b"x-sollol-queue-wait", b"%.3f" % (outcome.queue_wait_s or 0.0)),
-            ]
-        return headers
-
-    def _done(self, arrival: Arrival) -> None:
-        outcome = arrival.outcome
-        duration_s = self._clock() - arrival.arrived_at
-        self._gateway.metrics.request_done(
-            arrival.kind.task,
-            outcome.node_id,
-            outcome.error or "ok",
-            duration_s=duration_s,
-            first_byte_s=None if outcome.error else outcome.first_byte_s,
-            queue_wait_s=outcome.queue_wait_s,
-        )
-        write = log.warning if outcome.status >= 500 or outcome.error_text else logs.info
-        write(
-            "request_done",
-            request_id=arrival.shown_id,
-            path=arrival.kind.path,
-            model=arrival.model,
-            node=outcome.node_id,
-            status=outcome.status,
-            outcome=outcome.error or "ok",
-            attempts=outcome.attempts,
-            duration_s=round(duration_s, 4),
-            queue_wait_s=round(outcome.queue_wait_s or 0.0, 4),
-            first_byte_s=round(outcome.first_byte_s or 0.0, 4),
-            **({"error": outcome.error_text} if outcome.error_text else {}),
-        )
-
 
 def _read(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
     """Return what routing needs from the body."""
@@ -197,19 +173,6 @@ def _read(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
     return seen
 
 
-def _target(request: Request) -> str:
-    """Return path and query as they go to a node.
-
-    Raises:
-        InvalidRequest: they hold what may not be in a request line.
-    """
-    raw = request.raw_path + b"?" + request.query if request.query else request.raw_path
-    target = raw.decode("latin-1")
-    if not (target.isascii() and target.isprintable()):
-        raise InvalidRequest("the path and query must be printable ASCII")
-    return target
-
-
 def _as_ollama_says(call: Call, seen: Peek, error: SollolError) -> SollolError:
     """Return what a node would have said: it looks at the request before it looks for the model."""
     kind = call.kind
@@ -220,18 +183,3 @@ def _as_ollama_says(call: Call, seen: Peek, error: SollolError) -> SollolError:
     except SollolError as fault:
         return fault
     return model_not_found(kind, call.model) if isinstance(error, ModelNotFound) else error
-
-
-async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:
-    """Say what went wrong in the caller's dialect, in the stream when one has begun."""
-    arrival.outcome.error, arrival.outcome.error_text = error.code, str(error)
-    if downstream.is_started:
-        await end_broken(arrival.kind.error_record, error, downstream)
-        return
-    status, content_type, body = error_response(arrival.kind.dialect, error)
-    headers = [(b"content-type", content_type)]
-    if arrival.streams and arrival.kind in UNCACHED_STREAMS:
-        headers.append((b"cache-control", b"no-cache"))
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    downstream.answer(status, headers, body)

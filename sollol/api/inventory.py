@@ -1,6 +1,5 @@
 """The routes of Ollama and OpenAI that the gateway answers itself, from what it knows of nodes."""
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from sollol.gateway.gateway import Gateway
 from sollol.nodes import catalog
 from sollol.types import Dialect, Model
 from sollol.wire.bodies import error_response
+from sollol.wire.gotime import unix_time
 from sollol.wire.names import display_name, model_key
 
 OLLAMA_JSON = "application/json; charset=utf-8"
@@ -61,23 +61,9 @@ def _openai_entry(model: Model) -> dict[str, Any]:
     return {
         "id": model.name,
         "object": "model",
-        "created": _unix_time(model.modified_at),
+        "created": int(unix_time(model.modified_at)),
         "owned_by": catalog.owner(model),
     }
-
-
-def _unix_time(text: str) -> int:
-    """Return a node's RFC 3339 time in seconds since 1970; 0 when it gave none that can be read."""
-    try:
-        return int(datetime.fromisoformat(text[:19] + _offset(text)).timestamp())
-    except ValueError:
-        return 0
-
-
-def _offset(text: str) -> str:
-    """Return the zone of an RFC 3339 time; Go writes nine digits of seconds before it."""
-    zone = text[19:].lstrip(".0123456789")
-    return "+00:00" if zone in ("", "Z") else zone
 
 
 def _json(

@@ -3,34 +3,22 @@
 As with inference there is no FastAPI in between: progress is streamed out and blobs are streamed in.
 """
 
-import asyncio
-import re
 import secrets
 from collections.abc import Sequence
 from functools import partial
-
-import msgspec
-import structlog
+from typing import Any
 
 from sollol.api.answer import Answer
 from sollol.api.body import next_piece, read_body
 from sollol.api.request import Request
-from sollol.errors import (
-    ClientDisconnected,
-    FleetFailed,
-    Overloaded,
-    SollolError,
-)
-from sollol.gateway.call import Outcome
-from sollol.gateway.disconnect import CancelWhenGone
+from sollol.api.serving import OllamaArrival, Serving, shown_id
+from sollol.errors import FleetFailed
 from sollol.gateway.fleet import Ask, Headers, Nodes
 from sollol.gateway.fleet_stream import FleetStream
-from sollol.gateway.forward import end_broken
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
 from sollol.gateway.verdict import NodeAnswer, combine
-from sollol.types import Dialect
-from sollol.wire.bodies import JSON_UTF8, error_response, ollama_error, ollama_error_record
+from sollol.wire.bodies import JSON_UTF8, ollama_error
 from sollol.wire.gotext import quote
 from sollol.wire.manage import (
     BLOBS,
@@ -45,30 +33,39 @@ from sollol.wire.manage import (
 )
 from sollol.wire.progress import failure_text
 
-log = structlog.get_logger()
-
-TASK = "manage"
-"""The label of these requests in the metrics."""
-
 SILENCE_S = 6 * 3600.0
 """How long a node may work on what is not streamed: it says nothing before it is done."""
 
 PASSED_HEADERS = (b"content-type", b"traceparent", b"tracestate", b"user-agent")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
-class Arrival(msgspec.Struct):
+class Arrival(OllamaArrival):
     """A request as it came in, and what became of it."""
 
     method: str
     path: str
     headers: dict[bytes, bytes]
-    id: str
-    arrived_at: float
     model: str = ""
     """The model, or the digest of the blob."""
     nodes: Nodes = ()
-    outcome: Outcome = msgspec.field(default_factory=Outcome)
+
+    @property
+    def task(self) -> str:
+        """Its label in the metrics."""
+        return "manage"
+
+    @property
+    def node(self) -> str:
+        """The node that was asked, if it was one."""
+        return self.node_ids if len(self.nodes) == 1 else ""
+
+    def told(self) -> Headers:
+        """Return the headers that tell which nodes were asked."""
+        return [(b"x-sollol-nodes", self.node_ids.encode())] if self.nodes else []
+
+    def noted(self) -> dict[str, Any]:
+        """Return the fields of its log line."""
+        return {"path": self.path, "model": self.model, "nodes": self.node_ids}
 
     @property
     def wanted(self) -> str | None:
@@ -93,6 +90,7 @@ class Management:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._clock = gateway.clock
+        self._serving = Serving(gateway)
 
     @staticmethod
     def serves(method: str, path: str) -> bool:
@@ -101,32 +99,18 @@ class Management:
         return kind.method == method if kind else is_blob(path) and method in ("HEAD", "POST")
 
     async def serve(self, request: Request, answer: Answer) -> None:
-        """Answer one request. However it ends, that is noted once, in ``_done``."""
+        """Answer one request."""
         arrival = self._arrival(request)
-        downstream = Downstream(answer, lambda status: self._started(arrival, status))
-        try:
-            with CancelWhenGone(request.connection):
-                await self._serve(arrival, request, downstream)
-        except ClientDisconnected as error:
-            arrival.outcome.status, arrival.outcome.error = error.status, error.code
-        except SollolError as error:
-            await _refuse(arrival, error, downstream)
-        except asyncio.CancelledError:  # the server stops and waits no longer
-            if answer.is_slow:
-                answer.abort()
-            else:
-                stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
-                await _refuse(arrival, stopping, downstream)
-        except Exception:  # a fault of ours: the caller is told, and the log has the trace
-            log.exception("request_failed", request_id=arrival.id)
-            await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
-        finally:
-            self._done(arrival)
+        await self._serving.run(arrival, request, answer, partial(self._serve, arrival, request))
 
     def _arrival(self, request: Request) -> Arrival:
-        given = request.headers.get(b"x-request-id", b"")
-        shown = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(6)
-        return Arrival(request.method, request.path, request.headers, shown, self._clock())
+        return Arrival(
+            shown_id=shown_id(request) or secrets.token_hex(6),
+            arrived_at=self._clock(),
+            method=request.method,
+            path=request.path,
+            headers=request.headers,
+        )
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind = MANAGE_KINDS.get(arrival.path)
@@ -212,40 +196,6 @@ class Management:
             headers.append((b"x-sollol-failed-nodes", ",".join(failures).encode()))
         downstream.answer(max(a.status for a in answers if a.is_ok), headers, b"")
 
-    def _started(self, arrival: Arrival, status: int) -> Headers:
-        """Note when the answer began, and return the headers that tell of the request."""
-        arrival.outcome.status = status
-        arrival.outcome.first_byte_s = self._clock() - arrival.arrived_at
-        headers = [(b"x-sollol-request-id", arrival.id.encode())]
-        if arrival.nodes:
-            headers.append((b"x-sollol-nodes", arrival.node_ids.encode()))
-        return headers
-
-    def _done(self, arrival: Arrival) -> None:
-        outcome = arrival.outcome
-        duration_s = self._clock() - arrival.arrived_at
-        self._gateway.metrics.request_done(
-            TASK,
-            arrival.node_ids if len(arrival.nodes) == 1 else "",
-            outcome.error or "ok",
-            duration_s=duration_s,
-            first_byte_s=None if outcome.error else outcome.first_byte_s,
-            queue_wait_s=None,
-        )
-        write = log.warning if outcome.status >= 500 or outcome.error_text else log.info
-        write(
-            "request_done",
-            request_id=arrival.id,
-            path=arrival.path,
-            model=arrival.model,
-            nodes=arrival.node_ids,
-            status=outcome.status,
-            outcome=outcome.error or "ok",
-            duration_s=round(duration_s, 4),
-            first_byte_s=round(outcome.first_byte_s or 0.0, 4),
-            **({"error": outcome.error_text} if outcome.error_text else {}),
-        )
-
 
 def is_blob(path: str) -> bool:
     """Whether a path is that of a blob."""
@@ -261,16 +211,3 @@ def _answer(downstream: Downstream, answer: NodeAnswer) -> None:
     """Pass a node's answer on; one without a body has no type either."""
     headers = [(b"content-type", answer.content_type)] if answer.content_type else []
     downstream.answer(answer.status, headers, answer.body)
-
-
-async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:
-    """Say what went wrong, in the stream when one has begun."""
-    arrival.outcome.error, arrival.outcome.error_text = error.code, str(error)
-    if downstream.is_started:
-        await end_broken(ollama_error_record, error, downstream)
-        return
-    status, content_type, body = error_response(Dialect.OLLAMA, error)
-    headers = [(b"content-type", content_type)]
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    downstream.answer(status, headers, body)

@@ -16,6 +16,7 @@ class ResidentModel(BaseModel):
     """A model in a node's memory."""
 
     name: str
+    digest: str
     size_bytes: int
     vram_bytes: int
     context_length: int | None
@@ -27,7 +28,8 @@ class NodeStatus(BaseModel):
 
     ``source`` is how it came: ``settings``, ``api``, ``embedded``, or where discovery found it
     (``local``, ``dns``, ``mdns``, ``scan``). ``duplicate_of`` is the id of another node that is
-    the same server, probably.
+    the same server, probably. ``outvoted`` are the models that it gets no requests for, as it has
+    another digest of them than the one that counts.
     """
 
     id: str
@@ -41,6 +43,7 @@ class NodeStatus(BaseModel):
     slots: int
     in_flight: int
     models: list[str]
+    outvoted: list[str]
     resident: list[ResidentModel]
     last_error: str
 
@@ -161,9 +164,11 @@ def _status(node: Node, in_flight: int) -> NodeStatus:
         slots=view.slots,
         in_flight=in_flight,
         models=sorted(model.name for model in view.models.values()),
+        outvoted=sorted(view.models[key].name for key in view.outvoted),
         resident=[
             ResidentModel(
                 name=loaded.name,
+                digest=loaded.digest,
                 size_bytes=loaded.size_bytes,
                 vram_bytes=loaded.vram_bytes,
                 context_length=loaded.context_length,

@@ -30,7 +30,10 @@ _LOCAL_ORIGIN = re.compile(
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
 
-@lru_cache(maxsize=1024)
+LONGEST = 300
+"""Longer names are no hosts, and not remembered either."""
+
+
 def is_allowed_origin(origin: str, host: str, extra: tuple[str, ...]) -> bool:
     """Whether a page of ``origin`` may call.
 
@@ -39,6 +42,13 @@ def is_allowed_origin(origin: str, host: str, extra: tuple[str, ...]) -> bool:
         host: the ``Host`` header; a page that the gateway itself served may always call.
         extra: the setting ``server.origins``; ``*`` allows every page.
     """
+    if len(origin) > LONGEST or len(host) > LONGEST:
+        return "*" in extra
+    return _is_allowed_origin(origin, host, extra)
+
+
+@lru_cache(maxsize=1024)
+def _is_allowed_origin(origin: str, host: str, extra: tuple[str, ...]) -> bool:
     if origin in (f"http://{host}", f"https://{host}"):
         return True
     if "*" in extra or origin in extra:
@@ -46,12 +56,16 @@ def is_allowed_origin(origin: str, host: str, extra: tuple[str, ...]) -> bool:
     return _LOCAL_ORIGIN.fullmatch(origin) is not None
 
 
-@lru_cache(maxsize=1024)
 def is_allowed_host(header: str) -> bool:
     """Whether a ``Host`` header names this machine or its network, not a site on the internet.
 
     Asked only when the gateway listens on loopback: there, no other name can be meant honestly.
     """
+    return len(header) <= LONGEST and _is_allowed_host(header)
+
+
+@lru_cache(maxsize=1024)
+def _is_allowed_host(header: str) -> bool:
     host = _without_port(header).lower().rstrip(".")
     if host in ("", "localhost", socket.gethostname().lower()):
         return True

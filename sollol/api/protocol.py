@@ -5,20 +5,21 @@ neither a head nor the time it takes, and costs more than all the rest of a requ
 """
 
 import asyncio
-import re
+import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, cast
 
-import httptools
 import structlog
 import uvicorn
 from uvicorn.server import ServerState
 
 from sollol.api.answer import Answer
-from sollol.api.request import Headers, Request
+from sollol.api.parser import Head, Refused, RequestParser
+from sollol.api.request import Request
 from sollol.errors import ClientDisconnected
 from sollol.upstream.outbox import Outbox
 
@@ -26,6 +27,11 @@ log = structlog.get_logger()
 
 DISCARD_S = 5.0
 """How long the rest of a refused body is read; then the connection is closed."""
+
+HELD_REQUESTS = 16
+"""With so many requests waiting for the one before them, a caller is not read any more."""
+MAX_PIPELINED = 256
+"""With more, which came in one piece, the caller is refused."""
 
 Application = Callable[[Request, Answer], Awaitable[None]]
 
@@ -39,22 +45,6 @@ class ProtocolLimits:
     header_timeout_s: float = 10.0
     write_timeout_s: float = 120.0
     keep_alive_s: float = 75.0
-
-
-_UPGRADE = re.compile(rb"^(?:upgrade|http2-settings|connection)[ \t]*:[^\r\n]*\r\n", re.I | re.M)
-_FRAMES_BODY = frozenset({b"content-length", b"transfer-encoding"})
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """Drop an offer to speak another protocol, which a server is free to ignore.
-
-    Java's and curl's clients make it with a POST. To the parser the request would end with its
-    head, and its body would be the next request.
-    """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    if not end:
-        return _UPGRADE.sub(b"", data)
-    return _UPGRADE.sub(b"", head + b"\r\n") + b"\r\n" + rest
 
 
 class CommonHeaders:
@@ -93,29 +83,30 @@ class GatewayProtocol(asyncio.Protocol):
         self._app = cast(Application, config.loaded_app)
         self._state = server_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
-        # What follows the last request of a connection is no fault of that request.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._transport: asyncio.Transport  # both are set when the connection is made
         self.write: Callable[[bytes], None]
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = self._loop.time()
         # What comes in:
-        self._target = b""
-        self._headers: Headers = []
-        self._hosts = 0
-        self._head_bytes = 0
-        self._trailer_bytes = 0
-        self._head_since: float | None = self._idle_since
-        self._receiving: Request | None = None
+        self._parser = RequestParser(
+            max_header_bytes=self.limits.max_header_bytes,
+            max_headers=self.limits.max_headers,
+            on_head=self._head_came,
+            on_end=self._request_ended,
+        )
+        self._head_since = self._idle_since
         self._is_refused = False
         self._is_held = False
+        self._discarded: Request | None = None
         # What goes out:
         self._serving: tuple[Request, Answer] | None = None
         self._pipeline: deque[tuple[Request, Answer]] = deque()
         self._room: asyncio.Event | None = None
         self._on_lost: Callable[[], None] | None = None
         self._is_lost = False
+        self._is_half_closed = False
+        self._unsent_bytes = 0
+        self._closing_since: float | None = None
         self.is_slow = False
 
     # For whoever serves a request
@@ -123,7 +114,7 @@ class GatewayProtocol(asyncio.Protocol):
     def watch(self, callback: Callable[[], None] | None) -> None:
         """Call ``callback`` once when the caller's connection is lost; None ends the watch."""
         self._on_lost = callback
-        if callback is not None and self._is_lost:
+        if callback is not None and (self._is_lost or self._is_half_closed):
             callback()
 
     async def wait_room(self) -> None:
@@ -139,7 +130,7 @@ class GatewayProtocol(asyncio.Protocol):
             async with asyncio.timeout(self.limits.write_timeout_s):
                 await self._room.wait()
         except TimeoutError:
-            self._transport.abort()
+            self._reset()
             raise ClientDisconnected("the client does not read its answer") from None
 
     def abort(self) -> None:
@@ -163,8 +154,11 @@ class GatewayProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
     def invite_body(self) -> None:
-        """Tell a caller who waits for it that its body is wanted."""
+        """Tell a caller who waits for it that its body is wanted; so it will come."""
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._serving is not None:
+            answer = self._serving[1]
+            answer.keep_alive = not answer.is_last
 
     # Callbacks of asyncio and uvicorn
 
@@ -188,8 +182,17 @@ class GatewayProtocol(asyncio.Protocol):
         if self._on_lost is not None:
             self._on_lost()
 
-    def eof_received(self) -> None:
-        """Close: a caller that sends nothing more takes nothing more either."""
+    def eof_received(self) -> bool:
+        """Close, unless a request is being served that is answered at once: it may be read still.
+
+        Whoever waits for a model and has nothing more to say counts as gone, as with Ollama.
+        """
+        self._is_half_closed = True
+        if self._serving is None or self._on_lost is not None:
+            self.outbox.flush()
+            return False
+        self._serving[1].keep_alive = False
+        return True
 
     def pause_writing(self) -> None:
         """Take note that the caller does not read fast enough."""
@@ -211,96 +214,49 @@ class GatewayProtocol(asyncio.Protocol):
         self._serving[1].keep_alive = False
 
     def data_received(self, data: bytes) -> None:
-        """Bound the head while it comes in; a body is bounded by whoever reads it."""
+        """Parse what came."""
         if self._is_refused:
-            return
-        if self._head_since is not None:
-            self._head_bytes += len(data)
-            if b"pgrade" in data:
-                data = _without_upgrade(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # CONNECT; it gets the answer of an unknown path
-            self._is_refused = True
-        except httptools.HttpParserError:
-            self._refuse(b"400 Bad Request")
-        if self._head_since is not None and self._head_bytes > self.limits.max_header_bytes:
-            self._refuse(b"431 Request Header Fields Too Large")
-
-    # Callbacks of the parser
-
-    def on_message_begin(self) -> None:
-        """Start to measure a head."""
-        self._target = b""
-        self._headers = []
-        self._hosts = 0
-        if self._head_since is None:
-            self._head_since = self._loop.time()
-
-    def on_url(self, piece: bytes) -> None:
-        """Take a piece of the request target."""
-        self._target += piece
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what comes after the head is a trailer, which nobody needs."""
-        if self._head_since is None:
-            self._trailer_bytes += len(name) + len(value)
-            if self._trailer_bytes > self.limits.max_header_bytes:
-                self._refuse(b"431 Request Header Fields Too Large")
-            return
-        name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """Refuse what is ambiguous or too much before any of it is acted on; else serve it."""
-        self._head_since = None
-        self._trailer_bytes = 0
-        self._head_bytes = 0
-        if self._is_refused:
-            return
-        if len(self._headers) > self.limits.max_headers:
-            self._refuse(b"431 Request Header Fields Too Large")
             return
         parser = self._parser
-        version = parser.get_http_version()
-        if self._hosts != 1 and (self._hosts or version == "1.1"):
-            self._refuse(b"400 Bad Request")
-            return
-        if parser.should_upgrade() and any(name in _FRAMES_BODY for name, _ in self._headers):
-            self._refuse(b"400 Bad Request")  # the parser would take the body for another request
-            return
-        method = parser.get_method().decode("ascii")
+        begun = parser.begun
         try:
-            request = Request(self, method, self._target, self._headers)
+            parser.feed(data)
+        except Refused as refusal:
+            self._refuse(refusal.status)
+        if parser.begun != begun:
+            self._head_since = self._loop.time()
+
+    # What the parser tells
+
+    def _head_came(self, head: Head) -> Request | None:
+        """Serve a request, or let it wait for the one before it."""
+        if len(self._pipeline) >= MAX_PIPELINED:
+            return None
+        try:
+            request = Request(self, head.method, head.target, head.headers)
         except ValueError:
-            self._refuse(b"400 Bad Request")
-            return
-        is_old = version == "1.0"
+            return None
         answer = Answer(
             self,
-            is_head=method == "HEAD",
-            speaks_chunks=not is_old,
-            keep_alive=not is_old and parser.should_keep_alive(),
+            is_head=head.method == "HEAD",
+            speaks_chunks=not head.is_old,
+            keep_alive=head.keep_alive,
         )
-        self._receiving = request
+        if request.expects_continue:  # a body that is not asked for may come or not
+            answer.keep_alive = False
         if self._serving is None:
             self._start(request, answer)
-            return
+            return request
         self._pipeline.append((request, answer))
-        self.hold_back()
+        if len(self._pipeline) >= HELD_REQUESTS:
+            self.hold_back()
+        return request
 
-    def on_body(self, body: bytes) -> None:
-        """Hand a piece of the body over; drop what follows a refusal."""
-        if not self._is_refused and self._receiving is not None:
-            self._receiving.feed(body)
-
-    def on_message_complete(self) -> None:
-        """Note the end of a body."""
-        if not self._is_refused and self._receiving is not None:
-            self._receiving.end()
-        if not self._pipeline:
+    def _request_ended(self, request: Request) -> None:
+        if request is self._discarded:
+            self._is_refused = True
+            self._close()
+        elif len(self._pipeline) < HELD_REQUESTS:
             self.let_come()  # or nobody would see the caller leave
 
     # Serving
@@ -313,7 +269,11 @@ class GatewayProtocol(asyncio.Protocol):
 
     async def _serve(self, request: Request, answer: Answer) -> None:
         try:
+            if self.is_slow:  # it has not read the answers before this one
+                await self.wait_room()
             await self._app(request, answer)
+        except ClientDisconnected:
+            self._pipeline.clear()
         except Exception:  # a fault of ours: the caller is told, and the log has the trace
             log.exception("request_failed", path=request.path)
             if not answer.is_started:
@@ -330,13 +290,15 @@ class GatewayProtocol(asyncio.Protocol):
         if answer.is_complete and not request.is_complete:
             self._discard(request, answer)
             return
+        if not answer.is_complete and answer.ends_by_close:
+            self.abort()  # a close would be taken for its end
         if not answer.is_complete or not answer.keep_alive:
             self._pipeline.clear()
             self._close()
             return
         if self._pipeline:
             self._start(*self._pipeline.popleft())
-        if not self._pipeline:
+        if len(self._pipeline) < HELD_REQUESTS:
             self.let_come()
 
     def _discard(self, request: Request, answer: Answer) -> None:
@@ -346,7 +308,8 @@ class GatewayProtocol(asyncio.Protocol):
         on its way to the client.
         """
         request.ignore()
-        self._is_refused = not answer.keep_alive
+        if not answer.keep_alive:
+            self._discarded = request
         self._loop.call_later(DISCARD_S, self._close_unless_complete, request)
 
     def _close_unless_complete(self, request: Request) -> None:
@@ -368,7 +331,18 @@ class GatewayProtocol(asyncio.Protocol):
     def _close(self) -> None:
         """Close once all is written."""
         self.outbox.flush()
+        if not self._transport.is_closing():
+            self._closing_since = self._loop.time()
+            self._unsent_bytes = self._transport.get_write_buffer_size()
         self._transport.close()
+
+    def _reset(self) -> None:
+        """Close at once and forget what the system still holds for the caller, who reads nothing."""
+        linger = struct.pack("ii", 1, 0)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._transport.abort()
 
     # Time
 
@@ -379,16 +353,21 @@ class GatewayProtocol(asyncio.Protocol):
     def _check_time(self) -> None:
         """Close on a head that takes too long and on idleness. One timer a connection."""
         now = self._loop.time()
-        if self._serving is not None:  # whoever waits for an answer is not slow
+        if self._closing_since is not None:
+            self._check_closing(now, self._closing_since)
+        elif self._serving is not None:  # whoever waits for an answer is not slow
             pass
-        elif self._head_since is not None:
+        elif self._parser.is_in_head:
             if now - self._head_since >= self.limits.header_timeout_s:
                 self._refuse(b"408 Request Timeout")
-                return
         elif now - self._idle_since >= self.limits.keep_alive_s:
-            if self.is_slow:
-                self._transport.abort()  # its answer is not read; a close would wait for that
-            else:
-                self._close()
-            return
+            self._close()
         self._arm_timer()
+
+    def _check_closing(self, now: float, since: float) -> None:
+        """Give up on a caller who does not read the rest of what was written."""
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if unsent_bytes < self._unsent_bytes:
+            self._closing_since, self._unsent_bytes = now, unsent_bytes
+        elif now - since >= self.limits.write_timeout_s:
+            self._reset()

@@ -13,6 +13,9 @@ from sollol.errors import ClientDisconnected
 MAX_UNREAD_BYTES = 65_536
 """With more of a body than this unread, the caller is made to wait."""
 
+LONGEST_CACHED = 1024
+"""Longer targets are not remembered: a caller can make up any number of them."""
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -72,7 +75,9 @@ class Request:
     def __init__(self, connection: Source, method: str, target: bytes, headers: Headers) -> None:
         self.connection = connection
         self.method = method
-        self.path, self.raw_path, self.query = split_target(target)
+        is_usual = len(target) <= LONGEST_CACHED
+        split = split_target if is_usual else split_target.__wrapped__
+        self.path, self.raw_path, self.query = split(target)
         self.header_list = headers
         self.headers = dict(headers)
         self.is_complete = False
@@ -82,6 +87,11 @@ class Request:
         self._ignores = False
         self._expects_continue = self.headers.get(b"expect", b"").lower() == b"100-continue"
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the caller waits to be asked for the body."""
+        return self._expects_continue
 
     async def read(self) -> bytes:
         """Return what has come of the body, at least one byte of it, or ``b""`` at its end.

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from sollol.wire.designated import designated_route
 from sollol.wire.kinds import BODY_KINDS
 from sollol.wire.manage import BLOBS, MANAGE_KINDS
 
@@ -23,6 +24,7 @@ _LOCAL: dict[str, tuple[str, ...]] = {
     "/health": ("HEAD", "GET"),
     "/ready": ("HEAD", "GET"),
     "/metrics": ("GET",),
+    "/sollol/v1/models": ("GET",),
     "/sollol/v1/nodes": ("GET", "POST"),
     "/openapi.json": ("GET",),
     "/docs": ("GET",),
@@ -47,6 +49,9 @@ def methods_of(path: str) -> tuple[str, ...]:
         return ("POST",)
     if path in MANAGE_KINDS:
         return (MANAGE_KINDS[path].method,)
+    designated = designated_route(path)
+    if designated is not None:
+        return (designated.method,)
     if _V1_MODEL.fullmatch(path):
         return ("GET",)
     if _BLOB.fullmatch(path):

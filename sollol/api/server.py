@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import uvicorn
 
@@ -11,6 +12,7 @@ from sollol.api.protocol import GatewayProtocol, ProtocolLimits
 from sollol.settings import ServerSettings
 from sollol.upstream.outbox import Outbox
 
+LAST_WORDS_S = 0.5
 ACCEPTS_PER_TURN = 16
 """Callers accepted in one turn of the event loop."""
 
@@ -43,11 +45,19 @@ class GatewayServer(uvicorn.Server):
         self.is_accepting = asyncio.Event()
 
     def stop(self) -> None:
-        """Stop accepting and let requests end within ``shutdown_grace_s``; again: cancel them."""
+        """Stop accepting and let requests end within ``shutdown_grace_s``; again: cancel them.
+
+        What was written to callers by then gets ``LAST_WORDS_S`` to be read.
+        """
         if self.should_exit:
             for task in self.server_state.tasks:
                 task.cancel()
+            asyncio.get_running_loop().call_later(LAST_WORDS_S, self._abort_all)
         self.should_exit = True
+
+    def _abort_all(self) -> None:
+        for connection in list(self.server_state.connections):
+            cast(GatewayProtocol, connection).abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

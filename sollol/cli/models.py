@@ -1,6 +1,8 @@
 """``sollol models``: every model of every node."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from sollol.cli.gateway import Gateway, JsonOption, UrlOption
 from sollol.cli.locations import with_nodes
@@ -29,8 +31,16 @@ def models(url: UrlOption = None, as_json: JsonOption = False) -> None:
             str(model.get("digest", ""))[:12],
             bytes_text(model.get("size") or 0),
             time_text(str(model.get("modified_at", "")), now),
-            ", ".join(model.get("nodes", ())),
+            ", ".join(_node_texts(model)),
         ]
         for model in listed
     ]
     print_table(("NAME", "ID", "SIZE", "MODIFIED", "NODES"), rows)
+
+
+def _node_texts(model: Mapping[str, Any]) -> list[str]:
+    """Return the nodes of a model; those that have another digest of it are marked."""
+    others = model.get("outvoted", ())
+    return [
+        f"{node} (another digest)" if node in others else node for node in model.get("nodes", ())
+    ]

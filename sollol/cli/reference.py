@@ -45,7 +45,7 @@ _METRICS_HEAD = """\
 # Metrics
 
 `GET /metrics` in the Prometheus text format. Times are seconds, sizes bytes. `node` is a node's id,
-empty for a request that reached none or several; `task` is `chat`, `generate`, `embed`, `show` or `manage`; `outcome` is
+empty for a request that reached none or several; `task` is `chat`, `generate`, `embed`, `show`, `transcribe`, `image`, `other`, `manage` or `cloud`; `outcome` is
 `ok` or the code of an error. Histograms have `_bucket`, `_sum` and `_count`.
 """
 _CLI_HEAD = """\

@@ -72,7 +72,8 @@ def choose(
     """Return the nodes for a request whose caller chose none.
 
     pull    1. the nodes that have the model, 2. those of ``fleet.pull_to``
-    push    one: ``fleet.push_from``, else the holder with the lowest id
+    push    one: ``fleet.push_from``, else the holder with the lowest id, of those that have the
+            digest that counts
     create  from another model: its holders; else as pull. (Of blobs: ``gateway/blobs.py``.)
     copy, delete  every holder, also one that is down: it would bring the model back. With no
             holder known all nodes are asked, as the gateway's knowledge is some seconds old.
@@ -121,7 +122,9 @@ def holders(views: Views, model_key: str) -> Views:
 def _push_from(able: Views, model_key: str, policy: Policy) -> NodeView:
     if policy.push_from is not None:
         return _listed(able, [policy.push_from], "fleet.push_from")[0]
-    return min(holders(able, model_key) or able, key=lambda view: view.id)
+    known = holders(able, model_key)
+    agreed = [view for view in known if model_key not in view.outvoted]
+    return min(agreed or known or able, key=lambda view: view.id)
 
 
 def _listed(able: Views, ids: Sequence[str], setting: str) -> Views:

@@ -4,44 +4,58 @@ Each function takes the views of all nodes and gives one entry per model, howeve
 it: clients key their lists on the name and show duplicates as errors.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from sollol.nodes import digests
 from sollol.types import Engine, Model, NodeState, NodeView, Resident
+from sollol.wire.gotime import unix_time
 from sollol.wire.names import ModelName, parse_name, version_numbers
 
 DEFAULT_VERSION = "0.33.0"
 """The Ollama version whose API the gateway speaks; told while no Ollama node is up."""
 
 
-def installed(views: Iterable[NodeView]) -> list[Model]:
+class Listing(NamedTuple):
+    """A model of the fleet. ``nodes`` are all that have it, ``model`` is what is shown of it."""
+
+    model: Model
+    nodes: Sequence[NodeView]
+
+
+def listings(views: Iterable[NodeView]) -> list[Listing]:
     """Return every model, the most recently modified first.
 
-    A model that nodes have in different versions is told as the newest of them. Models of nodes
-    that are down stay listed: they come back with the node, and until then a request for one is
-    told to retry.
+    Of a model that nodes have with different digests, the chosen one is shown
+    (``nodes/digests.py``). Models of nodes that are down stay listed: they come back with the
+    node, and until then a request for one is told to retry.
     """
-    newest: dict[str, Model] = {}
-    for view in views:
-        for key, model in view.models.items():
-            known = newest.get(key)
-            if known is None or model.modified_at > known.modified_at:
-                newest[key] = model
-    by_name = sorted(newest.values(), key=lambda model: model.name)
-    return sorted(by_name, key=lambda model: model.modified_at, reverse=True)
+    found = [
+        Listing(digests.chosen_model(key, nodes), nodes)
+        for key, nodes in digests.holders(views).items()
+    ]
+    found.sort(key=lambda listing: listing.model.name)
+    found.sort(key=lambda listing: unix_time(listing.model.modified_at), reverse=True)
+    return found
+
+
+def installed(views: Iterable[NodeView]) -> list[Model]:
+    """Return what is shown of every model, the most recently modified first."""
+    return [listing.model for listing in listings(views)]
 
 
 def resident(views: Iterable[NodeView]) -> list[dict[str, Any]]:
-    """Return an ``/api/ps`` entry for every model in memory somewhere.
+    """Return an ``/api/ps`` entry for every model in memory somewhere, one for each digest of it.
 
     Over the nodes that hold it, the sizes are summed (so that ``size_vram / size`` stays the share
     on GPUs), the expiry is the last and the context the smallest.
     """
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
     for loaded in _loaded(views):
-        entry = entries.get(loaded.key)
-        entries[loaded.key] = dict(loaded.entry) if entry is None else _merged(entry, loaded.entry)
-    return sorted(entries.values(), key=lambda entry: str(entry.get("expires_at")), reverse=True)
+        which = loaded.key, loaded.digest
+        entry = entries.get(which)
+        entries[which] = dict(loaded.entry) if entry is None else _merged(entry, loaded.entry)
+    return sorted(entries.values(), key=_expiry, reverse=True)
 
 
 def version(views: Iterable[NodeView]) -> str:
@@ -81,5 +95,9 @@ def _merged(one: dict[str, Any], other: Any) -> dict[str, Any]:
     ]
     if lengths:
         merged["context_length"] = min(lengths)
-    merged["expires_at"] = max(str(one.get("expires_at")), str(other.get("expires_at")))
+    merged["expires_at"] = max(one, other, key=_expiry).get("expires_at")
     return merged
+
+
+def _expiry(entry: Mapping[str, Any]) -> float:
+    return unix_time(str(entry.get("expires_at")))

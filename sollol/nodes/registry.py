@@ -13,6 +13,7 @@ import httpx
 import structlog
 
 from sollol.errors import NodeConflict
+from sollol.nodes import digests
 from sollol.nodes.health import NOT_PROBED, Health, HealthLimits
 from sollol.settings import NodeSettings
 from sollol.types import Engine, NodeState, NodeView, Resident, Source
@@ -113,6 +114,8 @@ class Registry:
         self._on_change = on_change
         self._on_remove = on_remove
         self._nodes: dict[str, Node] = {}
+        self._conflicts: dict[str, str] = {}
+        """Models of which nodes have different digests -> the chosen one."""
 
     def add(self, settings: NodeSettings, source: Source = Source.SETTINGS) -> Node:
         """Register a node; it gets work once a probe has succeeded.
@@ -154,6 +157,7 @@ class Registry:
         if node is None:
             return
         self._on_remove(node_id)
+        self._vote()
         await node.aclose()
 
     async def aclose(self) -> None:
@@ -227,7 +231,10 @@ class Registry:
         if view == before:
             return
         node.view = view
-        self._on_change(view)
+        if _votes_alike(view, before):
+            self._on_change(view)
+        else:
+            self._vote(node)
         if view.state is NodeState.UNHEALTHY and _is_news(before):
             log.warning("node_down", node=view.id, error=view.last_error)
         elif view.state is NodeState.DRAINING and before.state is NodeState.HEALTHY:
@@ -235,10 +242,38 @@ class Registry:
         elif view.state is not before.state:
             log.info("node_up", node=view.id, engine=view.engine, models=len(view.models))
 
+    def _vote(self, changed: Node | None = None) -> None:
+        """Choose digests anew, and tell of the ``changed`` node and those it makes a change for."""
+        chosen = digests.conflicts(self.views())
+        outvoted = digests.outvoted(self.views(), chosen)
+        news = [] if changed is None else [changed]
+        for node in self.nodes():
+            if outvoted[node.view.id] != node.view.outvoted:
+                node.view = replace(node.view, outvoted=outvoted[node.view.id])
+                news += [] if node is changed else [node]
+        for node in news:
+            self._on_change(node.view)
+        self._warn_of_conflicts(chosen)
+
+    def _warn_of_conflicts(self, chosen: dict[str, str]) -> None:
+        for key in chosen:
+            if chosen[key] != self._conflicts.get(key):
+                nodes = {
+                    view.id: view.models[key].digest[:12]
+                    for view in self.views()
+                    if key in view.models
+                }
+                log.warning("digest_conflict", model=key, chosen=chosen[key][:12], nodes=nodes)
+        self._conflicts = chosen
+
 
 def _credentials(settings: NodeSettings) -> dict[str, str]:
     key = settings.api_key
     return {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+
+
+def _votes_alike(one: NodeView, other: NodeView) -> bool:
+    return (one.models, one.state, one.engine) == (other.models, other.state, other.engine)
 
 
 def _is_news(before: NodeView) -> bool:

@@ -1,6 +1,9 @@
 """The only queue: requests that wait for a slot, in arrival order for each model."""
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from operator import attrgetter
 
 from sollol.types import RouteRequest
 
@@ -49,6 +52,10 @@ class WaitQueue:
     def waiting(self, model: str) -> tuple[RouteRequest, ...]:
         """The requests for a model, the longest waiting first."""
         return tuple(self._by_model.get(model, {}).values())
+
+    def waiting_for_any(self, models: Iterable[str]) -> Iterator[RouteRequest]:
+        """The requests for any of the models, the longest waiting first; they may be removed."""
+        return merge(*map(self.waiting, models), key=attrgetter("arrived_at"))
 
     def models(self) -> tuple[str, ...]:
         """The models that somebody waits for."""

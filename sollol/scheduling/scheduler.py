@@ -7,11 +7,14 @@
     node_removed(node_id)
     tick(now)                 time passed                -> refusals of those who waited too long
 
-Invariants: no (node, model) has more leases than the node has slots; a request has at most one
-lease; nothing waits that a free slot of a routable node could serve.
+Slots are those of a runner: the names under which a node has one digest share them.
+
+Invariants: no runner has more leases than its node has slots; a request has at most one lease;
+nothing waits that a free slot of a routable node could serve.
 """
 
 import itertools
+from collections.abc import Collection, Mapping
 from random import Random
 from typing import Any
 
@@ -36,6 +39,8 @@ class Scheduler:
         self._queue = WaitQueue(queue_max_length)
         self._nodes: dict[str, NodeView] = {}
         self._holders: dict[str, set[str]] = {}
+        self._names: dict[str, Mapping[str, Collection[str]]] = {}
+        """Node -> runner -> the models it runs."""
         self._leases: dict[int, Lease] = {}
         self._in_flight: dict[str, int] = {}
         self._running: dict[tuple[str, str], int] = {}
@@ -70,8 +75,10 @@ class Scheduler:
         if self._leases.pop(lease.id, None) is None:
             return []
         _decrement(self._in_flight, lease.node_id)
-        _decrement(self._running, (lease.node_id, lease.model))
-        return self._grant_waiting(lease.model, now) if len(self._queue) else []
+        _decrement(self._running, (lease.node_id, lease.runner))
+        if not len(self._queue):
+            return []
+        return self._grant_waiting(self._names.get(lease.node_id, {}).get(lease.runner, ()), now)
 
     def cancel(self, request_id: str) -> bool:
         """Forget a waiting request; False when it does not wait (any more)."""
@@ -81,18 +88,18 @@ class Scheduler:
         """Take over what is known of a node, new or changed, and fill its free slots."""
         self._unindex(view.id)
         self._nodes[view.id] = view
+        names: dict[str, list[str]] = {}
         for model in view.models:
             self._holders.setdefault(model, set()).add(view.id)
-        effects: list[Effect] = []
-        for model in self._queue.models():
-            if model in view.models:
-                effects += self._grant_waiting(model, now)
-        return effects
+            names.setdefault(view.runner(model), []).append(model)
+        self._names[view.id] = names
+        return self._grant_waiting([m for m in self._queue.models() if m in view.models], now)
 
     def node_removed(self, node_id: str) -> None:
         """Forget a node. Its leases stay until they are released."""
         self._unindex(node_id)
         self._nodes.pop(node_id, None)
+        self._names.pop(node_id, None)
 
     def tick(self, now: float) -> list[Effect]:
         """Refuse every request that has waited for as long as it may, or for no node that is up."""
@@ -119,8 +126,7 @@ class Scheduler:
         effects: list[Effect] = []
         for model in self._queue.models():
             is_up = any(
-                self._nodes[node_id].state is NodeState.HEALTHY
-                for node_id in self._holders.get(model, ())
+                _is_open(self._nodes[node_id], model) for node_id in self._holders.get(model, ())
             )
             if is_up:
                 self._stranded_since.pop(model, None)
@@ -136,15 +142,21 @@ class Scheduler:
         }
         return effects
 
-    def _grant_waiting(self, model: str, now: float) -> list[Effect]:
+    def _grant_waiting(self, models: Collection[str], now: float) -> list[Effect]:
+        """Grant what can be granted to those who wait for any of the models."""
         effects: list[Effect] = []
-        for request in self._queue.waiting(model):
+        full: set[str] = set()
+        for request in self._queue.waiting_for_any(models):
+            if request.model in full:
+                continue
             grant = self._try_grant(request, now)
-            if grant is None and not request.excluded:
-                break  # those behind it want the same slots
             if grant is not None:
                 self._queue.remove(request.id)
                 effects.append(grant)
+            elif not request.excluded:  # those behind it want the same slots
+                full.add(request.model)
+                if len(full) == len(models):
+                    break
         return effects
 
     def _try_grant(self, request: RouteRequest, now: float) -> Grant | None:
@@ -159,29 +171,30 @@ class Scheduler:
             id=next(self._next_lease_id),
             request_id=request.id,
             node_id=chosen.node.id,
-            model=request.model if request.takes_slot else "",
+            runner=chosen.node.runner(request.model) if request.takes_slot else "",
             queue_wait_s=now - request.arrived_at,
         )
         self._leases[lease.id] = lease
         self._in_flight[lease.node_id] = self._in_flight.get(lease.node_id, 0) + 1
-        slot = (lease.node_id, lease.model)
+        slot = (lease.node_id, lease.runner)
         self._running[slot] = self._running.get(slot, 0) + 1
         return lease
 
     def _candidates(self, request: RouteRequest) -> list[Candidate]:
         candidates = []
-        for node_id in self._holders.get(request.model, ()):
+        model = request.model
+        for node_id in self._holders.get(model, ()):
             node = self._nodes[node_id]
-            running = self._running.get((node_id, request.model), 0)
-            has_room = running < node.slots or not request.takes_slot
-            if not has_room or not self._is_usable(node_id, request):
+            if not _is_open(node, model) or node_id in request.excluded:
                 continue
-            is_resident = running > 0 or request.model in node.resident
-            candidates.append(Candidate(node, is_resident, self._in_flight.get(node_id, 0)))
+            running = self._running.get((node_id, node.runner(model)), 0)
+            if running < node.slots or not request.takes_slot:
+                is_resident = running > 0 or model in node.resident
+                candidates.append(Candidate(node, is_resident, self._in_flight.get(node_id, 0)))
         return candidates
 
     def _is_usable(self, node_id: str, request: RouteRequest) -> bool:
-        return self._nodes[node_id].state is NodeState.HEALTHY and node_id not in request.excluded
+        return node_id not in request.excluded and _is_open(self._nodes[node_id], request.model)
 
     def _why_unknown(self, request: RouteRequest) -> SollolError:
         if any(node.state is NodeState.HEALTHY for node in self._nodes.values()):
@@ -203,6 +216,11 @@ class Scheduler:
             holders.discard(node_id)
             if not holders:
                 del self._holders[model]
+
+
+def _is_open(node: NodeView, model: str) -> bool:
+    """Whether a node gets new requests for a model that it has."""
+    return node.state is NodeState.HEALTHY and model not in node.outvoted
 
 
 def _decrement(counts: dict[Any, int], key: Any) -> None:

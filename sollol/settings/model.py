@@ -236,7 +236,7 @@ class UpstreamSettings(Group):
 
 
 class FleetSettings(Group):
-    """Requests that change nodes: pull, push, create, copy, delete."""
+    """Requests that change nodes: pull, push, create, copy, delete; and those about an account."""
 
     pull_to: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
@@ -246,6 +246,8 @@ class FleetSettings(Group):
     """Where a model goes that no node has: `all` Ollama nodes, `one` (the least on disk), or ids."""
     push_from: str | None = Field(None, min_length=1)
     """Id of the node that pushes, with its key; when not given, the holder with the lowest id."""
+    cloud_node: str | None = Field(None, min_length=1)
+    """Id of the node whose account at ollama.com is used; when not given, the one with the lowest id."""
     stall_timeout_s: Seconds = 600.0
     """Seconds a node may be silent; checking the digest of a large model on a slow disk is in it."""
 

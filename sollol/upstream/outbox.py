@@ -35,5 +35,8 @@ class Outbox:
         held, self._held = self._held, []
         self._held_bytes = 0
         for transport, data in held:
-            if not transport.is_closing():
-                transport.write(data)
+            try:
+                if not transport.is_closing():
+                    transport.write(data)
+            except (OSError, RuntimeError):  # that one is broken; the others get theirs
+                transport.abort()

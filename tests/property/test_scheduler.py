@@ -5,7 +5,7 @@ from random import Random
 
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from hypothesis.strategies import booleans, frozensets, integers, sampled_from
+from hypothesis.strategies import booleans, dictionaries, frozensets, integers, sampled_from
 
 from sollol.scheduling.decision import Effect, Grant
 from sollol.scheduling.scheduler import Scheduler
@@ -13,6 +13,7 @@ from sollol.types import Engine, Lease, Model, NodeState, NodeView, RouteRequest
 
 NODES = ("a", "b", "c")
 MODELS = ("m", "n", "o")
+DIGESTS = ("", "d", "e")
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -26,6 +27,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.views: dict[str, NodeView] = {}
         self.waiting: dict[str, RouteRequest] = {}
         self.held: dict[int, Lease] = {}
+        self.asked: dict[str, RouteRequest] = {}
         self.spare: list[Lease] = []
 
     def take(self, effects: list[Effect]) -> None:
@@ -37,9 +39,25 @@ class SchedulerMachine(RuleBasedStateMachine):
                 del self.waiting[lease.request_id]
                 self.held[lease.id] = lease
                 self.spare.append(lease)
+                self.check(lease)
             else:
                 assert effect.request_id in self.waiting
                 del self.waiting[effect.request_id]
+
+    def runner(self, view: NodeView, model: str) -> str:
+        return view.models[model].digest or model
+
+    def running(self, view: NodeView, model: str) -> int:
+        """Count the leases on the runner of a model."""
+        runner = self.runner(view, model)
+        return sum((held.node_id, held.runner) == (view.id, runner) for held in self.held.values())
+
+    def check(self, lease: Lease) -> None:
+        request, view = self.asked[lease.request_id], self.views[lease.node_id]
+        assert request.model not in view.outvoted
+        if request.takes_slot:
+            assert lease.runner == self.runner(view, request.model)
+            assert self.running(view, request.model) <= view.slots
 
     @rule(
         model=sampled_from(MODELS),
@@ -51,7 +69,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         request = RouteRequest(
             f"r{self.next_id}", model, self.now, self.now + 20, excluded, takes_slot
         )
-        self.waiting[request.id] = request
+        self.waiting[request.id] = self.asked[request.id] = request
         self.take(self.sut.submit(request, self.now))
 
     @rule(pick=integers(min_value=0))
@@ -73,14 +91,23 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(
         name=sampled_from(NODES),
-        models=frozensets(sampled_from(MODELS)),
+        models=dictionaries(sampled_from(MODELS), sampled_from(DIGESTS)),
+        outvoted=frozensets(sampled_from(MODELS), max_size=1),
         slots=integers(1, 3),
         state=sampled_from(list(NodeState)),
     )
-    def change_node(self, name: str, models: frozenset[str], slots: int, state: NodeState) -> None:
+    def change_node(
+        self,
+        name: str,
+        models: dict[str, str],
+        outvoted: frozenset[str],
+        slots: int,
+        state: NodeState,
+    ) -> None:
         view = NodeView(
             name, f"http://{name}", Engine.OLLAMA, state, slots,
-            models={model: Model(model, model) for model in models},
+            models={model: Model(model, model, digest) for model, digest in models.items()},
+            outvoted=outvoted,
         )  # fmt: skip
         self.views[name] = view
         self.take(self.sut.node_changed(view, self.now))
@@ -106,15 +133,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def nothing_waits_that_could_run(self) -> None:
         for request in self.waiting.values():
             for view in self.views.values():
-                running = sum(
-                    lease.node_id == view.id and lease.model == request.model
-                    for lease in self.held.values()
-                )
                 is_free = (
                     view.state is NodeState.HEALTHY
                     and request.model in view.models
+                    and request.model not in view.outvoted
                     and view.id not in request.excluded
-                    and (running < view.slots or not request.takes_slot)
+                    and (not request.takes_slot or self.running(view, request.model) < view.slots)
                 )
                 assert not is_free
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,10 +29,12 @@ def config(number: int = 0, **values: Any) -> SimConfig:
     return SimConfig(models=(SimModel(MODEL),), installed_at=installed_at, **values)
 
 
-def free_port() -> int:
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """Keep a port on which nobody listens; free on the other addresses of this machine."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
-        return int(holder.getsockname()[1])
+        yield int(holder.getsockname()[1])
 
 
 def ids(running: RunningGateway) -> set[str]:
@@ -70,7 +72,8 @@ async def test_the_local_ollama_is_found_also_when_it_starts_later() -> None:
 
 
 async def test_a_gateway_is_not_a_node() -> None:
-    async with SimNode(config()) as node, running_gateway(node.url) as other:
+    seldom = {"interval_s": 600}  # its probes would be taken for tasks that the other left behind
+    async with SimNode(config()) as node, running_gateway(node.url, probe=seldom) as other:
         discovery = {**OFTEN, "local": True, "local_url": other.url}
         async with running_gateway(discovery=discovery) as running:
             await asyncio.wait_for(running.gateway.discovery.first_round.wait(), 10)
@@ -120,7 +123,7 @@ async def test_a_real_name_is_looked_up() -> None:
 
 async def test_a_scan_finds_what_listens_and_forgets_what_is_gone() -> None:
     async with contextlib.AsyncExitStack() as nodes:
-        port = free_port()
+        port = nodes.enter_context(held_port())
         sims = [
             await nodes.enter_async_context(SimNode(config(n, host=f"127.0.0.{n}", port=port)))
             for n in range(2, 6)
@@ -285,9 +288,15 @@ async def test_servers_that_share_a_store_are_told_apart_once_one_works() -> Non
 @pytest.fixture
 async def announced() -> AsyncIterator[int]:
     """Announce a server on loopback; the port it has."""
+    with held_port() as port:
+        async with announcing(port):
+            yield port
+
+
+@contextlib.asynccontextmanager
+async def announcing(port: int) -> AsyncIterator[None]:
     from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-    port = free_port()
     name = f"test-{port}._ollama._tcp.local."
     info = AsyncServiceInfo(
         "_ollama._tcp.local.", name, port, addresses=[socket.inet_aton("127.0.0.1")],
@@ -295,7 +304,7 @@ async def announced() -> AsyncIterator[int]:
     )  # fmt: skip
     zeroconf = AsyncZeroconf(interfaces=["127.0.0.1"])
     await (await zeroconf.async_register_service(info))
-    yield port
+    yield
     await zeroconf.async_unregister_all_services()
     await zeroconf.async_close()
 

@@ -41,7 +41,7 @@ def test_a_model_of_several_nodes_is_listed_once_and_the_newest_first() -> None:
     assert names([view("a", (old,)), view("b", (old, new))]) == ["qwen:7b", "llama3:latest"]
 
 
-def test_of_two_versions_of_a_model_the_newer_is_listed() -> None:
+def test_of_two_digests_with_as_many_nodes_the_newer_is_listed() -> None:
     old = model("m:latest", "2025-01-01T00:00:00Z", "old")
     new = model("m:latest", "2026-01-01T00:00:00Z", "new")
     (listed,) = catalog.installed([view("a", (new,)), view("b", (old,))])
@@ -66,6 +66,13 @@ def test_a_model_in_memory_of_two_nodes_is_one_entry() -> None:
         "context_length": 4096,
         "expires_at": "2026-01-02",
     }
+
+
+def test_two_digests_of_a_name_in_memory_are_two_entries() -> None:
+    one = Resident("m", "m", "x", entry={"digest": "x", "expires_at": "2026-01-01T01:00:00+02:00"})
+    two = Resident("m", "m", "y", entry={"digest": "y", "expires_at": "2026-01-01T00:00:00Z"})
+    entries = catalog.resident([view("a", (), (one,)), view("b", (), (two,))])
+    assert [entry["digest"] for entry in entries] == ["y", "x"]
 
 
 def test_an_alias_is_not_another_entry() -> None:

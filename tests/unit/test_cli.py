@@ -27,13 +27,14 @@ from sollol.cli.environment import read_settings
 from sollol.cli.main import app, main
 from sollol.settings import EmbeddedSettings, ServerSettings, Settings
 
-NODES = {
+NODES: dict[str, Any] = {
     "nodes": [
         {
             "id": "gpu1:11434", "url": "http://gpu1:11434", "engine": "ollama",
             "state": "healthy", "version": "0.12.3", "slots": 4, "in_flight": 1,
             "models": ["llama3.2:latest"],
-            "resident": [{"name": "llama3.2:latest", "size_bytes": 4, "vram_bytes": 4}],
+            "outvoted": [],
+            "resident": [{"name": "llama3.2:latest", "digest": "a80c4f17acd5ff", "size_bytes": 4, "vram_bytes": 4}],
             "last_error": "",
         },
         {
@@ -206,7 +207,7 @@ def test_the_gateway_is_looked_for_where_the_settings_put_it(
 
 
 def test_a_double_is_told_where_there_is_no_other_problem(run: Run, server: _Server) -> None:
-    doubled = {**NODES["nodes"][0], "duplicate_of": "gpu0"}  # type: ignore[index]
+    doubled = {**NODES["nodes"][0], "duplicate_of": "gpu0"}
     server.answers["/sollol/v1/nodes"] = (200, {"nodes": [doubled]})
     assert "the same server as gpu0, probably" in run("nodes", "--url", server.url)[1]
 
@@ -226,6 +227,14 @@ def test_models_show_the_nodes_that_have_them(run: Run, server: _Server) -> None
     assert second.split() == ["other:1b", "b", "5", "B", "?"]
     code, out, _ = run("models", "--url", server.url, "--json")
     assert [model["nodes"] for model in json.loads(out)["models"]] == [["gpu1:11434"], []]
+
+
+def test_models_mark_nodes_with_another_digest(run: Run, server: _Server) -> None:
+    first, second = NODES["nodes"]
+    nodes = [first, {**second, "models": ["llama3.2"], "outvoted": ["llama3.2"]}]
+    server.answers["/sollol/v1/nodes"] = (200, {**NODES, "nodes": nodes})
+    _, out, _ = run("models", "--url", server.url)
+    assert out.splitlines()[1].endswith("gpu1:11434, [::1]:8080 (another digest)")
 
 
 def test_ps_shows_where_models_lie_and_how_long(run: Run, server: _Server) -> None:

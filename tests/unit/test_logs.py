@@ -186,6 +186,7 @@ def test_the_quick_way_writes_the_same_line(
         assert one == two
 
 
+@pytest.mark.usefixtures("stream")
 def test_a_pipe_that_nobody_reads_stops_nobody() -> None:
     reader, writer = os.pipe()
     taken: list[bytes] = []

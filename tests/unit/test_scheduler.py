@@ -50,7 +50,7 @@ def error_of(effects: list[Effect]) -> Exception:
 def test_a_free_slot_is_granted_at_once() -> None:
     sut = scheduler(node("a", "m"))
     lease = lease_of(sut.submit(request("r1"), 0.0))
-    assert (lease.node_id, lease.model, lease.queue_wait_s) == ("a", "m", 0.0)
+    assert (lease.node_id, lease.runner, lease.queue_wait_s) == ("a", "m", 0.0)
     assert sut.statistics().in_flight == {"a": 1}
 
 
@@ -72,6 +72,59 @@ def test_slots_are_counted_for_each_model() -> None:
     lease_of(sut.submit(request("r1", "m"), 0.0))
     lease_of(sut.submit(request("r2", "n"), 0.0))
     assert sut.submit(request("r3", "m"), 0.0) == []
+
+
+def aliased(name: str, **digests: str) -> NodeView:
+    models = {model: Model(model, model, digest) for model, digest in digests.items()}
+    return replace(node(name), models=models)
+
+
+def test_two_names_of_one_digest_share_their_slots() -> None:
+    sut = scheduler(aliased("a", m="d1", n="d1", o="d2"))
+    held = lease_of(sut.submit(request("r1", "m"), 0.0))
+    assert sut.submit(request("r2", "n"), 0.0) == []
+    lease_of(sut.submit(request("r3", "o"), 0.0))
+    assert lease_of(sut.release(held, 1.0)).request_id == "r2"
+
+
+def test_a_shared_slot_goes_to_who_waits_longest_under_any_name() -> None:
+    sut = scheduler(aliased("a", m="d1", n="d1"))
+    lease = lease_of(sut.submit(request("r1", "m"), 0.0))
+    for place, model in enumerate(("n", "m", "n", "m"), start=2):
+        assert sut.submit(request(f"r{place}", model, at=place), place) == []
+    served = []
+    for _ in range(4):
+        lease = lease_of(sut.release(lease, 9.0))
+        served.append(lease.request_id)
+    assert served == ["r2", "r3", "r4", "r5"]
+
+
+def test_names_share_slots_only_on_nodes_where_they_share_a_digest() -> None:
+    sut = scheduler(aliased("a", m="d1", n="d1"), aliased("b", n="d2"))
+    held = lease_of(sut.submit(request("r1", "m"), 0.0))
+    elsewhere = lease_of(sut.submit(request("r2", "n"), 0.0))
+    assert (held.node_id, elsewhere.node_id) == ("a", "b")
+    assert sut.submit(request("r3", "n"), 0.0) == []
+    assert sut.submit(request("r4", "m"), 0.0) == []
+    assert lease_of(sut.release(elsewhere, 1.0)).request_id == "r3"
+    assert lease_of(sut.release(held, 1.0)).request_id == "r4"
+
+
+def test_a_lease_of_a_digest_that_was_replaced_holds_no_slot_of_the_new_one() -> None:
+    sut = scheduler(aliased("a", m="d1"))
+    old = lease_of(sut.submit(request("r1"), 0.0))
+    sut.node_changed(aliased("a", m="d2"), 1.0)
+    lease_of(sut.submit(request("r2"), 1.0))
+    assert sut.submit(request("r3"), 1.0) == []
+    assert sut.release(old, 2.0) == []
+
+
+def test_an_outvoted_node_gets_no_request_for_the_model() -> None:
+    sut = scheduler(node("a", "m"), replace(node("b", "m", "n"), outvoted=frozenset({"m"})))
+    assert lease_of(sut.submit(request("r1"), 0.0)).node_id == "a"
+    assert sut.submit(request("r2"), 0.0) == []
+    assert lease_of(sut.submit(request("r3", "n"), 0.0)).node_id == "b"
+    assert lease_of(sut.node_changed(node("b", "m", "n"), 1.0)).node_id == "b"
 
 
 def test_a_resident_model_goes_before_an_idle_node() -> None:

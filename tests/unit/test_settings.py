@@ -373,7 +373,7 @@ def test_the_file_to_begin_with_changes_nothing_even_when_uncommented() -> None:
     loaded = load({}, {}, _write(uncommented))
     assert loaded.settings == Settings()
     assert set(loaded.sources) == {*setting_names()} - {
-        "nodes", "embedded.threads", "embedded.binary", "embedded.model", "fleet.push_from",
+        "nodes", "embedded.threads", "embedded.binary", "embedded.model", "fleet.push_from", "fleet.cloud_node",
     }  # fmt: skip
 
 

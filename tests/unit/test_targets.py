@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -87,6 +88,12 @@ def test_a_new_model_goes_where_the_settings_say() -> None:
     assert chosen(PUSH, None, Policy(("all",), "g")) == "g"
     with pytest.raises(NoNodeAvailable, match=r"fleet\.push_from"):
         chosen(PUSH, None, Policy(("all",), "c"))
+
+
+def test_what_is_pushed_is_the_digest_that_counts() -> None:
+    other = replace(node("a", "m"), outvoted=frozenset({model_key("m")}))
+    assert chosen(PUSH, fleet=[other, node("b", "m")]) == "b"
+    assert chosen(PUSH, fleet=[other]) == "a"
 
 
 def test_draining_nodes_are_used_when_there_are_no_others() -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from sollol.bench.sim import (
+    cloud,
     create,
     embed,
     inference,
@@ -53,6 +54,13 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "/api/copy": {"POST": store.copy},
     "/api/delete": {"DELETE": store.delete},
     "/api/blobs/:digest": {"HEAD": store.blob_head, "POST": store.blob_post},
+    "/api/status": {"GET": cloud.status},
+    "/api/me": {"POST": cloud.unauthorized},
+    "/api/signout": {"POST": cloud.unauthorized},
+    "/api/user/keys/:encodedKey": {"DELETE": cloud.unauthorized},
+    "/api/experimental/web_search": {"POST": cloud.web_search},
+    "/api/experimental/web_fetch": {"POST": cloud.web_fetch},
+    "/api/experimental/model-recommendations": {"GET": cloud.recommendations},
     "/v1/models": {"GET": inventory.openai_models},
     "/v1/models/:model": {"GET": inventory.openai_model},
     "/v1/chat/completions": {"POST": _text(inference.read_chat_completions)},
@@ -64,7 +72,11 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/images/generations": {"POST": media.make_image},
     "/v1/systemone": {"POST": media.decide},
 }
-_WITH_PARAMETER = ("/api/blobs/", "/v1/models/")
+_WITH_PARAMETER = {
+    "/api/blobs/": ":digest",
+    "/api/user/keys/": ":encodedKey",
+    "/v1/models/": ":model",
+}
 _LOCAL_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _LOCAL_NAMES = (".localhost", ".local", ".internal")
 _UNCACHED_PATHS = ("/v1/messages", "/v1/responses")
@@ -139,10 +151,10 @@ def _methods_of(call: Call, route: str) -> dict[str, Handler] | None:
 
 
 def _route_of(path: str, target: str) -> str:
-    for prefix in _WITH_PARAMETER:
+    for prefix, parameter in _WITH_PARAMETER.items():
         rest = path.removeprefix(prefix)
         if rest != path and rest and "/" not in rest and "%2F" not in target.upper():
-            return prefix + (":digest" if prefix == "/api/blobs/" else ":model")
+            return prefix + parameter
     return path
 
 

@@ -1,0 +1,186 @@
+"""Runs a request to its end: however that comes, it is told to the caller and noted, once.
+
+What differs between the routes that nodes answer is in their :class:`Arrival`.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from sollol import logs
+from sollol.api.answer import Answer
+from sollol.api.request import Headers, Request
+from sollol.errors import ClientDisconnected, InvalidRequest, Overloaded, SollolError
+from sollol.gateway.call import Outcome
+from sollol.gateway.disconnect import CancelWhenGone
+from sollol.gateway.forward import end_broken
+from sollol.gateway.gateway import Gateway
+from sollol.gateway.relay import Downstream
+from sollol.types import Dialect
+from sollol.wire.bodies import error_response, ollama_error_record
+
+log = structlog.get_logger()
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class Arrival(Protocol):
+    """A request as it came in, and what became of it."""
+
+    shown_id: str
+    """The caller's own id, if it sent one."""
+    arrived_at: float
+    outcome: Outcome
+
+    @property
+    def task(self) -> str:
+        """Its label in the metrics."""
+        ...
+
+    @property
+    def node(self) -> str:
+        """The node that the metrics count it for; empty when there is no one node."""
+        ...
+
+    @property
+    def dialect(self) -> Dialect:
+        """The caller's."""
+        ...
+
+    @property
+    def error_record(self) -> Callable[[str], bytes]:
+        """Writes the end of a stream that failed after it began."""
+        ...
+
+    def told(self) -> Headers:
+        """Return the headers that tell of what was decided."""
+        ...
+
+    def told_refused(self) -> Headers:
+        """Return the headers that a refusal has besides."""
+        ...
+
+    def noted(self) -> dict[str, Any]:
+        """Return the fields of its log line that others do not have."""
+        ...
+
+
+class OllamaArrival(msgspec.Struct, kw_only=True):
+    """What requests on ``/api`` besides inference have in common."""
+
+    shown_id: str
+    arrived_at: float
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
+
+    @property
+    def dialect(self) -> Dialect:
+        """The caller's."""
+        return Dialect.OLLAMA
+
+    @property
+    def error_record(self) -> Callable[[str], bytes]:
+        """Writes the end of a stream that failed after it began."""
+        return ollama_error_record
+
+    def told_refused(self) -> Headers:
+        """Return the headers that a refusal has besides."""
+        return []
+
+
+Serve = Callable[[Downstream], Awaitable[None]]
+
+
+def shown_id(request: Request) -> str:
+    """Return the id that a caller gave its request; empty when it gave none that may be shown."""
+    given = request.headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else ""
+
+
+def target_of(request: Request) -> str:
+    """Return path and query as they go to a node.
+
+    Raises:
+        InvalidRequest: they hold what may not be in a request line.
+    """
+    raw = request.raw_path + b"?" + request.query if request.query else request.raw_path
+    target = raw.decode("latin-1")
+    if not (target.isascii() and target.isprintable()):
+        raise InvalidRequest("the path and query must be printable ASCII")
+    return target
+
+
+class Serving:
+    """Serves requests; holds no state of its own."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._metrics = gateway.metrics
+        self._clock = gateway.clock
+
+    async def run(self, arrival: Arrival, request: Request, answer: Answer, serve: Serve) -> None:
+        """Answer one request with ``serve``, and refuse it where that fails."""
+        downstream = Downstream(answer, lambda status: self._started(arrival, status))
+        try:
+            with CancelWhenGone(request.connection):
+                await serve(downstream)
+        except ClientDisconnected as error:
+            arrival.outcome.status = error.status
+            arrival.outcome.error = error.code
+        except SollolError as error:
+            await _refuse(arrival, error, downstream)
+        except asyncio.CancelledError:  # the server stops and waits no longer
+            stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
+            if answer.is_slow:
+                answer.abort()  # it would not read the reason either
+            else:
+                await _refuse(arrival, stopping, downstream)
+        except Exception:  # a fault of ours: the caller is told, and the log has the trace
+            log.exception("request_failed", request_id=arrival.shown_id)
+            await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
+        finally:
+            self._done(arrival)
+
+    def _started(self, arrival: Arrival, status: int) -> Headers:
+        """Note the commit point and return the headers that tell of the decision."""
+        arrival.outcome.status = status
+        arrival.outcome.first_byte_s = self._clock() - arrival.arrived_at
+        return [(b"x-sollol-request-id", arrival.shown_id.encode()), *arrival.told()]
+
+    def _done(self, arrival: Arrival) -> None:
+        outcome = arrival.outcome
+        duration_s = self._clock() - arrival.arrived_at
+        self._metrics.request_done(
+            arrival.task,
+            arrival.node,
+            outcome.error or "ok",
+            duration_s=duration_s,
+            first_byte_s=None if outcome.error else outcome.first_byte_s,
+            queue_wait_s=outcome.queue_wait_s,
+        )
+        write = log.warning if outcome.status >= 500 or outcome.error_text else logs.info
+        write(
+            "request_done",
+            request_id=arrival.shown_id,
+            **arrival.noted(),
+            status=outcome.status,
+            outcome=outcome.error or "ok",
+            duration_s=round(duration_s, 4),
+            first_byte_s=round(outcome.first_byte_s or 0.0, 4),
+            **({"error": outcome.error_text} if outcome.error_text else {}),
+        )
+
+
+async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:
+    """Say what went wrong in the caller's dialect, in the stream when one has begun."""
+    arrival.outcome.error, arrival.outcome.error_text = error.code, str(error)
+    if downstream.is_started:
+        await end_broken(arrival.error_record, error, downstream)
+        return
+    status, content_type, body = error_response(arrival.dialect, error)
+    headers = [(b"content-type", content_type), *arrival.told_refused()]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    downstream.answer(status, headers, body)
