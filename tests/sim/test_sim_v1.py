@@ -17,6 +17,7 @@ pytestmark = pytest.mark.sim
 
 ABLE = ("completion", "tools", "vision", "thinking", "audio", "decision", "image")
 MODELS = (SimModel("a"), SimModel("able", capabilities=ABLE))
+GETS = ("/v1/models", "/v1/models/a", "/api/status", "/api/experimental/model-recommendations")
 UNCACHED = {"Cache-Control": "no-cache", "Connection": "keep-alive"}
 SAID: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 MESSAGES: dict[str, Any] = {"model": "a", "max_tokens": 3, "messages": SAID}
@@ -293,6 +294,11 @@ async def test_systemone(node: SimNode) -> None:
         ("/v1/responses", "0.13.2", "0.13.3-rc1", None),
         ("/v1/messages", "0.12.0", "0.14.0", None),
         ("/v1/images/generations", "0.14.2", "0.14.3", "0.33.0"),
+        ("/v1/images/edits", "0.14.3", "0.15.0", "0.32.6"),
+        ("/api/me", "0.11.11", "0.12.0", None),
+        ("/api/status", "0.16.1", "0.16.2", None),
+        ("/api/experimental/web_search", "0.17.7", "0.18.0", None),
+        ("/api/experimental/model-recommendations", "0.22.0", "0.22.1", None),
         ("/v1/audio/transcriptions", "0.19.9", "0.20.0", None),
         ("/v1/systemone", "0.34.1", "0.35.0", None),
     ],
@@ -300,7 +306,7 @@ async def test_systemone(node: SimNode) -> None:
 async def test_a_node_has_the_routes_of_its_version(
     path: str, before: str, since: str, after: str | None
 ) -> None:
-    method = "GET" if path.startswith("/v1/models") else "POST"
+    method = "GET" if path in GETS else "POST"
     for version, is_there in ((before, False), (since, True), (after, False)):
         if version is None:
             continue

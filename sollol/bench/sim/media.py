@@ -41,7 +41,7 @@ async def transcribe(call: Call) -> None:
 
 
 async def make_image(call: Call) -> None:
-    """Serve ``POST /v1/images/generations``: bytes that depend on the prompt alone."""
+    """Serve ``POST /v1/images/generations`` and ``edits``: bytes that depend on the prompt alone."""
     body = read_body(call.body, "ImageGenerationRequest", empty="EOF")
     name, prompt = body.get("model") or "", body.get("prompt") or ""
     for field in ("prompt", "model"):

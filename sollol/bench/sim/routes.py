@@ -70,6 +70,7 @@ _ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/responses": {"POST": _text(responses.read_responses)},
     "/v1/audio/transcriptions": {"POST": media.transcribe},
     "/v1/images/generations": {"POST": media.make_image},
+    "/v1/images/edits": {"POST": media.make_image},
     "/v1/systemone": {"POST": media.decide},
 }
 _WITH_PARAMETER = {

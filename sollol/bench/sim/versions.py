@@ -12,6 +12,7 @@ _ROUTES: dict[str, tuple[Version, Version | None]] = {
     "/api/embed": ((0, 2, 6), None),
     "/v1/embeddings": ((0, 2, 6), None),
     "/api/me": ((0, 12, 0), None),
+    "/api/user/keys/:encodedKey": ((0, 12, 0), None),
     "/api/signout": ((0, 12, 1), None),
     "/v1/responses": ((0, 13, 3), None),
     "/v1/messages": ((0, 14, 0), None),
