@@ -105,6 +105,7 @@ class Forwarder:
         if call.is_unload:
             await self._unload_elsewhere(call, lease.node_id)
         upstream = await node.connections.send(exchange.request)
+        self._note_unload(call, node, upstream.status)
         try:
             if exchange.translator is None:
                 await relay(upstream, downstream)
@@ -118,7 +119,22 @@ class Forwarder:
         async with asyncio.TaskGroup() as unloading:
             for node in self._registry.nodes():
                 if node.view.id != node_id and holds_in_memory(node.view, call.model_key):
-                    unloading.create_task(_unload(call, node))
+                    unloading.create_task(self._unload(call, node))
+
+    async def _unload(self, call: Call, node: Node) -> None:
+        """Ask one node; one that fails is taken to hold the model still, until it is next probed."""
+        exchange = plan_exchange(call, node.view, node.api_key)
+        if isinstance(exchange, LocalAnswer):
+            return
+        with contextlib.suppress(SollolError, TimeoutError):
+            async with asyncio.timeout(UNLOAD_S):
+                upstream = await node.connections.send(exchange.request)
+                upstream.close()
+                self._note_unload(call, node, upstream.status)
+
+    def _note_unload(self, call: Call, node: Node, status: int) -> None:
+        if call.is_unload and status == 200:
+            self._registry.model_unloaded(node.view.id, call.model_key)
 
     def _note_failure(self, call: Call, lease: Lease, error: SollolError) -> None:
         if isinstance(error, MissingOnNode):
@@ -140,16 +156,6 @@ def holds_in_memory(node: NodeView, model_key: str) -> bool:
     """Whether a node can be asked to unload a model that it has in memory."""
     is_able = node.engine is Engine.OLLAMA and node.state is not NodeState.UNHEALTHY
     return is_able and model_key in node.resident
-
-
-async def _unload(call: Call, node: Node) -> None:
-    """Ask one node; whether it did is seen when it is next probed."""
-    exchange = plan_exchange(call, node.view, node.api_key)
-    if isinstance(exchange, LocalAnswer):
-        return
-    with contextlib.suppress(SollolError, TimeoutError):
-        async with asyncio.timeout(UNLOAD_S):
-            (await node.connections.send(exchange.request)).close()
 
 
 async def end_broken(

@@ -215,6 +215,15 @@ class Registry:
         models = {key: model for key, model in node.view.models.items() if key != model_key}
         self._update(node, replace(node.view, models=models))
 
+    def model_unloaded(self, node_id: str, model_key: str) -> None:
+        """Note that a node takes a model out of memory, under whichever names it has it there."""
+        node = self._nodes.get(node_id)
+        gone = node.view.resident.get(model_key) if node else None
+        if node is None or gone is None:
+            return
+        resident = {name: held for name, held in node.view.resident.items() if held.key != gone.key}
+        self._update(node, replace(node.view, resident=resident))
+
     def _control(self, settings: NodeSettings) -> httpx.AsyncClient:
         return control_client(self._timeouts.control_s, self.ssl_context, _credentials(settings))
 

@@ -123,6 +123,25 @@ async def test_unloading_reaches_every_node_and_waits_for_no_slot(
             await wait_for(lambda: len(one.unloads) == len(two.unloads) == 1)
 
 
+@pytest.mark.parametrize("failing", [False, True], ids=["all do it", "one fails"])
+async def test_what_was_unloaded_is_no_longer_listed(
+    client: httpx.AsyncClient, failing: bool
+) -> None:
+    """Clients list what is in memory right after an unload, and show it (Open WebUI)."""
+    async with SimNode(PACED) as one, SimNode(PACED) as two:
+        for node in (one, two):
+            await client.post(f"{node.url}/api/generate", json={"model": MODEL})
+        async with running_gateway(one.url, two.url, probe={"interval_s": 60}) as running:
+            if failing:
+                one.set_fault(Fault("status", path="/api/generate", status=500))
+            unload = {"model": MODEL, "keep_alive": 0}
+            await client.post(f"{running.url}/api/generate", json=unload)
+            views = running.gateway.registry.views()
+            assert [bool(view.resident) for view in views] == [failing, False]
+            listed = (await client.get(f"{running.url}/api/ps")).json()["models"]
+            assert [entry["name"] for entry in listed] == [MODEL] * failing
+
+
 async def test_an_error_record_in_a_stream_is_passed_on(
     node: SimNode, client: httpx.AsyncClient
 ) -> None:
