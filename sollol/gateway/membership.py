@@ -41,6 +41,8 @@ class Membership:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._removals: dict[str, asyncio.Task[int]] = {}
         self._limits: dict[str, asyncio.Timeout] = {}
+        self._listed: tuple[NodeSettings, ...] = ()
+        """What the settings listed when they were read last."""
 
     async def stop(self) -> None:
         """Give up what is under way."""
@@ -120,6 +122,7 @@ class Membership:
             for node in self._registry.nodes()
             if node.view.id not in self._removals
         }
+        self._listed = wanted
         plan = plan_nodes(current, wanted)
         for settings in plan.changed:
             self._registry.change(self.find(settings.id), settings, Source.SETTINGS)
@@ -130,7 +133,7 @@ class Membership:
             self._keep(asyncio.create_task(self._add_in_place(settings)))
 
     async def _add_in_place(self, settings: NodeSettings) -> None:
-        """Add a node once those that have its id or URL are gone."""
+        """Add a node once those that have its id or URL are gone, if it is listed still."""
         leaving = [
             self._removals[node.view.id]
             for node in self._registry.nodes()
@@ -139,6 +142,8 @@ class Membership:
         ]
         if leaving:
             await asyncio.wait(leaving)
+        if not any(listed is settings for listed in self._listed):
+            return
         try:
             await self.add(settings, Source.SETTINGS)
         except NodeConflict as error:
