@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -104,6 +105,22 @@ async def test_what_cannot_be_added_is_refused_in_one_form(
         assert text.replace("{id}", node_id(node)) in answer.json()["error"]
         assert "canary" not in answer.text
         assert set(answer.json()) == {"error", "code"}
+
+
+@pytest.mark.parametrize("host", ["gateway.example", "[::ffff:127.0.0.1]"])
+async def test_the_gateway_is_no_node_of_its_own_by_any_name(
+    client: httpx.AsyncClient, host: str
+) -> None:
+    async def look_up(_: str, port: int) -> frozenset[str]:
+        return frozenset({"127.0.0.1"})
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with running_gateway(server={"port": port}, look_up=look_up) as running:
+        body = {"url": f"http://{host}:{port}"}
+        answer = await client.post(f"{running.url}/sollol/v1/nodes", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (409, "node_conflict")
+        assert "is the address of this gateway itself" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
