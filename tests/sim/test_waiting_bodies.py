@@ -10,6 +10,7 @@ import pytest
 
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
+from tests.fleets import a_fleet
 from tests.gateways import running_gateway, wait_for
 
 if sys.version_info >= (3, 14):
@@ -22,6 +23,27 @@ pytestmark = pytest.mark.sim
 MIB = 1024 * 1024
 WAITING = 8
 BODY = json.dumps({"model": "m", "prompt": "x", "max_tokens": 500, "pad": "x" * (8 * MIB)}).encode()
+
+
+async def test_what_nodes_work_on_is_not_in_memory() -> None:
+    slow = SimConfig(time_scale=1.0)
+    async with a_fleet(slow) as fleet:
+        tracemalloc.start()
+        try:
+            asking = [
+                asyncio.create_task(fleet.client.post("/api/pull", content=BODY))
+                for _ in range(WAITING)
+            ]
+            (node,) = fleet.nodes
+            await wait_for(lambda: node.in_flight == WAITING, timeout_s=30)
+            sizes = [trace.size for trace in tracemalloc.take_snapshot().traces]
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+        finally:
+            tracemalloc.stop()
+    # One each is that of the simulated node.
+    assert sum(size >= len(BODY) for size in sizes) <= WAITING
 
 
 @pytest.mark.parametrize("is_compressed", [False, True])
