@@ -12,7 +12,9 @@ import pytest
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.faults import Fault
 from sollol.bench.sim.node import SimNode
+from sollol.upstream.json import MAX_ITEMS
 from tests.gateways import running_gateway, wait_for
+from tests.ollama_script import ollama_script
 
 pytestmark = pytest.mark.sim
 
@@ -105,6 +107,17 @@ async def test_what_cannot_be_added_is_refused_in_one_form(
         assert text.replace("{id}", node_id(node)) in answer.json()["error"]
         assert "canary" not in answer.text
         assert set(answer.json()) == {"error", "code"}
+
+
+async def test_a_node_with_more_models_than_there_are_holds_up_nobody(
+    client: httpx.AsyncClient,
+) -> None:
+    names = tuple(map(str, range(MAX_ITEMS + 1)))
+    async with ollama_script(models=names) as node, running_gateway() as running:
+        answer = await client.post(f"{running.url}/sollol/v1/nodes", json={"url": node.url})
+        status = answer.json()
+        assert (status["state"], status["models"]) == ("unhealthy", [])
+        assert "more than 10000 are not looked at" in status["last_error"]
 
 
 @pytest.mark.parametrize("host", ["gateway.example", "[::ffff:127.0.0.1]"])
