@@ -39,8 +39,7 @@ async def read_body(request: Request, *, max_bytes: int, stall_timeout_s: float)
         return writer.finish()
     except OSError as error:
         writer.discard()
-        text = f"no room for the request body in {tempfile.gettempdir()}: {error.strerror}"
-        raise Overloaded(text, retry_after_s=RETRY_AFTER_S) from error
+        raise no_room(error) from error
     except BaseException:
         writer.discard()
         raise
@@ -59,6 +58,12 @@ async def next_piece(request: Request, stall_timeout_s: float) -> bytes:
     except TimeoutError:
         text = f"no more of the request body came for {stall_timeout_s:g} s"
         raise InvalidRequest(text) from None
+
+
+def no_room(error: OSError) -> Overloaded:
+    """Return what a caller is told whose body could not be written to a file."""
+    text = f"no room for the request body in {tempfile.gettempdir()}: {error.strerror}"
+    return Overloaded(text, retry_after_s=RETRY_AFTER_S)
 
 
 def _too_large(max_bytes: int) -> RequestTooLarge:

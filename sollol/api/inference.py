@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sollol.api.answer import Answer
-from sollol.api.body import read_body
+from sollol.api.body import no_room, read_body
 from sollol.api.request import Headers, Request
 from sollol.api.serving import Serving, shown_id, target_of
 from sollol.errors import (
@@ -22,7 +22,7 @@ from sollol.errors import (
     RouteNotFound,
     SollolError,
 )
-from sollol.gateway.body import Body, aside
+from sollol.gateway.body import Body, aside, spooled
 from sollol.gateway.call import Call, Outcome
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
@@ -124,25 +124,13 @@ class Inference:
         return Arrival(kind, request.headers, unique, shown_id(request) or unique, self._clock())
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
-        kind, headers = arrival.kind, arrival.headers
-        body = await self._read_body(kind, request)
+        body = await self._read_body(arrival.kind, request)
         with body:
-            seen = await aside(body, _read, kind, body, headers)
-            arrival.model, arrival.streams = seen.model, seen.stream
-            call = Call(
-                id=arrival.id,
-                kind=kind,
-                target=target_of(request),
-                body=body,
-                model=arrival.model,
-                model_key=model_key(arrival.model),
-                headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
-                is_unload=seen.is_load_only and seen.keep_alive_zero,
-            )
+            call = await _call(arrival, target_of(request), body)
             try:
                 await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
             except (ModelNotFound, NoNodeAvailable) as error:
-                raise await aside(body, _as_ollama_says, call, seen, error) from None
+                raise await aside(body, _as_ollama_says, call, error) from None
 
     async def _read_body(self, kind: BodyKind, request: Request) -> Body:
         limits = self._gateway.settings.server
@@ -155,7 +143,32 @@ class Inference:
         if encoding is None or encoding.lower() != b"zstd" or not kind.path.startswith("/v1/"):
             return body
         with body:
-            return Body(await aside(body, decompress, body.view()))
+            try:
+                return await aside(body, _decompressed, body)
+            except OSError as error:
+                raise no_room(error) from error
+
+
+async def _call(arrival: Arrival, target: str, body: Body) -> Call:
+    """Return what is to be forwarded; of what was read of the body nothing is kept but its answers."""
+    kind, headers = arrival.kind, arrival.headers
+    seen = await aside(body, _read, kind, body, headers)
+    arrival.model, arrival.streams = seen.model, seen.stream
+    return Call(
+        id=arrival.id,
+        kind=kind,
+        target=target,
+        body=body,
+        model=arrival.model,
+        model_key=model_key(arrival.model),
+        headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
+        is_unload=seen.is_load_only and seen.keep_alive_zero,
+    )
+
+
+def _decompressed(body: Body) -> Body:
+    """Return it as it was before; few bytes can become many, and hundreds may wait in the queue."""
+    return spooled(decompress(body.view()))
 
 
 def _read(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
@@ -173,13 +186,13 @@ def _read(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
     return seen
 
 
-def _as_ollama_says(call: Call, seen: Peek, error: SollolError) -> SollolError:
+def _as_ollama_says(call: Call, error: SollolError) -> SollolError:
     """Return what a node would have said: it looks at the request before it looks for the model."""
     kind = call.kind
     if kind.task is Task.OTHER or kind in OPTIONAL:
         return RouteNotFound() if isinstance(error, ModelNotFound) else error
     try:
-        check_request(kind, seen)
+        check_request(kind, _read(kind, call.body, dict(call.headers)))
     except SollolError as fault:
         return fault
     return model_not_found(kind, call.model) if isinstance(error, ModelNotFound) else error

@@ -13,6 +13,7 @@ from sollol.api.body import next_piece, read_body
 from sollol.api.request import Request
 from sollol.api.serving import OllamaArrival, Serving, shown_id
 from sollol.errors import FleetFailed
+from sollol.gateway.body import Body, aside
 from sollol.gateway.fleet import Ask, Headers, Nodes
 from sollol.gateway.fleet_stream import FleetStream
 from sollol.gateway.gateway import Gateway
@@ -115,7 +116,8 @@ class Management:
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind = MANAGE_KINDS.get(arrival.path)
         if kind is not None:
-            await self._manage(arrival, kind, await self._read(request), downstream)
+            with await self._read(request) as raw:
+                await self._manage(arrival, kind, raw, downstream)
             return
         digest = arrival.model = read_digest(arrival.path.removeprefix(BLOBS))
         arrival.nodes = self._gateway.blobs.targets(arrival.wanted)
@@ -124,27 +126,25 @@ class Management:
             return
         await self._upload_blob(arrival, digest, request, downstream)
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request) -> Body:
         limits = self._gateway.settings.server
-        body = await read_body(
+        return await read_body(
             request,
             max_bytes=limits.max_body_bytes,
             stall_timeout_s=limits.body_stall_timeout_s,
         )
-        with body:
-            return body.view()
 
     async def _manage(
-        self, arrival: Arrival, kind: ManageKind, raw: bytes, downstream: Downstream
+        self, arrival: Arrival, kind: ManageKind, raw: Body, downstream: Downstream
     ) -> None:
-        body = read_manage(kind, raw)
+        body = await aside(raw, _read_manage, kind, raw)
         arrival.model = body.model
         arrival.nodes = await self._nodes_for(kind, body, arrival.wanted)
         if kind in (COPY, DELETE):
-            await self._change(arrival, body, downstream)
+            await self._change(arrival, raw, downstream)
             return
         silence_s = None if body.stream else SILENCE_S
-        ask = Ask(kind.method, kind.path, arrival.passed_headers, body.raw, silence_s)
+        ask = Ask(kind.method, kind.path, arrival.passed_headers, raw, silence_s)
         stream = FleetStream(
             self._gateway.fleet, ask, arrival.nodes, downstream, is_stream=body.stream
         )
@@ -155,10 +155,10 @@ class Management:
             return await self._gateway.blobs.create_targets(body, wanted)
         return self._gateway.fleet.choose(kind, body, wanted)
 
-    async def _change(self, arrival: Arrival, body: ManageBody, downstream: Downstream) -> None:
+    async def _change(self, arrival: Arrival, raw: Body, downstream: Downstream) -> None:
         """Copy or delete."""
         fleet = self._gateway.fleet
-        ask = Ask(arrival.method, arrival.path, arrival.passed_headers, body.raw)
+        ask = Ask(arrival.method, arrival.path, arrival.passed_headers, raw)
         answers = await fleet.ask(ask, arrival.nodes)
         done = {answer.node for answer in answers if answer.is_ok}
         await fleet.refresh([node for node in arrival.nodes if node.view.id in done])
@@ -201,6 +201,10 @@ def is_blob(path: str) -> bool:
     """Whether a path is that of a blob."""
     rest = path.removeprefix(BLOBS)
     return rest != path and rest != "" and "/" not in rest
+
+
+def _read_manage(kind: ManageKind, raw: Body) -> ManageBody:
+    return read_manage(kind, raw.view())
 
 
 def _done_on(answers: Sequence[NodeAnswer]) -> list[str]:

@@ -84,15 +84,23 @@ class Blobs:
         known = self._table.holders(body.digests)
         holding = [view for view in views if view.id in known or len(views) == 1]
         if not holding:
-            found = await asyncio.gather(
-                *(self.find(digest, self._fleet.nodes(views)) for digest in sorted(body.digests))
-            )
-            ids = set.intersection(*({node.view.id for node in nodes} for nodes in found))
-            holding = [view for view in views if view.id in ids]
+            having = await self._having_all(body.digests, self._fleet.nodes(views))
+            holding = [node.view for node in having]
         if body.made_from:
             holding = [*holders(holding, body.source_key)] or holding
         # Where no node has them all, the node that is asked says so in Ollama's words.
         return self._fleet.nodes(holding) or self.targets(None)
+
+    async def _having_all(self, digests: frozenset[str], nodes: Nodes) -> Nodes:
+        """Return which of the nodes have all of these blobs.
+
+        One blob after the other, and only nodes that had those before: a body can name any number.
+        """
+        for digest in sorted(digests):
+            nodes = await self.find(digest, nodes)
+            if not nodes:
+                break
+        return nodes
 
     async def find(self, digest: str, nodes: Nodes) -> Nodes:
         """Return which of the nodes have a blob; they are asked."""

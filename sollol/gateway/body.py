@@ -59,6 +59,24 @@ class Body:
             yield self._content[start : start + PIECE_BYTES]
 
 
+def spooled(content: bytes) -> Body:
+    """Return a body of what is in memory, without keeping a long one there.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if len(content) <= SPOOL_BYTES:
+        return Body(content)
+    writer = BodyWriter()
+    try:
+        writer.write_to_disk()
+        writer.write(content)
+        return writer.finish()
+    except OSError:
+        writer.discard()
+        raise
+
+
 class BodyWriter:
     """Takes a body as it comes in."""
 
@@ -70,6 +88,10 @@ class BodyWriter:
         """Append a piece; a file on a full disk raises OSError."""
         self._file.write(piece)
         self.length += len(piece)
+
+    def write_to_disk(self) -> None:
+        """Keep nothing in memory first."""
+        self._file.rollover()
 
     def finish(self) -> Body:
         """Return the body."""

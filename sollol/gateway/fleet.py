@@ -11,6 +11,7 @@ import msgspec
 
 from sollol.errors import SollolError
 from sollol.gateway import targets
+from sollol.gateway.body import Body
 from sollol.gateway.targets import Policy
 from sollol.gateway.verdict import NodeAnswer
 from sollol.nodes.prober import Prober
@@ -21,6 +22,8 @@ from sollol.wire.manage import ManageBody, ManageKind
 
 HOLD_BYTES = 1024 * 1024
 """The longest answer of a node to a request that changes it, progress aside."""
+
+NO_BODY = Body(b"")
 
 Nodes = Sequence[Node]
 Headers = list[tuple[bytes, bytes]]
@@ -35,14 +38,19 @@ class Ask(msgspec.Struct, frozen=True):
     method: str
     path: str
     headers: Headers
-    body: bytes = b""
+    body: Body = NO_BODY
     first_byte_s: float | None = None
 
     def request(self, node: Node) -> UpstreamRequest:
         """Return it as one node gets it."""
         headers = headers_for(node, self.headers)
         return UpstreamRequest(
-            self.method, self.path, headers, self.body, first_byte_s=self.first_byte_s
+            self.method,
+            self.path,
+            headers,
+            self.body.upstream(),
+            len(self.body) or None,
+            first_byte_s=self.first_byte_s,
         )
 
 

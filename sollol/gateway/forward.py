@@ -25,7 +25,7 @@ from sollol.gateway.failover import can_retry
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.skew import MissingRoutes
 from sollol.nodes.registry import Node, Registry
-from sollol.types import Engine, Lease, NodeState, NodeView
+from sollol.types import Engine, Lease, NodeState, NodeView, Task
 from sollol.wire.kinds import SHOW
 
 OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
@@ -117,7 +117,7 @@ class Forwarder:
         self._note_residency(call, node, upstream.status)
         try:
             if exchange.translator is None:
-                await relay(upstream, downstream)
+                await relay(upstream, downstream, is_known=call.kind.task is not Task.OTHER)
             else:
                 await relay_translated(upstream, downstream, exchange.translator)
         finally:
@@ -154,7 +154,7 @@ class Forwarder:
             node = self._registry.find(lease.node_id)
             if error.lacks_route or (node and node.view.engine is not Engine.OLLAMA):
                 self._routes.learn(lease.node_id, call.kind)
-            else:
+            elif call.kind.task is not Task.OTHER:  # there, it can be anything that is missing
                 self._registry.model_missing(lease.node_id, call.model_key)
         elif isinstance(error, ConnectFailed) and not is_ours(error):
             self._registry.connection_failed(lease.node_id, str(error))

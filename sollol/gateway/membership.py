@@ -12,11 +12,13 @@ import structlog
 from sollol.errors import NodeConflict, NodeNotFound
 from sollol.gateway.admission import Admission
 from sollol.gateway.reload import plan_nodes
+from sollol.nodes.addresses import url_of
+from sollol.nodes.duplicates import Place
 from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.settings import EMBEDDED_ID, NodeSettings, ServerSettings
-from sollol.settings.address import is_same_server
+from sollol.settings.address import ALL_ADDRESSES, is_same_server
 from sollol.types import Source
 
 log = structlog.get_logger()
@@ -41,6 +43,8 @@ class Membership:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._removals: dict[str, asyncio.Task[int]] = {}
         self._limits: dict[str, asyncio.Timeout] = {}
+        self._listed: tuple[NodeSettings, ...] = ()
+        """What the settings listed when they were read last."""
 
     async def stop(self) -> None:
         """Give up what is under way."""
@@ -57,12 +61,15 @@ class Membership:
         """
         if settings.id == EMBEDDED_ID:
             raise NodeConflict(f"{EMBEDDED_ID} is the name of the gateway's own node")
-        if is_same_server(settings.url, self._server.host, self._server.port):
-            raise NodeConflict(f"{settings.url} is the address of this gateway itself")
+        is_own = is_same_server(settings.url, self._server.host, self._server.port)
         if source is not Source.SETTINGS:
-            there = await self._places.node_at(await self._places.find(settings.url))
+            place = await self._places.find(settings.url)
+            is_own = is_own or self._is_own(place)
+            there = None if is_own else await self._places.node_at(place)
             if there is not None and settings.id != there:
                 raise NodeConflict(f"the server at {settings.url} is node {there} already")
+        if is_own:
+            raise NodeConflict(f"{settings.url} is the address of this gateway itself")
         node = self._registry.add(settings, source)
         log.info("node_added", node=node.view.id, url=settings.url, source=source)
         await self._prober.probe(node)
@@ -120,6 +127,7 @@ class Membership:
             for node in self._registry.nodes()
             if node.view.id not in self._removals
         }
+        self._listed = wanted
         plan = plan_nodes(current, wanted)
         for settings in plan.changed:
             self._registry.change(self.find(settings.id), settings, Source.SETTINGS)
@@ -130,7 +138,7 @@ class Membership:
             self._keep(asyncio.create_task(self._add_in_place(settings)))
 
     async def _add_in_place(self, settings: NodeSettings) -> None:
-        """Add a node once those that have its id or URL are gone."""
+        """Add a node once those that have its id or URL are gone, if it is listed still."""
         leaving = [
             self._removals[node.view.id]
             for node in self._registry.nodes()
@@ -139,10 +147,20 @@ class Membership:
         ]
         if leaving:
             await asyncio.wait(leaving)
+        if not any(listed is settings for listed in self._listed):
+            return
         try:
             await self.add(settings, Source.SETTINGS)
         except NodeConflict as error:
             log.error("node_not_added", node=settings.id, reason=str(error))
+
+    def _is_own(self, place: Place) -> bool:
+        """Whether the gateway listens at a place, under whatever name."""
+        host, port = self._server.host, self._server.port
+        if place.is_here and place.port == port and host in ALL_ADDRESSES:
+            return True
+        urls = (url_of(address, place.port) for address in place.addresses)
+        return any(is_same_server(url, host, port) for url in urls)
 
     def _begin_removal(self, node: Node, drain_s: float, reason: str) -> asyncio.Task[int]:
         node_id = node.view.id

@@ -116,8 +116,14 @@ class Translator(Protocol):
         ...
 
 
-async def relay(upstream: UpstreamResponse, downstream: Downstream) -> None:
+async def relay(
+    upstream: UpstreamResponse, downstream: Downstream, *, is_known: bool = True
+) -> None:
     """Pass an answer on in the dialect it came in.
+
+    Args:
+        is_known: we know how a stream of this route ends; one of another is taken to be whole when
+            HTTP says so.
 
     Raises:
         MissingOnNode: the node answered 404; nothing was passed on.
@@ -130,7 +136,7 @@ async def relay(upstream: UpstreamResponse, downstream: Downstream) -> None:
     if framing is None:
         await _relay_body(upstream, downstream, headers)
         return
-    await _relay_stream(upstream, downstream, headers, framing)
+    await _relay_stream(upstream, downstream, headers, framing if is_known else None)
 
 
 async def _missing(upstream: UpstreamResponse) -> MissingOnNode:
@@ -141,11 +147,14 @@ async def _missing(upstream: UpstreamResponse) -> MissingOnNode:
 
 
 async def _relay_stream(
-    upstream: UpstreamResponse, downstream: Downstream, headers: Headers, framing: StreamFraming
+    upstream: UpstreamResponse,
+    downstream: Downstream,
+    headers: Headers,
+    framing: StreamFraming | None,
 ) -> None:
     lines = WholeLines()
     await _pump(upstream, downstream, headers, lines.feed)
-    if not is_final(lines.last_line(), framing):
+    if framing is not None and not is_final(lines.last_line(), framing):
         raise UpstreamCut("the node ended the stream before the answer was complete")
     await _finish(upstream.status, downstream, headers, lines.rest())
 

@@ -20,8 +20,8 @@ class NodeAnswer(msgspec.Struct, frozen=True):
 
     @property
     def is_ok(self) -> bool:
-        """Whether the node did what was asked."""
-        return self.error is None and self.status < HTTPStatus.BAD_REQUEST
+        """Whether the node did what was asked; a redirection comes of a proxy that did nothing."""
+        return self.error is None and 200 <= self.status < 300
 
     @property
     def is_not_found(self) -> bool:

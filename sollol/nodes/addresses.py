@@ -32,7 +32,7 @@ async def find_place(url: str, look_up: Resolve) -> Place:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 0
     try:
-        addresses = frozenset({str(ipaddress.ip_address(host))})
+        addresses = frozenset({_plain(host)})
     except ValueError:
         try:
             addresses = await look_up(host, port)
@@ -40,6 +40,13 @@ async def find_place(url: str, look_up: Resolve) -> Place:
             addresses = frozenset()
     is_here = bool(addresses) and all(is_own_address(address) for address in addresses)
     return Place(addresses, port, parts.path, is_here)
+
+
+def _plain(address: str) -> str:
+    """Return an address in its shortest form; ``::ffff:127.0.0.1`` is one of IPv4."""
+    parsed = ipaddress.ip_address(address)
+    mapped = parsed.ipv4_mapped if parsed.version == 6 else None
+    return str(mapped or parsed)
 
 
 def url_of(address: str, port: int) -> str:

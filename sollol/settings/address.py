@@ -6,6 +6,8 @@ from urllib.parse import SplitResult, urlsplit
 
 OLLAMA_PORT = 11434
 _DEFAULT_PORTS = {"http": OLLAMA_PORT, "https": 443}
+ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+"""Hosts that a server listens on to be reached at every address of its machine."""
 MAX_SCANNED = 4096
 """Addresses of the largest network that is scanned, a /20."""
 _SCANNABLE = tuple(
@@ -126,7 +128,7 @@ def ollama_host_url(text: str) -> str:
 
 
 def _is_here(host: str) -> bool:
-    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return is_loopback(host) or host in ALL_ADDRESSES
 
 
 def _port(parts: SplitResult) -> int | None:

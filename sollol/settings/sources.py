@@ -100,6 +100,8 @@ def yaml_file(path: Path) -> Source:
         return Source({}, (_yaml_error(path, error),))
     except ValueError as error:  # not UTF-8, or a date that does not exist
         return Source({}, (f"{path}: {error}",))
+    except RecursionError:
+        return Source({}, (f"{path}: nested too deeply",))
 
 
 def suggestion(name: str, names: Iterable[str]) -> str | None:

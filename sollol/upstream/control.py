@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
-"""Longest answer read; the inventory of a thousand models has a megabyte."""
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""Longest answer read, in one go; the inventory of a thousand models has a megabyte."""
 
 
 def control_client(

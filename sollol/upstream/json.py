@@ -4,6 +4,9 @@ from typing import Any
 
 import httpx
 
+MAX_ITEMS = 10_000
+"""Most models of a node; each costs time in the event loop, with every probe that finds news."""
+
 
 async def get_object(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     """Return the JSON object at ``url``.
@@ -30,8 +33,14 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
 
 
 def objects(listing: object, name: str) -> list[dict[str, Any]]:
-    """Return the items of a list that are objects in which ``name`` is a text that is not empty."""
+    """Return the items of a list that are objects in which ``name`` is a text that is not empty.
+
+    Raises:
+        ValueError: there are more than ``MAX_ITEMS``.
+    """
     items = listing if isinstance(listing, list) else []
+    if len(items) > MAX_ITEMS:
+        raise ValueError(f"it lists {len(items)} models; more than {MAX_ITEMS} are not looked at")
     return [
         item
         for item in items

@@ -44,14 +44,12 @@ class ManageKind:
 
 
 class ManageBody(msgspec.Struct, frozen=True):
-    """What was read of a body.
+    """What was read of a body; it holds nothing of the body itself, which may be long.
 
     ``model`` is the one that is pulled, pushed, made, copied from or deleted; ``made_from`` and
     ``digests`` are what ``/api/create`` makes it of.
     """
 
-    raw: bytes
-    fields: Fields
     model: str
     stream: bool
     destination: str = ""
@@ -81,8 +79,6 @@ def read_manage(kind: ManageKind, raw: bytes) -> ManageBody:
     if message:
         raise InvalidBody(message)
     body = ManageBody(
-        raw,
-        fields,
         _text(fields, "source")
         if kind is COPY
         else _text(fields, "model") or _text(fields, "name"),

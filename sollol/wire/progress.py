@@ -9,6 +9,7 @@ Whoever reads slowly gets fewer records of a layer, not older ones: what is held
 each layer and status line.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ import msgspec
 from sollol.errors import ProtocolViolation
 
 MAX_LINES = 4096
-"""Different layers and status lines that nodes may tell of; models have tens."""
+"""Different layers and status lines that a node may be the first to tell of; models have tens."""
 
 MAX_LINE_BYTES = 4096
 """The longest record that is kept; real ones have 200 bytes."""
@@ -79,6 +80,8 @@ class ProgressMerger:
         self._layers: dict[str, _Layer] = {}
         self._statuses: set[str] = set()
         self._ready: dict[str, bytes] = {}
+        self._first_told: Counter[str] = Counter()
+        """How many layers and status lines each node was the first to tell of."""
 
     @property
     def is_done(self) -> bool:
@@ -110,10 +113,12 @@ class ProgressMerger:
         if record.status == "success":
             self.success = line
             return True
-        self._bound(line)
+        if len(line) > MAX_LINE_BYTES:
+            raise ProtocolViolation(f"the node sent progress of more than {MAX_LINE_BYTES} bytes")
         if record.total > 0:
             self._move(node, record, line)
         elif record.status not in self._statuses:
+            self._count(node)
             self._statuses.add(record.status)
             self._ready["status " + record.status] = line
         return False
@@ -140,7 +145,10 @@ class ProgressMerger:
 
     def _move(self, node: str, record: _Record, line: bytes) -> None:
         name = record.digest or record.status
-        layer = self._layers.setdefault(name, _Layer(record.total))
+        layer = self._layers.get(name)
+        if layer is None:
+            self._count(node)
+            layer = self._layers[name] = _Layer(record.total)
         completed = min(record.completed, layer.total)
         if completed < layer.records.get(node, (0, b""))[0]:  # it begins the layer again
             return
@@ -160,10 +168,10 @@ class ProgressMerger:
         if line:
             self._ready["layer " + name] = line
 
-    def _bound(self, line: bytes) -> None:
-        if len(line) > MAX_LINE_BYTES:
-            raise ProtocolViolation(f"the node sent progress of more than {MAX_LINE_BYTES} bytes")
-        if len(self._layers) + len(self._statuses) >= MAX_LINES:
+    def _count(self, node: str) -> None:
+        """Bound what is kept; each node for itself, so that one that babbles fails alone."""
+        self._first_told[node] += 1
+        if self._first_told[node] > MAX_LINES:
             raise ProtocolViolation(f"the node told of more than {MAX_LINES} layers and steps")
 
 

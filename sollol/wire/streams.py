@@ -52,6 +52,7 @@ _LAST_EVENTS = frozenset(
         "response.failed",
         "response.incomplete",
         "error",  # both
+        "transcript.text.done",  # /v1/audio/transcriptions
     }
 )
 

@@ -116,6 +116,26 @@ async def test_a_node_that_fails_is_named_and_does_not_hold_up_the_others() -> N
         assert fleet.having("m") == "a"
 
 
+async def test_a_node_that_redirects_has_nothing_and_did_nothing() -> None:
+    async with a_fleet(EMPTY, EMPTY) as fleet:
+        fleet.nodes[1].set_fault(Fault("status", path="/api/*", status=302, message="log in"))
+        assert (await fleet.client.head(BLOB, headers={"X-Sollol-Nodes": "b"})).status_code == 404
+        answer = await fleet.client.post(BLOB, content=pieces())
+        assert answer.status_code == 201
+        assert answer.headers["x-sollol-failed-nodes"] == "b"
+        copied = await fleet.post("/api/copy", {"source": "x", "destination": "y"}, "a,b")
+        assert copied.status_code == 500
+
+
+async def test_a_model_of_endless_blobs_costs_no_more_than_one_question_a_node() -> None:
+    files = {str(n): f"sha256:{n:064x}" for n in range(2000)}
+    async with a_fleet(EMPTY, EMPTY) as fleet:
+        answer = await fleet.post("/api/create", {"model": "m", "files": files})
+        assert "error" in records(answer)[-1]
+        asked = [sum(r.method == "HEAD" for r in node.requests) for node in fleet.nodes]
+        assert asked == [1, 1]
+
+
 async def test_over_a_slow_a_failing_and_a_whole_node() -> None:
     slow = SimConfig(blob_bytes_per_s=20 * MIB)
     async with a_fleet(EMPTY, EMPTY, slow) as fleet:

@@ -4,10 +4,12 @@ import asyncio
 import json
 import socket
 
+import httpx
 import pytest
 
 from sollol.bench.sim.config import SimConfig
 from sollol.bench.sim.faults import Fault
+from sollol.wire.progress import MAX_LINES
 from tests.fleets import a_fleet, records
 from tests.gateways import running_gateway, wait_for
 from tests.scripted_node import Peer, a_world
@@ -104,6 +106,49 @@ async def test_a_slow_reader_holds_up_no_node_and_gets_the_latest() -> None:
     assert told[-1] == {"status": "success"}
     assert told[-2]["completed"] == STEPS
     assert len(told) < STEPS / 3, "60 MB would have been kept for a client that does not read"
+
+
+async def test_a_node_that_makes_up_steps_fails_alone() -> None:
+    steps = b"".join(b'{"status":"step %d"}\n' % number for number in range(MAX_LINES + 1))
+    good = [
+        b'{"status":"pulling","digest":"d","total":9,"completed":%d}\n' % n for n in range(1, 10)
+    ]
+    has_babbled = asyncio.Event()
+
+    async def pull(peer: Peer, *pieces: bytes) -> None:
+        ndjson = b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await peer.send(b"HTTP/1.1 200 OK\r\n" + ndjson)
+        for piece in pieces:
+            await peer.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    async def babbler(peer: Peer) -> None:
+        while (path := (await peer.request())[0].split(b" ", 2)[1]) in PROBED:
+            await peer.send(PROBED[path])
+        await pull(peer, steps)
+        await peer.wait_gone()
+        has_babbled.set()
+
+    async def worker(peer: Peer) -> None:
+        while (path := (await peer.request())[0].split(b" ", 2)[1]) in PROBED:
+            await peer.send(PROBED[path])
+        await has_babbled.wait()
+        await pull(peer, *good, b'{"status":"success"}\n')
+        await peer.wait_gone()
+
+    async with a_world() as world:
+        nodes = [await world.node(babbler), await world.node(worker)]
+        listed = [
+            {"url": f"http://127.0.0.1:{node.port}", "name": name}
+            for node, name in zip(nodes, ("bad", "good"), strict=True)
+        ]
+        async with (
+            running_gateway(*listed, probe={"interval_s": 60}) as running,
+            httpx.AsyncClient(base_url=running.url, timeout=20) as client,
+        ):
+            answer = await client.post("/api/pull", json={"model": "x"})
+    error = records(answer)[-1]["error"]
+    assert error.startswith("node bad: the node told of more than")
+    assert error.endswith("; succeeded on good")
 
 
 async def test_a_client_that_never_reads_is_given_up() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.faults import Fault
 from sollol.bench.sim.node import SimNode
+from sollol.upstream.json import MAX_ITEMS
 from tests.gateways import running_gateway, wait_for
+from tests.ollama_script import ollama_script
 
 pytestmark = pytest.mark.sim
 
@@ -104,6 +107,33 @@ async def test_what_cannot_be_added_is_refused_in_one_form(
         assert text.replace("{id}", node_id(node)) in answer.json()["error"]
         assert "canary" not in answer.text
         assert set(answer.json()) == {"error", "code"}
+
+
+async def test_a_node_with_more_models_than_there_are_holds_up_nobody(
+    client: httpx.AsyncClient,
+) -> None:
+    names = tuple(map(str, range(MAX_ITEMS + 1)))
+    async with ollama_script(models=names) as node, running_gateway() as running:
+        answer = await client.post(f"{running.url}/sollol/v1/nodes", json={"url": node.url})
+        status = answer.json()
+        assert (status["state"], status["models"]) == ("unhealthy", [])
+        assert "more than 10000 are not looked at" in status["last_error"]
+
+
+@pytest.mark.parametrize("host", ["gateway.example", "[::ffff:127.0.0.1]"])
+async def test_the_gateway_is_no_node_of_its_own_by_any_name(
+    client: httpx.AsyncClient, host: str
+) -> None:
+    async def look_up(_: str, port: int) -> frozenset[str]:
+        return frozenset({"127.0.0.1"})
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with running_gateway(server={"port": port}, look_up=look_up) as running:
+        body = {"url": f"http://{host}:{port}"}
+        answer = await client.post(f"{running.url}/sollol/v1/nodes", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (409, "node_conflict")
+        assert "is the address of this gateway itself" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])

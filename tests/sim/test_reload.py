@@ -154,6 +154,37 @@ async def test_what_needs_a_restart_is_named_and_what_is_wrong_changes_nothing(
         assert [n["state"] for n in (await states(client, process)).values()] == ["healthy"]
 
 
+async def test_a_file_nested_without_end_does_not_end_the_reading_of_settings(
+    tmp_path: Path, client: httpx.AsyncClient
+) -> None:
+    async with SimNode(QUICK) as node, serving(tmp_path) as process:
+        process.file.write_text("nodes: " + "[" * 5000 + "]" * 5000, encoding="utf-8")
+        process.process.send_signal(signal.SIGHUP)
+        assert "nested too deeply" in (await process.wait_event("settings_invalid"))["reason"]
+        process.write(node.url)
+        await process.wait_event("node_up")
+        assert len(await states(client, process)) == 1
+
+
+async def test_what_the_file_says_last_counts_after_a_node_has_left(
+    tmp_path: Path, client: httpx.AsyncClient
+) -> None:
+    async with SimNode(PACED) as old, SimNode(QUICK) as new, SimNode(QUICK) as newer:
+        async with serving(tmp_path, {"url": old.url, "name": "one"}) as process:
+            chats = f"{process.url}/api/chat"
+            async with client.stream("POST", chats, json=chat(1000)) as answer:
+                lines = answer.aiter_lines()
+                await anext(lines)
+                for name, url in (("one", new.url), ("one", newer.url), ("two", new.url)):
+                    process.write({"url": url, "name": name})
+                    await process.wait_event("settings_reloaded")
+            await process.wait_event("node_removed")
+            for _ in range(20):  # each is a turn for whoever would add the others
+                await states(client, process)
+            now = await states(client, process)
+            assert {name: node["url"] for name, node in now.items()} == {"two": new.url}
+
+
 async def test_discovery_follows_the_file(tmp_path: Path, client: httpx.AsyncClient) -> None:
     async with SimNode(QUICK) as node, serving(tmp_path) as process:
         process.write(discovery={"local": True, "local_url": node.url})

@@ -157,3 +157,39 @@ async def test_a_form_is_routed_by_the_model_in_it(client: httpx.AsyncClient) ->
         assert b"\0" * 100_000 in node.seen[0][1]
         unknown = await client.post(running.url + path, data={"model": "nope"}, files=files)
         assert unknown.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("framing", "stream"),
+    [
+        (b"application/x-ndjson", b'{"status":"working"}\n{"status":"success"}\n'),
+        (b"text/event-stream", b'data: {"type":"speech.audio.done"}\n\n'),
+    ],
+)
+async def test_a_stream_of_a_route_we_do_not_know_ends_as_it_likes(
+    client: httpx.AsyncClient, framing: bytes, stream: bytes
+) -> None:
+    answer = sse(stream).replace(b"text/event-stream", framing)
+    cut = sse(stream, end=b"").replace(b"text/event-stream", framing)
+    answers = {"/api/later": answer, "/api/cut": cut}
+    async with ollama_script(answers) as node, running_gateway(node.url) as running:
+        whole = await client.post(f"{running.url}/api/later", json={"model": "m"})
+        assert (whole.status_code, whole.content) == (200, stream)
+        broken = await client.post(f"{running.url}/api/cut", json={"model": "m"})
+        assert b'{"error":' in broken.content
+
+
+async def test_a_route_we_do_not_know_does_not_tell_that_a_model_is_gone(
+    client: httpx.AsyncClient,
+) -> None:
+    missing = plain(404, "application/json", b'{"error":"no such file"}')
+    answers = {"/api/later": missing, "/api/show": plain(200, "application/json", b"{}")}
+    async with (
+        ollama_script(answers) as node,
+        running_gateway(node.url, probe={"interval_s": 60}) as running,
+    ):
+        answer = await client.post(f"{running.url}/api/later", json={"model": "m"})
+        assert (answer.status_code, answer.text) == (404, '{"error":"no such file"}')
+        assert (
+            await client.post(f"{running.url}/api/show", json={"model": "m"})
+        ).status_code == 200

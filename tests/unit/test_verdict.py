@@ -32,6 +32,7 @@ def down(node: str) -> NodeAnswer:
         ([missing("a"), ok("b"), missing("c")], 200),
         ([missing("a"), missing("b")], 404),
         ([broken("a"), broken("b")], 500),
+        ([NodeAnswer("a", 302)], 302),
     ],
 )
 def test_what_nodes_agree_on_is_passed_on(answers: list[NodeAnswer], status: int) -> None:
