@@ -180,7 +180,7 @@ def _measure_all(tools: Tools, plan: Plan, parts: frozenset[Part]) -> Results:
         results = measure(Bench(children, layout, Path(folder), tools), plan, parts)
     results.foreign_ratio = foreign.ratio()
     results.machine = describe_machine(tools.nginx, tools.wrk)
-    results.layout = f"{_names(layout.proxy)} for the proxy, {_names(layout.load)} for all else"
+    results.layout = f"CPU {_names(layout.proxy)}: the proxy; CPU {_names(layout.load)}: all else"
     return results
 
 

@@ -21,6 +21,7 @@ OLDEST_PYTHON = (3, 11)
 MODEL_FILE_BYTES = 300_000_000
 """Room that the packaged model takes in the cache directory, with some to spare."""
 _START_IT = "Start it, or check its address and the firewall between here and there."
+_NOT_NEEDED = "No Ollama on this machine? Then all is well; discovery.local=false stops the look."
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +107,19 @@ def check_embedded(settings: EmbeddedSettings, cpuinfo: Path, *, is_needed: bool
 async def _check_nodes(settings: Settings) -> list[Check]:
     nodes = list(settings.nodes)
     local = NodeSettings(url=settings.discovery.local_url)
+    advice = {}
     if settings.discovery.local and all(node.url != local.url for node in nodes):
         nodes.append(local)
+        advice[local.id] = _NOT_NEEDED
     timeout_s = settings.probe.timeout_s
-    return list(await asyncio.gather(*(_check_node(node, timeout_s) for node in nodes)))
+    return list(
+        await asyncio.gather(
+            *(_check_node(node, timeout_s, advice.get(node.id, _START_IT)) for node in nodes)
+        )
+    )
 
 
-async def _check_node(node: NodeSettings, timeout_s: float) -> Check:
+async def _check_node(node: NodeSettings, timeout_s: float, advice: str) -> Check:
     subject = f"node {node.id}"
     key = node.api_key.get_secret_value() if node.api_key else None
     headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -122,7 +129,7 @@ async def _check_node(node: NodeSettings, timeout_s: float) -> Check:
             facts = await FactsReader().read(client, node.url, node.known_engine)
     except Exception as error:  # whatever goes wrong, it is what there is to say of this node
         reason = str(error) or type(error).__name__
-        return Check("warn", subject, f"no answer at {node.url}: {reason}", _START_IT)
+        return Check("warn", subject, f"no answer at {node.url}: {reason}", advice)
     finding = f"{facts.engine} {facts.version}".rstrip() + f", models: {len(facts.models)}"
     return Check("ok", subject, finding)
 

@@ -13,13 +13,13 @@ PULL_EXAMPLES = """Examples:
 
   sollol pull llama3.2
 
-  sollol pull llama3.2 --nodes gpu1,gpu2"""
+  sollol pull llama3.2 --nodes gpu1:11434,gpu2:11434"""
 
 RM_EXAMPLES = """Examples:
 
   sollol rm llama3.2
 
-  sollol rm llama3.2 --nodes gpu1"""
+  sollol rm llama3.2 --nodes gpu1:11434"""
 
 NodesOption = Annotated[
     str | None,
@@ -27,7 +27,7 @@ NodesOption = Annotated[
         "--nodes",
         metavar="IDS",
         show_default="what the gateway chooses",
-        help="Ids of nodes with commas between them, or `all`.",
+        help="Ids as `sollol nodes` shows them, with commas between, or `all`.",
     ),
 ]
 

@@ -79,6 +79,9 @@ def add(
     status = Gateway(url or context.obj).send("POST", _PATH, given)
     problem = f": {status['last_error']}" if status["last_error"] else ""
     print(printable(f"Added {status['id']} ({status['engine']}, {status['state']}{problem})."))
+    if problem:
+        undo = f"sollol nodes remove {status['id']}"
+        print(printable(f"It gets requests as soon as it answers. Undo: {undo}"))
 
 
 @app.command("remove", epilog=REMOVE_EXAMPLES)

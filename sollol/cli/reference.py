@@ -47,7 +47,7 @@ _METRICS_HEAD = """\
 
 `GET /metrics` in the Prometheus text format. Times are seconds, sizes bytes. `node` is a node's id,
 empty for a request that reached none or several; `task` is `chat`, `generate`, `embed`, `show`, `transcribe`, `image`, `other`, `manage` or `cloud`; `outcome` is
-`ok` or the code of an error. Histograms have `_bucket`, `_sum` and `_count`.
+`ok` (also for an error that a node answered and that was passed on) or the code of an error. Histograms have `_bucket`, `_sum` and `_count`.
 """
 _CLI_HEAD = """\
 # Commands

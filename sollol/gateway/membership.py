@@ -83,7 +83,8 @@ class Membership:
         """
         node = self._registry.find(node_id)
         if node is None:
-            raise NodeNotFound(f"no node is called {node_id}")
+            known = ", ".join(sorted(view.id for view in self._registry.views())) or "none"
+            raise NodeNotFound(f"no node is called {node_id}; there are: {known}")
         return node
 
     def change(self, node_id: str, changes: dict[str, object]) -> Node:

@@ -132,7 +132,8 @@ def _listed(able: Views, ids: Sequence[str], setting: str) -> Views:
     found = [view for view in able if view.id in ids]
     if not found:
         names = ", ".join(ids)
-        text = f"of the nodes in {setting} ({names}) none is an Ollama that is up"
+        up = ", ".join(sorted(view.id for view in able))
+        text = f"of the nodes in {setting} ({names}) none is an Ollama that is up; up: {up}"
         raise NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
     return found
 

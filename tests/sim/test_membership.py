@@ -143,7 +143,8 @@ async def test_an_unknown_node_is_404(client: httpx.AsyncClient, method: str) ->
         body = {"slots": 1} if method == "PATCH" else None
         answer = await client.request(method, url, json=body)
         assert answer.status_code == 404
-        assert answer.json() == {"error": "no node is called none", "code": "node_not_found"}
+        text = "no node is called none; there are: none"
+        assert answer.json() == {"error": text, "code": "node_not_found"}
 
 
 async def test_a_node_that_is_down_is_added_and_says_why(client: httpx.AsyncClient) -> None:

@@ -232,4 +232,4 @@ async def test_commands_add_drain_resume_and_remove(
         removed = await command(process, "remove", "one", "--drain-s", "1")
         assert removed == (0, "Removed one.\n")
         gone = await command(process, "remove", "one")
-        assert gone == (1, "Error: no node is called one\n")
+        assert gone == (1, "Error: no node is called one; there are: none\n")
