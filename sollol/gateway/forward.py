@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import NamedTuple
 
 from sollol.errors import ConnectFailed, MissingOnNode, NoNodeAvailable, SollolError
@@ -143,9 +144,10 @@ class Forwarder:
 
     def _note_residency(self, call: Call, node: Node, status: int) -> None:
         """Take note that a model has left a node's memory, or look whether it is there now."""
+        if status != HTTPStatus.OK:
+            return
         if call.is_unload:
-            if status == 200:
-                self._registry.model_unloaded(node.view.id, call.model_key)
+            self._registry.model_unloaded(node.view.id, call.model_key)
         elif call.model_key not in node.view.resident and call.kind is not SHOW:
             self._look_soon(node.view.id)
 

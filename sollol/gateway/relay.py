@@ -56,6 +56,8 @@ class AnswerWriter(Protocol):
 class Downstream:
     """The answer to the client. ``is_started`` is the commit point: the status has gone out.
 
+    ``is_whole`` says that the last record of a stream has gone out, if not yet the end of its body.
+
     Streams are pushed: their pieces go from the node's socket to the client's in one callback.
     """
 
@@ -66,6 +68,7 @@ class Downstream:
         self.wait_room = answer.wait_room
         self.is_started = False
         self.is_stream = False
+        self.is_whole = False
 
     def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
         """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
@@ -153,8 +156,11 @@ async def _relay_stream(
     framing: StreamFraming | None,
 ) -> None:
     lines = WholeLines()
-    await _pump(upstream, downstream, headers, lines.feed)
-    if framing is not None and not is_final(lines.last_line(), framing):
+    try:
+        await _pump(upstream, downstream, headers, lines.feed)
+    finally:  # also when the client leaves: many do so at the last record
+        downstream.is_whole = framing is not None and is_final(lines.last_line(), framing)
+    if framing is not None and not downstream.is_whole:
         raise UpstreamCut("the node ended the stream before the answer was complete")
     await _finish(upstream.status, downstream, headers, lines.rest())
 

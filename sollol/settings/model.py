@@ -62,7 +62,7 @@ def _at_home(path: Path) -> Path:
 
 def _has_zeroconf(is_on: bool) -> bool:
     if is_on and find_spec("zeroconf") is None:
-        raise ValueError("needs the package zeroconf: pip install 'sollol[mdns]'")
+        raise ValueError("needs the package zeroconf: pip install zeroconf")
     return is_on
 
 

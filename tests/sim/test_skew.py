@@ -1,13 +1,18 @@
 """Nodes of different age and with different models: whoever can answer is found."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 from tests.gateways import running_gateway, wait_for
 from tests.ollama_script import NOT_FOUND, ollama_script, plain, sse
+from tests.one_model import port_of
+from tests.raw_http import render
 
 pytestmark = pytest.mark.sim
 
@@ -128,6 +133,27 @@ async def test_a_stream_of_events_ends_as_it_should(
         assert answer.content == DELTA + last
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/api/chat"])
+async def test_a_client_that_leaves_at_the_last_record_has_its_answer(path: str) -> None:
+    done = b'{"model":"m","done":true}\n'
+    last = {"/v1/messages": STOP, "/v1/responses": COMPLETED}.get(path, done)
+    stream = sse(last, end=b"")  # the node keeps the body open
+    if path == "/api/chat":
+        stream = stream.replace(b"text/event-stream", b"application/x-ndjson")
+    async with (
+        ollama_script({path: stream}, hold=True) as node,
+        running_gateway(node.url) as running,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(running))
+        writer.write(render("POST", path, json.dumps(MESSAGES | {"stream": True}).encode()))
+        await reader.readuntil(last[-10:])
+        writer.close()
+        await wait_for(lambda: running.in_flight == 0)
+        metrics = generate_latest(running.gateway.metrics.registry).decode()
+        assert 'outcome="ok"' in metrics
+        assert "client_disconnected" not in metrics
 
 
 @pytest.mark.parametrize("end", [b"", b"0\r\n\r\n"])

@@ -390,6 +390,7 @@ class _Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sollol", *arguments],
             stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under `&`
             env={**os.environ, "TERM": "dumb", "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         os.close(inside)
@@ -409,7 +410,9 @@ class _Terminal:
     def read_until(self, text: str) -> None:
         deadline = time.monotonic() + 30
         while text not in self._unread:
-            ready, _, _ = select.select([self._screen], [], [], deadline - time.monotonic())
+            ready, _, _ = select.select(
+                [self._screen], [], [], max(0.0, deadline - time.monotonic())
+            )
             assert ready, f"{text!r} is not in {self._unread!r}"
             self._unread += os.read(self._screen, 4096).decode()
         self._unread = self._unread.partition(text)[2]

@@ -435,7 +435,7 @@ def test_what_discovery_will_not_do_is_an_error(name: str, value: str, text: str
 def test_mdns_without_its_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zeroconf", None)
     (line,) = _errors(cli={"discovery.mdns": "true"})
-    text = "needs the package zeroconf: pip install 'sollol[mdns]'"
+    text = "needs the package zeroconf: pip install zeroconf"
     assert line == f"command line: discovery.mdns: {text}"
 
 
