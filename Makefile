@@ -4,7 +4,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench clients reference docs lock ci
+.PHONY: help setup serve test check fix bench clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,8 +49,10 @@ fix: $(VENV)/.dev  ## Format and apply safe lint fixes
 bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an httpx proxy
 	$(BIN)/python -m sollol.bench.data_plane $(ARGS)
 
-clients: $(VENV)/.dev  ## Other people's clients and their own tests, through a gateway (needs npm)
-	$(BIN)/python -m tests.clients.ollama_suite
+ollama-suite: $(VENV)/.dev
+	PYTHON=$(PYTHON) $(BIN)/python -m tests.clients.ollama_suite
+
+clients: ollama-suite  ## Other people's clients and their own tests, through a gateway (needs npm)
 	$(BIN)/python -m tests.clients.javascript
 	$(BIN)/python -m tests.clients.frameworks
 

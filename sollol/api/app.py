@@ -9,6 +9,8 @@
 4. all others, on FastAPI                                  inventory.py, models.py, nodes.py, status.py
 """
 
+from typing import Any
+
 import structlog
 
 from sollol import __version__
@@ -55,6 +57,10 @@ class App:
         self._local.include_router(status_router(gateway))
         self._local.include_router(models_router(gateway))
         self._local.include_router(nodes_router(gateway))
+
+    def description(self) -> dict[str, Any]:
+        """Return the OpenAPI description of all routes."""
+        return self._local.openapi()
 
     async def __call__(self, request: Request, answer: Answer) -> None:
         """Serve one request."""

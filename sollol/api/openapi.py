@@ -1,5 +1,6 @@
 """One description of all routes: FastAPI's own, and those that nodes answer."""
 
+import warnings
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,7 +20,9 @@ class DescribedApi(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the description."""
         if self.openapi_schema is None:
-            paths = super().openapi()["paths"]
+            with warnings.catch_warnings():  # of ids that GET and HEAD share; ours are below
+                warnings.simplefilter("ignore")
+                paths = super().openapi()["paths"]
             for kind in BODY_KINDS.values():
                 paths[kind.path] = {"post": _forwarded(kind)}
             for change in MANAGE_KINDS.values():
@@ -28,6 +31,9 @@ class DescribedApi(FastAPI):
             for route in DESIGNATED_ROUTES:
                 path = f"{route.path}{{key}}" if route.path.endswith("/") else route.path
                 paths[path] = {route.method.lower(): _designated(path)}
+            for path, methods in paths.items():
+                for method, operation in methods.items():
+                    operation["operationId"] = f"{method} {path}"
         assert self.openapi_schema is not None
         return self.openapi_schema
 

@@ -11,6 +11,7 @@ from typing import Any
 import typer.main
 
 from sollol.cli.main import app
+from sollol.cli.routes_text import routes_page
 from sollol.cli.settings_text import scalar
 from sollol.settings import Settings
 from sollol.settings.model import environment_name
@@ -190,6 +191,7 @@ def write(folder: Path = FOLDER) -> None:
     (folder / "settings.md").write_text(settings_page(), encoding="utf-8")
     (folder / "cli.md").write_text(commands_page(), encoding="utf-8")
     (folder / "metrics.md").write_text(metrics_page(), encoding="utf-8")
+    (folder / "routes.md").write_text(routes_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

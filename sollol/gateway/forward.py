@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable
+from typing import NamedTuple
 
 from sollol.errors import ConnectFailed, MissingOnNode, NoNodeAvailable, SollolError
 from sollol.gateway.admission import Admission
@@ -25,11 +26,19 @@ from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.skew import MissingRoutes
 from sollol.nodes.registry import Node, Registry
 from sollol.types import Engine, Lease, NodeState, NodeView, Task
+from sollol.wire.kinds import SHOW
 
 OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
 UNLOAD_S = 5.0
 """Longest wait for a node to take a model out of memory; it answers at once."""
+
+
+class Limits(NamedTuple):
+    """How long a request may wait for a slot, and on how many nodes it may be tried."""
+
+    queue_timeout_s: float
+    max_attempts: int
 
 
 class Forwarder:
@@ -42,15 +51,15 @@ class Forwarder:
         routes: MissingRoutes,
         clock: Callable[[], float],
         *,
-        queue_timeout_s: float,
-        max_attempts: int,
+        look_soon: Callable[[str], None],
+        limits: Limits,
     ) -> None:
         self._registry = registry
         self._admission = admission
         self._routes = routes
         self._clock = clock
-        self._queue_timeout_s = queue_timeout_s
-        self._max_attempts = max_attempts
+        self._look_soon = look_soon
+        self._limits = limits
 
     async def forward(self, call: Call, downstream: Downstream, outcome: Outcome) -> None:
         """Answer ``call`` on ``downstream`` and note in ``outcome`` how that went.
@@ -63,7 +72,7 @@ class Forwarder:
         failure: SollolError | None = None
         while True:
             waits_since = self._clock()
-            request = call.route_request(waits_since, self._queue_timeout_s, excluded)
+            request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
             try:
                 lease = await self._admission.acquire(request)
             except NoNodeAvailable as refusal:
@@ -89,7 +98,7 @@ class Forwarder:
                 failure,
                 is_committed=downstream.is_started,
                 attempts=outcome.attempts,
-                max_attempts=self._max_attempts,
+                max_attempts=self._limits.max_attempts,
             ):
                 raise failure
             excluded |= {lease.node_id}
@@ -105,7 +114,7 @@ class Forwarder:
         if call.is_unload:
             await self._unload_elsewhere(call, lease.node_id)
         upstream = await node.connections.send(exchange.request)
-        self._note_unload(call, node, upstream.status)
+        self._note_residency(call, node, upstream.status)
         try:
             if exchange.translator is None:
                 await relay(upstream, downstream, is_known=call.kind.task is not Task.OTHER)
@@ -130,11 +139,15 @@ class Forwarder:
             async with asyncio.timeout(UNLOAD_S):
                 upstream = await node.connections.send(exchange.request)
                 upstream.close()
-                self._note_unload(call, node, upstream.status)
+                self._note_residency(call, node, upstream.status)
 
-    def _note_unload(self, call: Call, node: Node, status: int) -> None:
-        if call.is_unload and status == 200:
-            self._registry.model_unloaded(node.view.id, call.model_key)
+    def _note_residency(self, call: Call, node: Node, status: int) -> None:
+        """Take note that a model has left a node's memory, or look whether it is there now."""
+        if call.is_unload:
+            if status == 200:
+                self._registry.model_unloaded(node.view.id, call.model_key)
+        elif call.model_key not in node.view.resident and call.kind is not SHOW:
+            self._look_soon(node.view.id)
 
     def _note_failure(self, call: Call, lease: Lease, error: SollolError) -> None:
         if isinstance(error, MissingOnNode):

@@ -12,7 +12,7 @@ from sollol.gateway.admission import Admission
 from sollol.gateway.blobs import Blobs
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.fleet import Fleet
-from sollol.gateway.forward import Forwarder
+from sollol.gateway.forward import Forwarder, Limits
 from sollol.gateway.membership import Membership
 from sollol.gateway.reload import needs_restart
 from sollol.gateway.skew import MissingRoutes
@@ -69,8 +69,8 @@ class Gateway:
             self.admission,
             self._routes,
             self.clock,
-            queue_timeout_s=settings.queue.timeout_s,
-            max_attempts=settings.upstream.max_attempts,
+            look_soon=self.prober.look_soon,
+            limits=Limits(settings.queue.timeout_s, settings.upstream.max_attempts),
         )
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, random.Random())

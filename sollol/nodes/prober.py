@@ -19,6 +19,10 @@ WHOLE_PROBE = 5
 """A probe is several requests; all of them may take this many times as long as one."""
 
 
+SOON_GAP_S = 1.0
+"""Least time between two looks out of turn."""
+
+
 class Prober:
     """Rounds of probes over all nodes; ``first_round`` is set once each was asked."""
 
@@ -29,6 +33,8 @@ class Prober:
         self.timeout_s = settings.timeout_s
         self.first_round = asyncio.Event()
         self._begun = itertools.count()
+        self._soon: set[str] = set()
+        self._has_soon = asyncio.Event()
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -37,8 +43,30 @@ class Prober:
                 for node in self._registry.nodes():
                     probes.create_task(self.probe(node))
             self.first_round.set()
-            pause_s = self._settings.interval_s * random.uniform(1 - JITTER, 1 + JITTER)
-            await asyncio.sleep(pause_s)
+            await self._pause(self._settings.interval_s * random.uniform(1 - JITTER, 1 + JITTER))
+
+    def look_soon(self, node_id: str) -> None:
+        """Ask a node out of turn: something happened there that others want to see."""
+        self._soon.add(node_id)
+        self._has_soon.set()
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait for the next round, and look meanwhile at nodes that are to be seen soon."""
+        end = asyncio.get_running_loop().time() + pause_s
+        try:
+            while True:
+                async with asyncio.timeout_at(end):
+                    await self._has_soon.wait()
+                self._has_soon.clear()
+                async with asyncio.TaskGroup() as probes:
+                    for node in map(self._registry.find, self._soon):
+                        if node is not None:
+                            probes.create_task(self.probe(node))
+                    self._soon = set()
+                async with asyncio.timeout_at(end):
+                    await asyncio.sleep(SOON_GAP_S)
+        except TimeoutError:
+            return
 
     async def probe(self, node: Node) -> None:
         """Ask one node now; whatever goes wrong is news about it, never an exception."""

@@ -32,12 +32,22 @@ def control_client(
 
 
 class _Bounded(httpx.AsyncBaseTransport):
+    """Bounds answers, and closes the connections that httpx would forget.
+
+    Its pool knows no connection that is still being made when the pool is closed.
+    """
+
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
+        self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._inner.handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream)
+        if self._is_closed:
+            await response.aclose()
+            await response.extensions["network_stream"].aclose()
+            raise httpx.ReadError("the client was closed")
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()  # a small answer could unpack to any length
             raise httpx.RemoteProtocolError("the answer is compressed, though this was not asked")
@@ -45,6 +55,7 @@ class _Bounded(httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
+        self._is_closed = True
         await self._inner.aclose()
 
 

@@ -46,6 +46,17 @@ def records(body: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in body.splitlines() if line]
 
 
+async def test_a_model_that_was_loaded_is_listed_as_in_memory_at_once(
+    node: SimNode, client: httpx.AsyncClient
+) -> None:
+    async with running_gateway(node.url, probe={"interval_s": 3600}) as running:
+        assert (await client.get(f"{running.url}/api/ps")).json() == {"models": []}
+        await client.post(f"{running.url}/api/generate", json={"model": MODEL})
+        await wait_for(lambda: bool(running.gateway.registry.views()[0].resident))
+        listed = (await client.get(f"{running.url}/api/ps")).json()["models"]
+        assert [entry["name"] for entry in listed] == [MODEL]
+
+
 async def test_an_answer_arrives_as_the_node_gave_it(
     node: SimNode, client: httpx.AsyncClient
 ) -> None:

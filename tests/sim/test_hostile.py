@@ -1,24 +1,20 @@
 """What a hostile or merely odd caller does to the protocol."""
 
 import asyncio
-import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from contextlib import suppress
 
 import pytest
 
 from sollol.api.request import split_target
-from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.config import SimConfig
 from sollol.bench.sim.node import SimNode
 from tests.gateways import RunningGateway, running_gateway, wait_for
+from tests.one_model import CLOSE, MODEL, gateway, generate, port_of
 from tests.raw_http import render, talk
 
 pytestmark = pytest.mark.sim
 
-MODEL = SimModel("m")
-CLOSE = {"Connection": "close"}
 VERSION = render("GET", "/api/version")
 UNKNOWN = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 H2C = {
@@ -26,24 +22,6 @@ H2C = {
     "Upgrade": "h2c",
     "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
 }
-
-
-def port_of(running: RunningGateway) -> int:
-    return int(running.url.rpartition(":")[2])
-
-
-def generate(count: int, *, stream: bool = True) -> bytes:
-    options = {"num_predict": count}
-    return json.dumps({"model": "m", "prompt": "go", "stream": stream, "options": options}).encode()
-
-
-@asynccontextmanager
-async def gateway(server: dict[str, Any] | None = None) -> AsyncIterator[RunningGateway]:
-    async with (
-        SimNode(SimConfig(models=(MODEL,))) as node,
-        running_gateway(node.url, server=server or {}) as running,
-    ):
-        yield running
 
 
 async def exchange(running: RunningGateway, *pieces: bytes, quiet_s: float = 0.5) -> bytes:

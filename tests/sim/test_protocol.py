@@ -3,39 +3,16 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.config import SimConfig
 from sollol.bench.sim.node import SimNode
 from tests.gateways import RunningGateway, running_gateway, wait_for
+from tests.one_model import CLOSE, MODEL, gateway, generate, port_of
 from tests.raw_http import RawAnswer, render, talk
 
 pytestmark = pytest.mark.sim
-
-MODEL = SimModel("m")
-CLOSE = {"Connection": "close"}
-
-
-def port_of(running: RunningGateway) -> int:
-    return int(running.url.rpartition(":")[2])
-
-
-def generate(count: int, *, stream: bool = True) -> bytes:
-    options = {"num_predict": count}
-    return json.dumps({"model": "m", "prompt": "go", "stream": stream, "options": options}).encode()
-
-
-@asynccontextmanager
-async def gateway(server: dict[str, Any] | None = None) -> AsyncIterator[RunningGateway]:
-    async with (
-        SimNode(SimConfig(models=(MODEL,))) as node,
-        running_gateway(node.url, server=server or {}) as running,
-    ):
-        yield running
 
 
 async def test_requests_sent_before_their_answers_are_answered_in_order() -> None:

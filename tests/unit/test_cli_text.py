@@ -11,6 +11,7 @@ import typer.main
 from sollol.cli import reference
 from sollol.cli.main import app
 from sollol.cli.output import bytes_text, printable, processor_text, time_text
+from sollol.cli.routes_text import routes_page
 
 
 def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -36,6 +37,7 @@ def test_every_command_and_option_has_help_and_every_command_an_example(
         ("settings.md", reference.settings_page()),
         ("cli.md", reference.commands_page()),
         ("metrics.md", reference.metrics_page()),
+        ("routes.md", routes_page()),
     ],
 )
 def test_the_reference_pages_are_those_of_the_code(page: str, text: str) -> None:

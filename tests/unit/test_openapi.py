@@ -10,7 +10,6 @@ from sollol.gateway.gateway import Gateway
 from sollol.wire.kinds import BODY_KINDS
 from tests.gateways import make_settings
 
-UNDESCRIBED = {"/openapi.json", "/docs"}
 EXAMPLES = {
     "{digest}": "sha256:0",
     "{key}": "a",
@@ -21,8 +20,13 @@ EXAMPLES = {
 
 @pytest.fixture(scope="module")
 def paths() -> dict[str, Any]:
-    found: dict[str, Any] = App(Gateway(make_settings()))._local.openapi()["paths"]
+    found: dict[str, Any] = App(Gateway(make_settings())).description()["paths"]
     return found
+
+
+def test_every_operation_has_an_id_of_its_own(paths: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert len(set(ids)) == len(ids)
 
 
 def concrete(path: str) -> str:
@@ -31,13 +35,11 @@ def concrete(path: str) -> str:
     return path
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate Operation ID")
 def test_what_is_described_is_routed_and_the_other_way_round(paths: dict[str, Any]) -> None:
     for path, methods in paths.items():
         assert set(methods_of(concrete(path))) == {method.upper() for method in methods}, path
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate Operation ID")
 def test_the_forwarded_routes_are_described_with_their_fields(paths: dict[str, Any]) -> None:
     assert set(BODY_KINDS) <= set(paths)
     body = paths["/api/chat"]["post"]["requestBody"]["content"]["application/json"]["schema"]
