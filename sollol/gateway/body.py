@@ -5,6 +5,7 @@ megabytes. A body in a file is mapped: reading it costs page cache, which the sy
 """
 
 import asyncio
+import contextlib
 import mmap
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -44,7 +45,10 @@ class Body:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()  # the mapping goes with the last view of it
+            self._file.close()
+        if isinstance(self._content, mmap.mmap):  # an error's traceback may refer to it for long
+            with contextlib.suppress(BufferError):  # it is looked at; then it goes with that view
+                self._content.close()
 
     def view(self) -> bytes:
         """Return the whole for reading; of a body in a file this is a copy, so do not keep it."""

@@ -43,6 +43,7 @@ class Membership:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._removals: dict[str, asyncio.Task[int]] = {}
         self._limits: dict[str, asyncio.Timeout] = {}
+        self._adding = asyncio.Lock()
         self._listed: tuple[NodeSettings, ...] = ()
         """What the settings listed when they were read last."""
 
@@ -61,16 +62,14 @@ class Membership:
         """
         if settings.id == EMBEDDED_ID:
             raise NodeConflict(f"{EMBEDDED_ID} is the name of the gateway's own node")
-        is_own = is_same_server(settings.url, self._server.host, self._server.port)
-        if source is not Source.SETTINGS:
-            place = await self._places.find(settings.url)
-            is_own = is_own or self._is_own(place)
-            there = None if is_own else await self._places.node_at(place)
-            if there is not None and settings.id != there:
-                raise NodeConflict(f"the server at {settings.url} is node {there} already")
-        if is_own:
+        if is_same_server(settings.url, self._server.host, self._server.port):
             raise NodeConflict(f"{settings.url} is the address of this gateway itself")
-        node = self._registry.add(settings, source)
+        if source is Source.SETTINGS:
+            node = self._registry.add(settings, source)
+        else:
+            async with self._adding:  # one at a time: two may have names of one server
+                await self._refuse_known(settings)
+                node = self._registry.add(settings, source)
         log.info("node_added", node=node.view.id, url=settings.url, source=source)
         await self._prober.probe(node)
         return node
@@ -154,6 +153,14 @@ class Membership:
             await self.add(settings, Source.SETTINGS)
         except NodeConflict as error:
             log.error("node_not_added", node=settings.id, reason=str(error))
+
+    async def _refuse_known(self, settings: NodeSettings) -> None:
+        place = await self._places.find(settings.url)
+        if self._is_own(place):
+            raise NodeConflict(f"{settings.url} is the address of this gateway itself")
+        there = await self._places.node_at(place)
+        if there is not None and settings.id != there:
+            raise NodeConflict(f"the server at {settings.url} is node {there} already")
 
     def _is_own(self, place: Place) -> bool:
         """Whether the gateway listens at a place, under whatever name."""

@@ -1,6 +1,7 @@
 """Nodes that join, change and leave while requests run, through the gateway's own API."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -107,6 +108,28 @@ async def test_what_cannot_be_added_is_refused_in_one_form(
         assert text.replace("{id}", node_id(node)) in answer.json()["error"]
         assert "canary" not in answer.text
         assert set(answer.json()) == {"error", "code"}
+
+
+async def test_of_two_names_of_one_server_that_come_at_once_one_is_added(
+    client: httpx.AsyncClient,
+) -> None:
+    both = asyncio.Barrier(2)
+
+    async def look_up(host: str, port: int) -> frozenset[str]:
+        if host != "listed.example":
+            return frozenset({"127.0.0.1"})
+        with contextlib.suppress(TimeoutError, asyncio.BrokenBarrierError):
+            async with asyncio.timeout(0.3):
+                await both.wait()
+        return frozenset({"192.0.2.1"})
+
+    listed = "http://listed.example:1"
+    async with SimNode(QUICK) as node, running_gateway(listed, healthy=0, look_up=look_up) as run:
+        run.gateway.discovery._places.forget()
+        urls = [f"http://{name}.example:{node.port}" for name in ("one", "two")]
+        adding = [client.post(f"{run.url}/sollol/v1/nodes", json={"url": url}) for url in urls]
+        answers = await asyncio.gather(*adding)
+        assert sorted(answer.status_code for answer in answers) == [201, 409]
 
 
 async def test_a_node_with_more_models_than_there_are_holds_up_nobody(

@@ -27,3 +27,12 @@ async def test_what_was_written_is_sent_for_every_attempt(length: int) -> None:
 def test_a_short_body_is_not_copied() -> None:
     content = b"x" * 100
     assert Body(content).view() is content
+
+
+def test_a_long_body_that_is_done_leaves_no_mapping_though_somebody_refers_to_it() -> None:
+    writer = BodyWriter()
+    writer.write(bytes(SPOOL_BYTES + 1))
+    with writer.finish() as body:
+        pass
+    with pytest.raises(ValueError, match="closed"):
+        body.view()
