@@ -52,7 +52,7 @@ class Forwarder:
         routes: MissingRoutes,
         clock: Callable[[], float],
         *,
-        look_soon: Callable[[str], None],
+        look_soon: Callable[[str, str], None],
         limits: Limits,
     ) -> None:
         self._registry = registry
@@ -149,7 +149,7 @@ class Forwarder:
         if call.is_unload:
             self._registry.model_unloaded(node.view.id, call.model_key)
         elif call.model_key not in node.view.resident and call.kind is not SHOW:
-            self._look_soon(node.view.id)
+            self._look_soon(node.view.id, call.model_key)
 
     def _note_failure(self, call: Call, lease: Lease, error: SollolError) -> None:
         if isinstance(error, MissingOnNode):

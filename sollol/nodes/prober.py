@@ -34,6 +34,7 @@ class Prober:
         self.first_round = asyncio.Event()
         self._begun = itertools.count()
         self._soon: set[str] = set()
+        self._looked: set[tuple[str, str]] = set()
         self._has_soon = asyncio.Event()
 
     async def run(self) -> None:
@@ -43,12 +44,19 @@ class Prober:
                 for node in self._registry.nodes():
                     probes.create_task(self.probe(node))
             self.first_round.set()
+            self._looked.clear()
             await self._pause(self._settings.interval_s * random.uniform(1 - JITTER, 1 + JITTER))
 
-    def look_soon(self, node_id: str) -> None:
-        """Ask a node out of turn: something happened there that others want to see."""
-        self._soon.add(node_id)
-        self._has_soon.set()
+    def look_soon(self, node_id: str, why: str) -> None:
+        """Ask a node out of turn: something happened there that others want to see.
+
+        Args:
+            why: names what happened; the same is looked at once a round.
+        """
+        if (node_id, why) not in self._looked:
+            self._looked.add((node_id, why))
+            self._soon.add(node_id)
+            self._has_soon.set()
 
     async def _pause(self, pause_s: float) -> None:
         """Wait for the next round, and look meanwhile at nodes that are to be seen soon."""
