@@ -86,7 +86,7 @@ class _Direct:
     is_off = False
 
 
-def info(event: str, **fields: Any) -> None:
+def info(event: str, fields: dict[str, Any]) -> None:
     """Write a line of level ``info`` at a fifth of the cost, for what every request logs.
 
     The line is the same as any other's. ``fields`` are not looked through for secrets.
@@ -123,11 +123,12 @@ def add_timestamp(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _timestamp() -> str:
     """Return the time, RFC 3339 in UTC with microseconds."""
-    second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    now = time.time()
+    second = int(now)
     if second != _Second.number:
         _Second.number = second
         _Second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-    return f"{_Second.text}.{nanoseconds // 1000:06d}Z"
+    return "%s.%06dZ" % (_Second.text, (now - second) * 1_000_000)  # noqa: UP031, half the time
 
 
 def mask_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -80,13 +80,13 @@ class App:
                 answer.whole(204, allow + preflight_headers(origin, self._origins), b"")
                 return
             answer.extra_headers = cors_headers(origin, self._origins)
-        await self._route(request, answer)
-
-    async def _route(self, request: Request, answer: Answer) -> None:
         kind = BODY_KINDS.get(request.path)
         if kind is not None and request.method == "POST":
             await self._inference.serve(kind, request, answer)
             return
+        await self._route(request, answer)
+
+    async def _route(self, request: Request, answer: Answer) -> None:
         if self._management.serves(request.method, request.path):
             await self._management.serve(request, answer)
             return

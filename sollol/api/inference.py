@@ -14,7 +14,7 @@ import msgspec
 from sollol.api.answer import Answer
 from sollol.api.body import no_room, read_body
 from sollol.api.request import Headers, Request
-from sollol.api.serving import Serving, shown_id, target_of
+from sollol.api.serving import Serving, shortened, shown_id, target_of
 from sollol.errors import (
     InvalidBody,
     ModelNotFound,
@@ -100,7 +100,7 @@ class Arrival(msgspec.Struct):
             "model": self.model,
             "node": self.outcome.node_id,
             "attempts": self.outcome.attempts,
-            "queue_wait_s": round(self.outcome.queue_wait_s or 0.0, 4),
+            "queue_wait_s": shortened(self.outcome.queue_wait_s or 0.0),
         }
 
 
@@ -126,7 +126,7 @@ class Inference:
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         body = await self._read_body(arrival.kind, request)
         with body:
-            call = await _call(arrival, target_of(request), body)
+            call = await aside(body, _call, arrival, target_of(request), body)
             try:
                 await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
             except (ModelNotFound, NoNodeAvailable) as error:
@@ -149,10 +149,10 @@ class Inference:
                 raise no_room(error) from error
 
 
-async def _call(arrival: Arrival, target: str, body: Body) -> Call:
+def _call(arrival: Arrival, target: str, body: Body) -> Call:
     """Return what is to be forwarded; of what was read of the body nothing is kept but its answers."""
     kind, headers = arrival.kind, arrival.headers
-    seen = await aside(body, _read, kind, body, headers)
+    seen = _read(kind, body, headers)
     arrival.model, arrival.streams = seen.model, seen.stream
     return Call(
         id=arrival.id,

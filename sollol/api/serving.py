@@ -6,6 +6,7 @@ What differs between the routes that nodes answer is in their :class:`Arrival`.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -96,8 +97,8 @@ Serve = Callable[[Downstream], Awaitable[None]]
 
 def shown_id(request: Request) -> str:
     """Return the id that a caller gave its request; empty when it gave none that may be shown."""
-    given = request.headers.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else ""
+    given = request.headers.get(b"x-request-id")
+    return given.decode() if given and _REQUEST_ID.fullmatch(given) else ""
 
 
 def target_of(request: Request) -> str:
@@ -106,11 +107,20 @@ def target_of(request: Request) -> str:
     Raises:
         InvalidRequest: they hold what may not be in a request line.
     """
-    raw = request.raw_path + b"?" + request.query if request.query else request.raw_path
-    target = raw.decode("latin-1")
+    return _target(request.raw_path, request.query)
+
+
+@lru_cache(maxsize=256)
+def _target(raw_path: bytes, query: bytes) -> str:
+    target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
     if not (target.isascii() and target.isprintable()):
         raise InvalidRequest("the path and query must be printable ASCII")
     return target
+
+
+def shortened(seconds: float) -> float:
+    """Return a duration for the log, to a tenth of a millisecond; ``round`` takes three times as long."""
+    return int(seconds * 10_000) / 10_000
 
 
 class Serving:
@@ -161,17 +171,20 @@ class Serving:
             first_byte_s=None if outcome.error else outcome.first_byte_s,
             queue_wait_s=outcome.queue_wait_s,
         )
-        write = log.warning if outcome.status >= 500 or outcome.error_text else logs.info
-        write(
-            "request_done",
-            request_id=arrival.shown_id,
+        fields = {
+            "request_id": arrival.shown_id,
             **arrival.noted(),
-            status=outcome.status,
-            outcome=outcome.error or "ok",
-            duration_s=round(duration_s, 4),
-            first_byte_s=round(outcome.first_byte_s or 0.0, 4),
-            **({"error": outcome.error_text} if outcome.error_text else {}),
-        )
+            "status": outcome.status,
+            "outcome": outcome.error or "ok",
+            "duration_s": shortened(duration_s),
+            "first_byte_s": shortened(outcome.first_byte_s or 0.0),
+        }
+        if outcome.error_text:
+            log.warning("request_done", **fields, error=outcome.error_text)
+        elif outcome.status >= 500:
+            log.warning("request_done", **fields)
+        else:
+            logs.info("request_done", fields)
 
 
 async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:

@@ -108,7 +108,11 @@ class Forwarder:
         node = self._registry.find(lease.node_id)
         if node is None:
             raise ConnectFailed(f"node {lease.node_id} was removed")
-        exchange = await aside(call.body, plan_exchange, call, node.view, node.api_key)
+        exchange = (
+            plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
+            if node.view.engine is Engine.OLLAMA
+            else await aside(call.body, plan_exchange, call, node.view, node.api_key)
+        )
         if isinstance(exchange, LocalAnswer):
             downstream.answer(200, [(b"content-type", exchange.content_type)], exchange.body)
             return

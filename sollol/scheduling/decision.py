@@ -15,6 +15,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """
 
     node: NodeView
+    runner: str
     is_resident: bool
     in_flight: int
 

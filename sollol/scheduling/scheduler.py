@@ -171,7 +171,7 @@ class Scheduler:
             id=next(self._next_lease_id),
             request_id=request.id,
             node_id=chosen.node.id,
-            runner=chosen.node.runner(request.model) if request.takes_slot else "",
+            runner=chosen.runner if request.takes_slot else "",
             queue_wait_s=now - request.arrived_at,
         )
         self._leases[lease.id] = lease
@@ -187,10 +187,12 @@ class Scheduler:
             node = self._nodes[node_id]
             if not _is_open(node, model) or node_id in request.excluded:
                 continue
-            running = self._running.get((node_id, node.runner(model)), 0)
+            runner = node.runner(model)
+            running = self._running.get((node_id, runner), 0)
             if running < node.slots or not request.takes_slot:
                 is_resident = running > 0 or model in node.resident
-                candidates.append(Candidate(node, is_resident, self._in_flight.get(node_id, 0)))
+                in_flight = self._in_flight.get(node_id, 0)
+                candidates.append(Candidate(node, runner, is_resident, in_flight))
         return candidates
 
     def _is_usable(self, node_id: str, request: RouteRequest) -> bool:

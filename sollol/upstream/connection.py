@@ -136,8 +136,10 @@ class Connection(asyncio.Protocol):
             while not self.answer.has_head:
                 if self._error is not None:
                     raise self._error
-                await self._wait_news()
+                self._reader = self._loop.create_future()
+                await self._reader
         finally:
+            self._reader = None
             self._clock.stop()
 
     async def read(self) -> bytes:

@@ -178,7 +178,7 @@ def test_the_quick_way_writes_the_same_line(
 ) -> None:
     configure(level, form, stream)
     structlog.get_logger().info("request_done", node="a", status=200)
-    info("request_done", node="a", status=200)
+    info("request_done", {"node": "a", "status": 200})
     lines = _text(stream).splitlines()
     assert len(lines) == (0 if level == "warning" else 2)
     if lines and form == "json":
@@ -195,7 +195,7 @@ def test_a_pipe_that_nobody_reads_stops_nobody() -> None:
         with open(writer, "w", encoding="utf-8") as stream:
             configure("info", "json", stream)
             for number in range(MAX_UNWRITTEN * 2):  # returns, though a pipe holds a few hundred
-                info("e", number=number)
+                info("e", {"number": number})
             taking.start()
             flush()
         taking.join()
