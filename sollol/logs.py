@@ -29,7 +29,7 @@ _SECRET_NAMES = ("authorization", "api_key", "apikey", "token", "password", "sec
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _NO_STDLIB_LINES = 100
 
-GATHER_S = 0.01
+GATHER_S = 0.1
 """How long lines are gathered before they are written together."""
 LINES_AT_ONCE = 500
 MAX_UNWRITTEN = 20_000
