@@ -48,6 +48,7 @@ class Request:
         method: in upper case.
         path: without the query, percent-decoded.
         raw_path, query: as they were sent; ``query`` without the question mark.
+        target: both as they go to a node; empty when they hold what may not be in a request line.
         header_list: in the order sent, names in lower case; ``headers`` maps a name to its last
             value.
         is_complete: the whole body has come.
@@ -70,6 +71,7 @@ class Request:
         "path",
         "query",
         "raw_path",
+        "target",
     )
 
     def __init__(self, connection: Source, method: str, target: bytes, headers: Headers) -> None:
@@ -77,7 +79,7 @@ class Request:
         self.method = method
         is_usual = len(target) <= LONGEST_CACHED
         split = split_target if is_usual else split_target.__wrapped__
-        self.path, self.raw_path, self.query = split(target)
+        self.path, self.raw_path, self.query, self.target = split(target)
         self.header_list = headers
         self.headers = dict(headers)
         self.is_complete = False
@@ -159,8 +161,8 @@ class Request:
 
 
 @lru_cache(maxsize=1024)
-def split_target(target: bytes) -> tuple[str, bytes, bytes]:
-    """Return path, raw path and query of a request target.
+def split_target(target: bytes) -> tuple[str, bytes, bytes, str]:
+    """Return path, raw path, query and target (see :class:`Request`) of what was sent as one.
 
     Raises:
         ValueError: it is not one.
@@ -171,4 +173,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
         raise ValueError(f"not a request target: {target[:100]!r}") from error
     raw_path = url.path or b"/"
     path = raw_path.decode("latin-1")
-    return (unquote(path) if "%" in path else path), raw_path, url.query or b""
+    query = url.query or b""
+    whole = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
+    is_fit = whole.isascii() and whole.isprintable()
+    return (unquote(path) if "%" in path else path), raw_path, query, (whole if is_fit else "")

@@ -6,7 +6,6 @@ What differs between the routes that nodes answer is in their :class:`Arrival`.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -107,15 +106,9 @@ def target_of(request: Request) -> str:
     Raises:
         InvalidRequest: they hold what may not be in a request line.
     """
-    return _target(request.raw_path, request.query)
-
-
-@lru_cache(maxsize=256)
-def _target(raw_path: bytes, query: bytes) -> str:
-    target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
-    if not (target.isascii() and target.isprintable()):
+    if not request.target:
         raise InvalidRequest("the path and query must be printable ASCII")
-    return target
+    return request.target
 
 
 def shortened(seconds: float) -> float:
