@@ -131,6 +131,39 @@ class NodeView:
         return self.models[model_key].digest or model_key
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """What a body asks of a model, as far as it decides how long that takes and where it can run.
+
+    Made by ``wire/ask.py`` from the endpoint and the body, never from the words of the prompt.
+    """
+
+    task: Task = Task.OTHER
+    prompt_bytes: int = 0
+    """UTF-8 bytes of all text of the prompt: messages, system, tools, inputs to embed."""
+    images: int = 0
+    inputs: int = 1
+    """Texts to embed; 1 for all other tasks."""
+    max_output_tokens: int | None = None
+    """The caller's own limit (``num_predict``, ``max_tokens``), if it set a positive one."""
+    options: tuple[tuple[str, int | float | bool], ...] = ()
+    """Runner options that the body sets (``num_ctx``, ``num_gpu``, ...), by name: another value than
+    the loaded runner's means a reload."""
+    needs: frozenset[str] = frozenset()
+    """Capabilities as Ollama names them: ``vision``, ``tools``, ``thinking``, ``embedding``."""
+    is_structured: bool = False
+    """The answer must follow a schema or be JSON."""
+    conversation: int = 0
+    """Equal for requests that go on with one conversation (a hash); 0 for none."""
+
+    @property
+    def num_ctx(self) -> int | None:
+        """Tokens of context that the body wants, if it says so."""
+        return next((int(value) for name, value in self.options if name == "num_ctx"), None)
+
+
+NOTHING_KNOWN = Ask()
+
+
 class RouteRequest(msgspec.Struct, frozen=True):
     """What a scheduling decision needs to know of a request; times are of the monotonic clock.
 
@@ -145,6 +178,33 @@ class RouteRequest(msgspec.Struct, frozen=True):
     excluded: frozenset[str] = frozenset()
     takes_slot: bool = True
     """False for what a node answers at once, however busy: facts of a model, its unloading."""
+    priority: int = 5
+    """1 to 10; larger is more urgent."""
+    caller: str = ""
+    """Who asks: callers of equal priority share the nodes fairly."""
+    ask: Ask = NOTHING_KNOWN
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What is known of an answer once it has ended. None where nobody said.
+
+    ``load_s`` to ``output_s`` are what the node reports (``wire/measured.py``); ``first_byte_s``
+    and ``total_s`` are of the gateway's own clock, from the sending of the request.
+    """
+
+    load_s: float | None = None
+    prompt_tokens: int | None = None
+    """All of the prompt, what the node had cached included."""
+    cached_tokens: int | None = None
+    prompt_s: float | None = None
+    """Evaluating what of the prompt was not cached."""
+    output_tokens: int | None = None
+    output_s: float | None = None
+    node_total_s: float | None = None
+    first_byte_s: float | None = None
+    total_s: float | None = None
+    pieces: int = 0
+    """Pieces that a stream came in: about its tokens, where the node does not count them."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -158,3 +218,5 @@ class Lease(msgspec.Struct, frozen=True):
     node_id: str
     runner: str
     queue_wait_s: float
+    predicted_s: float = 0.0
+    """Seconds from the grant to the end of the answer, as predicted at the grant."""

@@ -20,10 +20,87 @@ class Candidate(msgspec.Struct, frozen=True):
     in_flight: int
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """Predicted seconds until the caller has its answer on one node, by what they are spent on.
+
+    The last two are not the caller's own seconds: they are what the choice costs others.
+    """
+
+    wait_s: float = 0.0
+    """Until a slot is free there, those who wait ahead included."""
+    load_s: float = 0.0
+    """Bringing the model into memory, a load under way and an eviction that must wait included."""
+    prefill_s: float = 0.0
+    """Evaluating what of the prompt is not cached there."""
+    decode_s: float = 0.0
+    """Generating the expected output at the node's present concurrency."""
+    risk_s: float = 0.0
+    """The chance that the node fails times what a retry costs."""
+    eviction_s: float = 0.0
+    """What other models' users will wait because this load pushes their model out."""
+    crowding_s: float = 0.0
+    """What requests that run there already will lose by one more beside them."""
+
+    @property
+    def own_s(self) -> float:
+        """What the caller itself waits: the prediction that is compared with the truth."""
+        return self.wait_s + self.load_s + self.prefill_s + self.decode_s + self.risk_s
+
+    @property
+    def total_s(self) -> float:
+        """The cost that decides."""
+        return self.own_s + self.eviction_s + self.crowding_s
+
+
+class Option(msgspec.Struct, frozen=True):
+    """A node that was considered, and what it would cost; ``why_not`` says why it was left out."""
+
+    node_id: str
+    terms: Terms | None
+    is_resident: bool
+    has_free_slot: bool
+    in_flight: int
+    why_not: str = ""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Why a request went where it went, or waits; ``at`` is of the monotonic clock."""
+
+    request_id: str
+    model: str
+    at: float
+    policy: str
+    chosen: str
+    """A node's id; empty while the request waits or when it was refused."""
+    reason: str
+    """One sentence for people."""
+    options: tuple[Option, ...]
+    """The cheapest first; at most ``MAX_OPTIONS``."""
+    considered: int
+    """How many nodes were compared."""
+    priority: int = 5
+    prompt_tokens: int = 0
+    """As predicted from the prompt's bytes."""
+    output_tokens: int = 0
+    """As expected of this model, task and caller."""
+
+
+MAX_OPTIONS = 8
+
+
 class Grant(msgspec.Struct, frozen=True):
-    """A request may run on ``lease.node_id``."""
+    """A request may run on ``lease.node_id``; ``decision`` is None for what takes no slot."""
 
     lease: Lease
+    decision: Decision | None = None
+
+
+class Prewarm(msgspec.Struct, frozen=True):
+    """A model is to be loaded on a node before somebody asks for it there."""
+
+    node_id: str
+    model: str
+    reason: str
 
 
 class Refusal(msgspec.Struct, frozen=True):
