@@ -22,7 +22,7 @@ from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeou
 from sollol.scheduling.decision import Candidate, Effect, Grant, Refusal, Statistics
 from sollol.scheduling.policies import resident_first
 from sollol.scheduling.queue import WaitQueue
-from sollol.types import Lease, NodeState, NodeView, RouteRequest
+from sollol.types import Lease, Measured, NodeState, NodeView, RouteRequest
 
 RETRY_AFTER_S = 5.0
 """What a refused caller is told to wait: about one probe interval."""
@@ -70,7 +70,7 @@ class Scheduler:
         self._queue.push(request)
         return []
 
-    def release(self, lease: Lease, now: float) -> list[Effect]:
+    def release(self, lease: Lease, now: float, measured: Measured | None = None) -> list[Effect]:
         """Give a slot back. Releasing a lease twice has no effect the second time."""
         if self._leases.pop(lease.id, None) is None:
             return []
