@@ -162,7 +162,8 @@ def test_texts_to_embed(given: object, size: int, inputs: int) -> None:
     for kind in (kinds.EMBED, kinds.V1_EMBEDDINGS):
         sut = ask(kind, input=given)
         assert (sut.task, sut.prompt_bytes, sut.inputs) == (Task.EMBED, size, inputs)
-        assert (sut.needs, sut.conversation) == ({"embedding"}, 0)
+        assert sut.needs == frozenset({"embedding"})
+        assert sut.conversation == 0
     assert ask(kinds.EMBEDDINGS, prompt="abc", options={"num_ctx": 5}) == Ask(
         Task.EMBED, 3, options=(("num_ctx", 5),), needs=frozenset({"embedding"})
     )
