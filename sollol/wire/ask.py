@@ -18,13 +18,23 @@ callers of one application would be sent to one node. A prompt without messages 
 import re
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from sollol.types import Ask, Task
 from sollol.wire import kinds
+from sollol.wire.ask_fields import (
+    has_format,
+    has_output_format,
+    has_response_format,
+    has_text_format,
+    is_thinking,
+    never,
+    read_limit,
+    read_options,
+)
 from sollol.wire.gojson import Fields
 from sollol.wire.kinds import BodyKind
 from sollol.wire.turns import (
@@ -40,8 +50,6 @@ from sollol.wire.turns import (
 _TOKEN_BYTES = 4
 """About the text of a token, where a prompt comes as tokens."""
 
-_INT64 = 2**63
-
 _FIRST_ANSWERS = (
     "<|im_start|>assistant",
     "<|start_header_id|>assistant",
@@ -53,27 +61,10 @@ _FIRST_ANSWERS = (
 )
 """Where the chat templates of the common families of models begin an answer."""
 
-_NULL, _TRUE, _EMPTY = Raw(b"null"), Raw(b"true"), Raw(b'""')
-_NO_FORMAT = (None, _NULL, _EMPTY)
+_NULL = Raw(b"null")
 _is_filled_list = re.compile(rb"\[[ \t\r\n]*+[^\] \t\r\n]").match
 
-Options = tuple[tuple[str, int | float | bool], ...]
-
-
-class _Typed(msgspec.Struct):
-    type: str | None = None
-    effort: str | None = None
-
-
-class _Formatted(msgspec.Struct):
-    format: Raw = _NULL
-
-
 _decode_string = msgspec.json.Decoder(str).decode
-_decode_int = msgspec.json.Decoder(int).decode
-_decode_options = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_typed = msgspec.json.Decoder(_Typed).decode
-_decode_formatted = msgspec.json.Decoder(_Formatted).decode
 
 
 def ask_of(kind: BodyKind, fields: Fields, session: bytes | None = None) -> Ask:
@@ -98,22 +89,22 @@ def ask_of(kind: BodyKind, fields: Fields, session: bytes | None = None) -> Ask:
         prompt.text_bytes += raw_bytes(tools)
     else:
         tools = None
-    options, limit = _options(raws.get("options")) if form.has_options else ((), None)
+    options, limit = read_options(raws.get("options")) if form.has_options else ((), None)
     return Ask(
         kind.task,
         prompt.text_bytes,
         prompt.images,
         1,
-        limit if form.has_options else _limit(raws, form.limits),
+        limit if form.has_options else read_limit(raws, form.limits),
         options,
-        _NEEDS[prompt.images > 0, tools is not None, _is_thinking(raws, form.thinking)],
+        _NEEDS[prompt.images > 0, tools is not None, is_thinking(raws, form.thinking)],
         form.is_structured(raws),
         _conversation(raws, prompt.opening, tools, session),
     )
 
 
 def _embedding(fields: Fields, form: "_Form") -> Ask:
-    options, _ = _options(fields.raws.get("options")) if form.has_options else ((), None)
+    options, _ = read_options(fields.raws.get("options")) if form.has_options else ((), None)
     texts, inputs = _inputs(fields.raws.get(form.input))
     return Ask(Task.EMBED, texts, 0, inputs, None, options, _EMBEDDING)
 
@@ -189,96 +180,6 @@ def _before_first_answer(text: str) -> str:
     return text[: min(found)] if found else text
 
 
-def _options(raw: Raw | None) -> tuple[Options, int | None]:
-    """Return the runner options that have a value of their type, by name, and ``num_predict``."""
-    found = None if raw is None else read(raw, _decode_options)
-    if not found:
-        return (), None
-    limit = _integer(found.get("num_predict"))
-    options = [
-        (name, value)
-        for name, typed in _RUNNER_OPTIONS
-        if name in found and (value := typed(found[name])) is not None
-    ]
-    return tuple(options), limit if limit is not None and limit > 0 else None
-
-
-def _integer(value: object) -> int | None:
-    """Return a number as Go makes an integer option of it; None for what it refuses."""
-    if type(value) is int:
-        return value if -_INT64 <= value < _INT64 else None
-    if type(value) is float and abs(value) < _INT64:
-        return int(value)
-    return None
-
-
-def _boolean(value: object) -> bool | None:
-    return value if type(value) is bool else None
-
-
-def _limit(raws: dict[str, Raw], names: Sequence[str]) -> int | None:
-    for name in names:
-        raw = raws.get(name)
-        if raw is not None:
-            limit = read(raw, _decode_int)
-            if limit is not None and limit > 0:
-                return limit
-    return None
-
-
-def _is_thinking(raws: dict[str, Raw], names: Sequence[str]) -> bool:
-    for name in names:
-        raw = raws.get(name)
-        if raw is not None and _is_wanted(raw):
-            return True
-    return False
-
-
-def _is_wanted(raw: Raw) -> bool:
-    """Whether a value asks for thinking: ``true``, an effort, or Anthropic's object."""
-    if raw == _TRUE:
-        return True
-    level = read(raw, _decode_string)
-    if level is None:
-        wish = read(raw, _decode_typed)
-        if wish is None:
-            return False
-        if wish.type is not None:
-            return wish.type in ("enabled", "adaptive")
-        level = wish.effort
-    return level not in (None, "", "none")
-
-
-def _has_format(raws: dict[str, Raw]) -> bool:
-    return raws.get("format") not in _NO_FORMAT
-
-
-def _has_response_format(raws: dict[str, Raw]) -> bool:
-    return _is_schema(raws.get("response_format"))
-
-
-def _has_text_format(raws: dict[str, Raw]) -> bool:
-    return _is_schema(_format_in(raws.get("text")))
-
-
-def _has_output_format(raws: dict[str, Raw]) -> bool:
-    return _is_schema(_format_in(raws.get("output_config")) or raws.get("output_format"))
-
-
-def _never(raws: dict[str, Raw]) -> bool:
-    return False
-
-
-def _format_in(raw: Raw | None) -> Raw | None:
-    found = None if raw is None else read(raw, _decode_formatted)
-    return None if found is None or found.format == _NULL else found.format
-
-
-def _is_schema(raw: Raw | None) -> bool:
-    found = None if raw is None else read(raw, _decode_typed)
-    return found is not None and found.type not in (None, "", "text")
-
-
 def _conversation(
     raws: dict[str, Raw], opening: list[bytes], tools: Raw | None, session: bytes | None
 ) -> int:
@@ -299,7 +200,7 @@ class _Form(NamedTuple):
     """Where a kind of body has what an :class:`Ask` tells."""
 
     read: Callable[[Fields, Prompt], None] = _chat
-    is_structured: Callable[[dict[str, Raw]], bool] = _never
+    is_structured: Callable[[dict[str, Raw]], bool] = never
     has_options: bool = False
     limits: Sequence[str] = ()
     thinking: Sequence[str] = ()
@@ -307,35 +208,26 @@ class _Form(NamedTuple):
 
 
 _FORMS: dict[BodyKind, _Form] = {
-    kinds.CHAT: _Form(_chat, _has_format, True, thinking=("think",)),
-    kinds.GENERATE: _Form(_generate, _has_format, True, thinking=("think",)),
+    kinds.CHAT: _Form(_chat, has_format, True, thinking=("think",)),
+    kinds.GENERATE: _Form(_generate, has_format, True, thinking=("think",)),
     kinds.EMBED: _Form(has_options=True),
     kinds.EMBEDDINGS: _Form(has_options=True, input="prompt"),
     kinds.V1_CHAT: _Form(
         _chat,
-        _has_response_format,
+        has_response_format,
         limits=("max_completion_tokens", "max_tokens"),
         thinking=("reasoning_effort", "reasoning"),
     ),
     kinds.V1_COMPLETIONS: _Form(_completion, limits=("max_tokens",)),
     kinds.V1_EMBEDDINGS: _Form(),
     kinds.V1_RESPONSES: _Form(
-        _responses, _has_text_format, limits=("max_output_tokens",), thinking=("reasoning",)
+        _responses, has_text_format, limits=("max_output_tokens",), thinking=("reasoning",)
     ),
     kinds.V1_ANTHROPIC_MESSAGES: _Form(
-        _messages, _has_output_format, limits=("max_tokens",), thinking=("thinking",)
+        _messages, has_output_format, limits=("max_tokens",), thinking=("thinking",)
     ),
 }
 
-_RUNNER_OPTIONS: tuple[tuple[str, Callable[[object], int | None]], ...] = (
-    ("main_gpu", _integer),
-    ("num_batch", _integer),
-    ("num_ctx", _integer),
-    ("num_gpu", _integer),
-    ("num_thread", _integer),
-    ("use_mmap", _boolean),
-)
-"""By name: another value than a loaded runner's means that it is loaded anew."""
 _PLAIN = {task: Ask(task) for task in Task}
 _EMBEDDING = frozenset({"embedding"})
 _NEEDS = {
