@@ -136,18 +136,12 @@ class Inference:
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         body = await self._read_body(arrival.kind, request)
         with body:
-            try:
-                call = await aside(body, _call, arrival, request, body)
-            except OSError as error:
-                raise no_room(error) from error
+            call = await aside(body, _call, arrival, request, body)
             with call.body:  # another one where something was taken out
-                await self._forward(call, arrival, downstream)
-
-    async def _forward(self, call: Call, arrival: Arrival, downstream: Downstream) -> None:
-        try:
-            await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
-        except (ModelNotFound, NoNodeAvailable) as error:
-            raise await aside(call.body, _as_ollama_says, call, error) from None
+                try:
+                    await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
+                except (ModelNotFound, NoNodeAvailable) as error:
+                    raise await aside(body, _as_ollama_says, call, error) from None
 
     async def _read_body(self, kind: BodyKind, request: Request) -> Body:
         limits = self._gateway.settings.server
@@ -167,12 +161,7 @@ class Inference:
 
 
 def _call(arrival: Arrival, request: Request, body: Body) -> Call:
-    """Return what is to be forwarded; of what was read of the body nothing is kept but its answers.
-
-    Raises:
-        SollolError: the request is wrong.
-        OSError: the body has to be written anew, and the disk is full.
-    """
+    """Return what is to be forwarded; of what was read of the body nothing is kept but its answers."""
     kind, headers = arrival.kind, arrival.headers
     seen = _read(kind, body, headers)
     arrival.model, arrival.streams = seen.model, seen.stream
@@ -183,7 +172,7 @@ def _call(arrival: Arrival, request: Request, body: Body) -> Call:
         id=arrival.id,
         kind=kind,
         target=target_of(request),
-        body=body if own_priority is None else spooled(edited(seen.fields, remove={PRIORITY})),
+        body=body if own_priority is None else _without_priority(seen),
         model=arrival.model,
         model_key=model_key(arrival.model),
         headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
@@ -194,6 +183,13 @@ def _call(arrival: Arrival, request: Request, body: Body) -> Call:
         arrived_at=arrival.arrived_at,
         deadline_s=deadline_s,
     )
+
+
+def _without_priority(seen: Peek) -> Body:
+    try:
+        return spooled(edited(seen.fields, remove={PRIORITY}))
+    except OSError as error:
+        raise no_room(error) from error
 
 
 def _decompressed(body: Body) -> Body:
