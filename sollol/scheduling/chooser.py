@@ -29,7 +29,7 @@ class Chooser:
         self.lengths = Lengths()
         self.demand = Demand()
         self.fleet = Fleet(self.rates, limits.is_allowed)
-        self._prices = Prices(self.demand, self.fleet.copies)
+        self._prices = Prices(self.demand, self.fleet.shared.copies)
         self._explorer = Explorer(limits.explore_share)
         self._learner = Learner(self.rates, self.lengths)
         self._ageing_s = limits.ageing_s
@@ -97,14 +97,21 @@ class Chooser:
     def _by_cost(
         self,
         verdict: Verdict,
-        runners: Sequence[Runner],
+        runners: list[Runner],
         now: float,
         is_impatient: bool,
         is_preview: bool,
     ) -> None:
         looks = len(runners) if is_impatient or self._explorer.is_due else 2
         at_least = MAX_OPTIONS if is_preview else looks
-        options = by_cost(runners, verdict.work, self._prices, now, self._rng, at_least=at_least)
+        work, prices = verdict.work, self._prices
+        options = by_cost(
+            runners,
+            self.fleet.bounds_s(runners, work),
+            lambda runner: prices.price(runner, work, now),
+            self._rng,
+            at_least=at_least,
+        )
         best = pick(options, self._rng)
         verdict.options, verdict.best = options, best
         if best.can_start:
