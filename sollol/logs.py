@@ -1,7 +1,7 @@
 """Structured logs on standard error, as JSON lines or for a console.
 
 A module logs with ``log = structlog.get_logger()`` and fixed event names:
-``log.info("request_done", node=..., status=...)``. Records of the standard library (uvicorn, httpx, asyncio) take the same way.
+``log.info("request_done", node=..., status=...)``. Records of the standard library (uvicorn, asyncio) take the same way.
 
 A thread writes the lines, a few milliseconds after they were logged: a slow disk, or a pipe that
 nobody reads, must not stop the event loop.
@@ -272,6 +272,4 @@ def _take_stdlib_records(level: int) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.getLogger("uvicorn.access").setLevel(_NO_STDLIB_LINES)
