@@ -90,11 +90,14 @@ def info(event: str, fields: dict[str, Any]) -> None:
     """Write a line of level ``info`` at a fifth of the cost, for what every request logs.
 
     The line is the same as any other's. ``fields`` are not looked through for secrets.
+
+    Args:
+        event: of letters and underscores, as it is not escaped.
+        fields: at least one.
     """
     if _Direct.write is not None:
-        _Direct.write(
-            _encoded({"timestamp": _timestamp(), "level": "info", "event": event, **fields})
-        )
+        begin = f'{{"timestamp":"{_timestamp()}","level":"info","event":"{event}",'
+        _Direct.write(begin.encode() + _encoded(fields)[1:])
     elif not _Direct.is_off:
         structlog.get_logger().info(event, **fields)
 
