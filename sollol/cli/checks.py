@@ -1,6 +1,7 @@
 """The checks of ``sollol doctor``; each looks at one thing and advises on it."""
 
 import asyncio
+import contextlib
 import platform
 import shutil
 import socket
@@ -16,6 +17,7 @@ import httpx
 from sollol.cli.output import bytes_text
 from sollol.llamacpp.binaries import INSTALL_HINT
 from sollol.settings import EmbeddedSettings, NodeSettings, ServerSettings, Settings
+from sollol.upstream.control import ControlClient
 from sollol.upstream.detect import FactsReader
 
 OLDEST_PYTHON = (3, 11)
@@ -123,11 +125,10 @@ async def _check_nodes(settings: Settings) -> list[Check]:
 async def _check_node(node: NodeSettings, timeout_s: float, advice: str) -> Check:
     subject = f"node {node.id}"
     key = node.api_key.get_secret_value() if node.api_key else None
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    client = httpx.AsyncClient(headers=headers, timeout=timeout_s, trust_env=False)
+    client = ControlClient(node.url, timeout_s, api_key=key)
     try:
-        async with asyncio.timeout(timeout_s * 5), client:
-            facts = await FactsReader().read(client, node.url, node.known_engine)
+        async with asyncio.timeout(timeout_s * 5), contextlib.aclosing(client):
+            facts = await FactsReader().read(client, node.known_engine)
     except Exception as error:  # whatever goes wrong, it is what there is to say of this node
         reason = str(error) or type(error).__name__
         return Check("warn", subject, f"no answer at {node.url}: {reason}", advice)
