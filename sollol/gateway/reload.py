@@ -51,7 +51,7 @@ def needs_restart(running: Settings, wanted: Settings) -> list[str]:
     return [
         name
         for name in setting_names()
-        if name != "nodes"
+        if name not in ("nodes", "models")
         and not name.startswith("discovery.")
         and _value(running, name) != _value(wanted, name)
     ]

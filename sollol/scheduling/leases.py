@@ -46,10 +46,12 @@ class Leases:
             queue_wait_s=queue_wait_s,
             predicted_s=seconds,
             loads=priced.loads,
+            options=None if priced.loads else runner.replacement(work.options),
         )
         if priced.loads:
             begin_load(runner, terms.load_s, now)
             runner.options = work.options
+            runner.num_ctx = None
         node.count(1, now)
         node.last_grant = next(self._grants)
         runner.used_at = now

@@ -8,7 +8,7 @@ from sollol.scheduling.affinity import Conversations
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
 from sollol.scheduling.decision import Terms
-from sollol.types import Lease, NodeState, NodeView, Resident, RouteRequest
+from sollol.types import Engine, Lease, NodeState, NodeView, Resident, RouteRequest
 
 LOCAL_TRUTH_S = 10.0
 """How long what we did to a node's memory counts for more than a poll that may be older."""
@@ -117,7 +117,32 @@ class Runner:
         return bool(self.running or self.backlog)
 
     def matches(self, options: Options) -> bool:
-        """Whether the loaded model serves a request with these runner options without a reload."""
+        """Whether the loaded model serves a request with these runner options without a reload.
+
+        On a node that adapts, a request may be sent with the loaded model's options instead.
+        """
+        return self._is_loaded_with(options) or self.replacement(options) is not None
+
+    def replacement(self, options: Options) -> Options | None:
+        """Return the loaded model's options, where a request is sent with them in place of its own.
+
+        None where its own would load nothing anew, and where it might be cut short: it wants more
+        context than is loaded, or the node's default where another one is loaded, or what is
+        loaded is not known.
+        """
+        if not self.node.adapts or self._is_loaded_with(options):
+            return None
+        loaded = dict(self.options or ())
+        wanted = dict(options).get("num_ctx")
+        if wanted is None:
+            is_default = self.options is not None and "num_ctx" not in loaded
+            return self.options if is_default else None
+        num_ctx = loaded.get("num_ctx", self.num_ctx)
+        if num_ctx is None or wanted > num_ctx:
+            return None
+        return (("num_ctx", num_ctx),) if self.options is None else self.options
+
+    def _is_loaded_with(self, options: Options) -> bool:
         if self.options is not None:
             return self.options == options or self._is_same_context(options)
         return not options or self._is_same_context(options)
@@ -135,13 +160,16 @@ class Runner:
 class Node:
     """A node: its latest view, its runners by key, and how busy it is."""
 
-    def __init__(self, view: NodeView, copies: dict[str, int]) -> None:
+    def __init__(self, view: NodeView, copies: dict[str, int], *, adapts: bool = False) -> None:
         self.id = view.id
+        self._may_adapt = adapts
         self.copies = copies
         """How many nodes have each runner in memory; one for all nodes."""
         self.view = view
         self.slots = view.slots
         self.is_open = False
+        self.adapts = False
+        """Whether requests may be sent to it with the loaded model's options in place of theirs."""
         self.runners: dict[str, Runner] = {}
         self.seen: dict[str, Resident] = {}
         """What the latest view has in memory, by runner."""
@@ -164,7 +192,9 @@ class Node:
         """Take over a new view; runners are brought up to date by ``memory.py``."""
         self.view = view
         self.slots = view.slots
+        self.capacity.told_bytes = view.memory_bytes
         self.is_open = view.state is NodeState.HEALTHY
+        self.adapts = self._may_adapt and view.engine is Engine.OLLAMA
 
     def count(self, change: int, now: float) -> None:
         """Change the number of requests in flight, and keep its integral over time."""
