@@ -21,8 +21,9 @@ from sollol.settings import (
     load_settings,
 )
 from sollol.settings.address import is_same_server, normalize_url, ollama_host_url
-from sollol.settings.model import Group, environment_name, setting_names
+from sollol.settings.model import environment_name, setting_names
 from sollol.settings.sources import suggestion
+from sollol.settings.values import Group
 from sollol.types import Engine
 
 
