@@ -6,7 +6,7 @@ from sollol.errors import ModelNotFound, NoNodeAvailable, SollolError
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.memory import index, reconcile
 from sollol.scheduling.rates import RateBook
-from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner
+from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner, Shape
 from sollol.types import Ask, NodeView, RouteRequest
 
 RETRY_AFTER_S = 5.0
@@ -21,7 +21,7 @@ class Fleet:
 
     def __init__(self, rates: RateBook, limits: SchedulerLimits) -> None:
         self.nodes: dict[str, Node] = {}
-        self.copies: dict[str, int] = {}
+        self.copies: dict[Shape, int] = {}
         self._rates = rates
         self._is_allowed = limits.is_allowed
         self._pinned_to = limits.pinned_to
@@ -64,7 +64,7 @@ class Fleet:
         self._forget(node_id)
         self._unsure.pop(node_id, None)
         for runner in node.runners.values():
-            runner.set_resident(False, 0.0)
+            runner.unload()
 
     def rules_changed(self) -> None:
         """Find anew which nodes may run which models."""
