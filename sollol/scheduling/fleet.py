@@ -126,7 +126,9 @@ class Fleet:
     def _add_open(self, node: Node) -> None:
         view = node.view
         for model, runner in node.by_model.items():
-            if model in view.outvoted or not self._is_allowed(node.id, model):
+            if not self._is_allowed(node.id, model):
+                continue
+            if model in view.outvoted and not self._pinned_to(model):
                 continue
             runners = self._open.setdefault(model, [])
             if runner not in runners:

@@ -146,9 +146,10 @@ class Runner:
         """Return the loaded model's options, where a request is sent with them in place of its own.
 
         None where its own load nothing anew, and where it might be cut short: it wants more context
-        than is loaded, or what it wants or what is loaded is not known.
+        than is loaded, or what it wants or what is loaded is not known. One that sets nothing stays
+        as it is: not all routes have a place for options.
         """
-        if not self.node.adapts or self._is_loaded_with(options):
+        if not options or not self.node.adapts or self._is_loaded_with(options):
             return None
         asked, loaded = dict(options), dict(self.options or ())
         if self.options is not None and "num_ctx" not in asked and "num_ctx" not in loaded:

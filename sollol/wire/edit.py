@@ -5,7 +5,7 @@ that stay are byte for byte those of the body, in their order; only the space be
 what follows the object are lost, which mean nothing.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 from msgspec import Raw
@@ -70,6 +70,16 @@ def without_options(raw_options: Raw | bytes, names: Collection[str]) -> bytes |
     members = _members(bytes(raw_options))
     kept = [(name, value) for name, value in members if decode(Raw(name)) not in names]
     return None if len(kept) == len(members) else _object(kept)
+
+
+def with_options(
+    raw_options: Raw | bytes, names: Collection[str], values: Iterable[tuple[str, object]]
+) -> bytes:
+    """Return the object ``options`` without some of them, and with others of these values."""
+    kept = [
+        member for member in _members(bytes(raw_options)) if decode(Raw(member[0])) not in names
+    ]
+    return _object(kept + [(_encode(name), _encode(value)) for name, value in values])
 
 
 def _members(body: bytes) -> list[Member]:
