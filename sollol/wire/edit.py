@@ -62,23 +62,14 @@ def edited(
     return _object(kept)
 
 
-def without_options(raw_options: Raw | bytes, names: Collection[str]) -> bytes | None:
-    """Return the object ``options`` without some of them; None if it has none of these.
+def with_options(
+    options: Raw | bytes, names: Collection[str], values: Iterable[tuple[str, object]]
+) -> bytes:
+    """Return the object ``options`` without some of them, and with others of these values.
 
     Names of options are compared with their case, as Ollama does it. What is no object has none.
     """
-    members = _members(bytes(raw_options))
-    kept = [(name, value) for name, value in members if decode(Raw(name)) not in names]
-    return None if len(kept) == len(members) else _object(kept)
-
-
-def with_options(
-    raw_options: Raw | bytes, names: Collection[str], values: Iterable[tuple[str, object]]
-) -> bytes:
-    """Return the object ``options`` without some of them, and with others of these values."""
-    kept = [
-        member for member in _members(bytes(raw_options)) if decode(Raw(member[0])) not in names
-    ]
+    kept = [member for member in _members(bytes(options)) if decode(Raw(member[0])) not in names]
     return _object(kept + [(_encode(name), _encode(value)) for name, value in values])
 
 
