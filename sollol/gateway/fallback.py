@@ -8,7 +8,10 @@ from sollol.gateway.relay import Downstream
 from sollol.gateway.rewriting import for_model
 
 UNAVAILABLE = (ModelNotFound, NoNodeAvailable, ConnectFailed, MissingOnNode)
-"""No node has the model, or none that has it can be reached: another model may do."""
+"""No node has the model, or none that has it can be reached: another model may do.
+
+All of these come before the client is sent anything.
+"""
 
 
 async def forward_any(
@@ -24,7 +27,7 @@ async def forward_any(
         await forwarder.forward(call, downstream, outcome)
         return
     except UNAVAILABLE as error:
-        if downstream.is_started or not call.others:
+        if not call.others:
             raise
         failure = error
     for name in call.others:
@@ -34,8 +37,6 @@ async def forward_any(
                 await forwarder.forward(other, downstream, outcome)
             return
         except UNAVAILABLE as error:
-            if downstream.is_started:
-                raise
             if isinstance(failure, ModelNotFound):
                 failure = error
     raise failure

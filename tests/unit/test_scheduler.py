@@ -381,8 +381,8 @@ def with_options(name: str, **options: int) -> RouteRequest:
     return structs.replace(request(name), ask=Ask(options=tuple(options.items())))
 
 
-def adapting(view: NodeView, **limits: bool) -> Scheduler:
-    made = Scheduler(SchedulerLimits(10, adapts_options=True, **limits), Random(1))
+def adapting(view: NodeView) -> Scheduler:
+    made = Scheduler(SchedulerLimits(10, adapts_options=True), Random(1))
     made.node_changed(view, 0.0)
     return made
 
