@@ -10,7 +10,7 @@ What nobody tells, or tells in another form, is None. ``prompt_tokens`` is all o
 Anthropic and llama-server's ``timings`` leave out what was cached, Ollama and OpenAI do not.
 """
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -22,28 +22,30 @@ NOTHING_TOLD = Measured()
 
 _NONE = Raw()
 _MAX = 2**53
-_MAX_DURATION = 1e18
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=_MAX)] | None
+_Duration = Annotated[int, msgspec.Meta(ge=0)] | None
 _NANOSECONDS = 1e9
-_MILLISECONDS = 1e3
 _FAILED = frozenset({"error", "response.failed"})
 
 
-class Record(msgspec.Struct):
-    """What matters of a record, an event or a whole answer, of any API.
-
-    The types of numbers are not trusted: a wrong one is no reason to take a stream for cut off.
-    """
+class Ending(msgspec.Struct):
+    """What of a record or an event tells how a stream ends."""
 
     done: bool = False
     type: str = ""
     error: object = None
-    load_duration: object = None
-    prompt_eval_count: object = None
-    prompt_eval_duration: object = None
-    prompt_eval_cached_count: object = None
-    eval_count: object = None
-    eval_duration: object = None
-    total_duration: object = None
+
+
+class Record(Ending):
+    """What matters of a record, an event or a whole answer, of any API."""
+
+    load_duration: _Duration = None
+    prompt_eval_count: _Count = None
+    prompt_eval_duration: _Duration = None
+    prompt_eval_cached_count: _Count = None
+    eval_count: _Count = None
+    eval_duration: _Duration = None
+    total_duration: _Duration = None
     timings: Raw = _NONE
     usage: Raw = _NONE
     response: Raw = _NONE
@@ -67,6 +69,7 @@ class _Inner(msgspec.Struct):
 
 
 _record_decoder = msgspec.json.Decoder(Record)
+_ending_decoder = msgspec.json.Decoder(Ending)
 _timings_decoder = msgspec.json.Decoder(Timings | None)
 _usage_decoder = msgspec.json.Decoder(_Usage | None)
 _inner_decoder = msgspec.json.Decoder(_Inner)
@@ -75,8 +78,15 @@ Value = TypeVar("Value")
 
 
 def read_record(text: bytes) -> Record | None:
-    """Return what matters of a JSON text; None when it is no object with ours of the right form."""
-    return _read(text, _record_decoder)
+    """Return what matters of a JSON text; None when it is no record.
+
+    One with numbers in another form tells nothing, but it may be the end of a stream all the same.
+    """
+    try:
+        return _record_decoder.decode(text)
+    except (ValueError, RecursionError):
+        ending = _read(text, _ending_decoder)
+    return None if ending is None else Record(ending.done, ending.type, ending.error)
 
 
 def measured_of_body(body: bytes, *, is_embedding: bool = False) -> Measured | None:
@@ -141,21 +151,23 @@ def measured_of_timings(timings: Timings | None, usage: Usage | None) -> Measure
     return Measured(
         prompt_tokens=prompt_tokens,
         cached_tokens=_count(timings.cache_n),
-        prompt_s=_seconds(timings.prompt_ms, _MILLISECONDS),
+        prompt_s=_seconds(timings.prompt_ms),
         output_tokens=_count(timings.predicted_n),
-        output_s=_seconds(timings.predicted_ms, _MILLISECONDS),
+        output_s=_seconds(timings.predicted_ms),
     )
 
 
 def _of_ollama(record: Record) -> Measured:
+    load, prompt, output = record.load_duration, record.prompt_eval_duration, record.eval_duration
+    total = record.total_duration
     return Measured(
-        _seconds(record.load_duration, _NANOSECONDS),
-        _count(record.prompt_eval_count),
-        _count(record.prompt_eval_cached_count),
-        _seconds(record.prompt_eval_duration, _NANOSECONDS),
-        _count(record.eval_count),
-        _seconds(record.eval_duration, _NANOSECONDS),
-        _seconds(record.total_duration, _NANOSECONDS),
+        None if load is None else load / _NANOSECONDS,
+        record.prompt_eval_count,
+        record.prompt_eval_cached_count,
+        None if prompt is None else prompt / _NANOSECONDS,
+        record.eval_count,
+        None if output is None else output / _NANOSECONDS,
+        None if total is None else total / _NANOSECONDS,
     )
 
 
@@ -207,11 +219,9 @@ def _read(text: bytes | Raw, decoder: "msgspec.json.Decoder[Value]") -> Value | 
         return None
 
 
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < _MAX else None
+def _count(value: int | None) -> int | None:
+    return value if value is not None and 0 <= value < _MAX else None
 
 
-def _seconds(value: object, per_second: float) -> float | None:
-    if not isinstance(value, int | float) or value is True or not 0 <= value < _MAX_DURATION:
-        return None
-    return value / per_second
+def _seconds(milliseconds: float) -> float | None:
+    return milliseconds / 1e3 if milliseconds >= 0 else None

@@ -63,7 +63,11 @@ class Prompt:
     def add_turns(self, turns: Iterable[Turn]) -> None:
         """Take turns, in order."""
         for turn in turns:
-            self.add_content(turn.content)
+            content = turn.content
+            if type(content) is str:
+                self.add_text(content)
+            elif content:
+                self.add_content(content)
             if turn.images:
                 self.add_images(turn.images)
             if turn.tool_calls:

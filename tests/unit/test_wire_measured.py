@@ -67,19 +67,24 @@ def test_ollamas_record() -> None:
     assert body({"response": "hi", "total_duration": 5_000_000_000}) == Measured(node_total_s=5.0)
 
 
-@pytest.mark.parametrize("odd", ["7", -1, True, None, [1], 1.5, 2**60])
-def test_a_count_in_another_form_is_unknown(odd: object) -> None:
-    sut = body({**OLLAMA, "eval_count": odd})
-    assert sut is not None
-    assert sut.output_tokens is None
-    assert sut.prompt_tokens == 20
+@pytest.mark.parametrize("field", ["eval_count", "load_duration"])
+@pytest.mark.parametrize("odd", ["7", -1, True, [1], 1.5])
+def test_numbers_in_another_form_tell_nothing(field: str, odd: object) -> None:
+    assert body({**OLLAMA, field: odd}) == NOTHING_TOLD
+    assert body({**OLLAMA, "eval_count": 2**60}) == NOTHING_TOLD
 
 
-@pytest.mark.parametrize("odd", ["7", -1, True, None, [1], 2**63])
-def test_a_duration_in_another_form_is_unknown(odd: object) -> None:
-    sut = body({**OLLAMA, "load_duration": odd})
+def test_a_number_that_is_null_is_unknown() -> None:
+    sut = body({**OLLAMA, "load_duration": None, "eval_count": None})
     assert sut is not None
-    assert (sut.load_s, sut.output_s) == (None, 2.0)
+    assert (sut.load_s, sut.output_tokens, sut.output_s) == (None, None, 2.0)
+
+
+@pytest.mark.parametrize("field", ["prompt_n", "prompt_ms"])
+def test_numbers_below_zero_are_unknown(field: str) -> None:
+    sut = body({"timings": {**TIMINGS, "cache_n": None, field: -1}})
+    assert sut is not None
+    assert {sut.prompt_tokens, sut.prompt_s} == {None, {"prompt_n": 0.25, "prompt_ms": 1}[field]}
 
 
 def test_a_stream_with_an_odd_number_is_whole_all_the_same() -> None:
