@@ -16,7 +16,13 @@ import httpx
 
 from sollol.cli.output import bytes_text
 from sollol.llamacpp.binaries import INSTALL_HINT
-from sollol.settings import EmbeddedSettings, NodeSettings, ServerSettings, Settings
+from sollol.settings import (
+    EMBEDDED_ID,
+    EmbeddedSettings,
+    NodeSettings,
+    ServerSettings,
+    Settings,
+)
 from sollol.upstream.control import ControlClient
 from sollol.upstream.detect import FactsReader
 
@@ -48,6 +54,7 @@ def check_all(settings: Settings, cpuinfo: Path) -> list[Check]:
     return [
         check_python(sys.version_info[:3]),
         check_port(settings.server),
+        *check_pins(settings),
         *nodes,
         *check_embedded(settings.embedded, cpuinfo, is_needed=not is_up),
     ]
@@ -84,6 +91,18 @@ def check_port(server: ServerSettings) -> Check:
         return Check("ok", subject, "a SOLLOL gateway answers")
     advice = "Take another port with --port, or stop what uses this one."
     return Check("fail", subject, f"cannot listen on {server.host}: {reason}", advice)
+
+
+def check_pins(settings: Settings) -> list[Check]:
+    """Warn of models that are pinned to nodes which the settings do not list."""
+    listed = {node.id for node in settings.nodes} | {EMBEDDED_ID}
+    advice = "Correct the id, unless the node is to be found or added while the gateway runs."
+    return [
+        Check("warn", f"model {name}", f"pinned to {node_id}, which is not listed", advice)
+        for name, model in settings.models.items()
+        for node_id in model.pin
+        if node_id not in listed
+    ]
 
 
 def check_embedded(settings: EmbeddedSettings, cpuinfo: Path, *, is_needed: bool) -> list[Check]:

@@ -70,6 +70,8 @@ class Node:
             state=NodeState.UNHEALTHY,
             slots=self.slots(),
             last_error=self.health.last_error,
+            memory_bytes=settings.memory_bytes,
+            weight=settings.weight,
         )
 
     @property
@@ -147,7 +149,13 @@ class Registry:
         node.settings = settings
         node.source = source or node.source
         node.control.api_key = node.api_key
-        self._update(node, replace(node.view, slots=node.slots()))
+        view = replace(
+            node.view,
+            slots=node.slots(),
+            memory_bytes=settings.memory_bytes,
+            weight=settings.weight,
+        )
+        self._update(node, view)
 
     async def remove(self, node_id: str) -> None:
         """Forget a node and close its connections, those in use too; unknown ids are ignored."""

@@ -28,12 +28,13 @@ class Chooser:
         self.rates = RateBook()
         self.lengths = Lengths()
         self.demand = Demand()
-        self.fleet = Fleet(self.rates, limits.is_allowed)
+        self.fleet = Fleet(self.rates, limits)
         self._prices = Prices(self.demand, self.fleet.shared.copies)
         self._explorer = Explorer(limits.explore_share)
         self._learner = Learner(self.rates, self.lengths)
         self._ageing_s = limits.ageing_s
         self._uses_affinity = limits.uses_affinity
+        self._counts_options = limits.counts_options
         self._rng = rng
 
     def work(self, request: RouteRequest, key: float, now: float) -> Work:
@@ -43,7 +44,7 @@ class Chooser:
             model=request.model,
             prompt_tokens=self.lengths.prompt_tokens(request.model, ask),
             output_tokens=self.lengths.output_tokens(request.model, ask, request.caller),
-            options=ask.options,
+            options=ask.options if self._counts_options else (),
             conversation=ask.conversation if self._uses_affinity else 0,
             key=key,
             level=max(request.priority, (now - key) / self._ageing_s),

@@ -8,7 +8,7 @@ from sollol.scheduling.affinity import Conversations, Homes
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
 from sollol.scheduling.decision import Terms
-from sollol.types import Lease, NodeState, NodeView, Resident, RouteRequest
+from sollol.types import Engine, Lease, NodeState, NodeView, Resident, RouteRequest
 
 LOCAL_TRUTH_S = 10.0
 """How long what we did to a node's memory counts for more than a poll that may be older."""
@@ -172,6 +172,31 @@ class Runner:
     def matches(self, options: Options) -> bool:
         """Whether the loaded model serves a request with these runner options without a reload.
 
+        On a node that adapts, a request may be sent with the loaded model's options instead.
+        """
+        return self._is_loaded_with(options) or self.replacement(options) is not None
+
+    def replacement(self, options: Options) -> Options | None:
+        """Return the loaded model's options, where a request is sent with them in place of its own.
+
+        None where its own load nothing anew, and where it might be cut short: it wants more context
+        than is loaded, or what it wants or what is loaded is not known. One that sets nothing stays
+        as it is: not all routes have a place for options.
+        """
+        if not options or not self.node.adapts or self._is_loaded_with(options):
+            return None
+        asked, loaded = dict(options), dict(self.options or ())
+        if self.options is not None and "num_ctx" not in asked and "num_ctx" not in loaded:
+            return self.options
+        wanted = asked.get("num_ctx", self.default_ctx)
+        num_ctx = loaded.get("num_ctx", self.num_ctx)
+        if wanted is None or num_ctx is None or wanted > num_ctx:
+            return None
+        return (("num_ctx", num_ctx),) if self.options is None else self.options
+
+    def _is_loaded_with(self, options: Options) -> bool:
+        """Whether these options are those of the loaded model.
+
         A request that sets nothing gets the node's own context length, which is known once the model
         was loaded by such a request.
         """
@@ -217,13 +242,16 @@ class Shared:
 class Node:
     """A node: its latest view, its runners by key, and how busy it is."""
 
-    def __init__(self, view: NodeView, shared: Shared) -> None:
+    def __init__(self, view: NodeView, shared: Shared, *, adapts: bool = False) -> None:
         self.id = view.id
+        self._may_adapt = adapts
         self.shared = shared
         self.crowd_at = shared.add_node()
         self.view = view
         self.slots = view.slots
         self.is_open = False
+        self.adapts = False
+        """Whether requests may be sent to it with the loaded model's options in place of theirs."""
         self.runners: dict[str, Runner] = {}
         self.seen: dict[str, Resident] = {}
         """What the latest view has in memory, by runner."""
@@ -251,7 +279,9 @@ class Node:
         """Take over a new view; runners are brought up to date by ``memory.py``."""
         self.view = view
         self.slots = view.slots
+        self.capacity.told_bytes = view.memory_bytes
         self.is_open = view.state is NodeState.HEALTHY
+        self.adapts = self._may_adapt and view.engine is Engine.OLLAMA
 
     def begin(self, held: Held, now: float) -> None:
         """Count a request in."""
