@@ -24,6 +24,7 @@ _NUMBERS: dict[str, str] = {
     "prefill_tok_s": "speed of prompts",
     "decode_tok_s": "speed of answers",
     "embed_tok_s": "speed of embeddings",
+    "reference_gib": "model size that the speeds hold for; 0 for all",
     "pull_gib_per_s": "speed of downloads",
     "blob_bytes_per_s": "real speed of uploads; 0 for as fast as they come",
     "chunk_interval_s": "real seconds between tokens, instead of --decode-tok-s",

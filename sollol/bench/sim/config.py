@@ -93,6 +93,9 @@ class SimConfig:
     prefill_tok_s: float = 2000.0
     decode_tok_s: float = 50.0
     embed_tok_s: float = 5000.0
+    reference_gib: float = 0.0
+    """Size of the model that the speeds of prompts and answers hold for; others are slower or faster by
+    their size. 0: all models have the same speeds."""
     pull_gib_per_s: float = 0.1
     blob_bytes_per_s: float = 0.0
     """If above 0, how fast an uploaded blob is read, in real time; the sender is held back."""
@@ -117,6 +120,10 @@ class SimConfig:
     def vram_bytes(self) -> int:
         """Bytes of accelerator memory."""
         return int(self.vram_gib * GIB)
+
+    def size_slowdown(self, model: SimModel) -> float:
+        """Return the factor on the seconds per token of prompts and answers of a model."""
+        return model.size_gib / self.reference_gib if self.reference_gib else 1.0
 
     @property
     def is_on_loopback(self) -> bool:

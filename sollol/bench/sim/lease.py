@@ -80,7 +80,8 @@ class Lease:
         known = self.runner.prefixes.remember(prompt)
         self.cached_tokens = min(known, self.prompt_tokens - 1)
         fresh = self.prompt_tokens - self.cached_tokens
-        seconds = fresh / self._engine.config.prefill_tok_s * self.runner.slowdown
+        runner = self.runner
+        seconds = fresh / self._engine.config.prefill_tok_s * runner.slowdown * runner.size_slowdown
         self.timings.prompt_eval_s = seconds
         await self._engine.spend(seconds + HOT_LOAD_S)
         self._decodes = True
@@ -93,7 +94,9 @@ class Lease:
             self.timings.eval_s += config.chunk_interval_s * tokens
             return config.chunk_interval_s * tokens
         others = self._engine.decoding - 1
-        token_s = (1 + config.batch_slowdown * others) / config.decode_tok_s * self.runner.slowdown
+        runner = self.runner
+        slowdown = runner.slowdown * runner.size_slowdown
+        token_s = (1 + config.batch_slowdown * others) / config.decode_tok_s * slowdown
         self.timings.eval_s += token_s * tokens
         return token_s * tokens * config.time_scale
 

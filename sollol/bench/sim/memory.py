@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sollol.bench.sim.config import SimConfig, SimModel
 
@@ -123,6 +123,7 @@ class Runner:
     size_bytes: int
     vram_bytes: int
     keep_alive_s: float
+    size_slowdown: float = 1.0
     refs: int = 0
     last_used: float = 0.0
     expires_at: float | None = None
@@ -133,7 +134,12 @@ class Runner:
     @property
     def slowdown(self) -> float:
         """Return the factor on every computation; above 1 where part of the model is on the CPU."""
-        return 1.0 + _OFFLOAD_SLOWDOWN * (1.0 - self.vram_bytes / max(1, self.size_bytes))
+        return offload_slowdown(self.vram_bytes, self.size_bytes)
+
+
+def offload_slowdown(vram_bytes: int, size_bytes: int) -> float:
+    """Return how many times longer a model computes that has only part of itself on the accelerator."""
+    return 1.0 + _OFFLOAD_SLOWDOWN * (1.0 - vram_bytes / max(1, size_bytes))
 
 
 def build_runner(
@@ -152,6 +158,7 @@ def build_runner(
         size_bytes=size_bytes,
         vram_bytes=min(size_bytes, config.vram_bytes),
         keep_alive_s=config.keep_alive_s,
+        size_slowdown=config.size_slowdown(model),
     )
 
 
@@ -161,7 +168,18 @@ def loaded_bytes(config: SimConfig, model: SimModel, num_ctx: int) -> int:
     return model.size_bytes + config.kv_bytes_per_token * num_ctx * slots
 
 
-def choose_victim(runners: Iterable[Runner]) -> Runner | None:
+class Evictable(Protocol):
+    """What decides which model has to leave the memory."""
+
+    refs: int
+    keep_alive_s: float
+    last_used: float
+
+
+R = TypeVar("R", bound=Evictable)
+
+
+def choose_victim(runners: Iterable[R]) -> R | None:
     """Return the runner to unload next.
 
     1. One that is idle. 2. Of those, the one with the shortest ``keep_alive``. 3. Of those, the

@@ -1,0 +1,1 @@
+"""Nodes, gateway and callers on a virtual clock, in one process: hours of traffic in seconds."""

@@ -1,0 +1,172 @@
+"""Replays a workload over virtual nodes, through the real scheduler or straight to the nodes."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Protocol
+
+from sollol.bench.sim.config import SimConfig
+from sollol.bench.virtual.loop import EventLoop
+from sollol.bench.virtual.node import VirtualNode, Visit
+from sollol.bench.workload import Request
+
+NETWORK_S = 0.001
+"""Each way between gateway and node."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What became of a request; seconds of the virtual clock, from its arrival where not said."""
+
+    arrived_at: float
+    model: str
+    priority: int
+    outcome: str = "waiting"
+    """``served``, or the code of the error."""
+    node: str = ""
+    queue_wait_s: float = 0.0
+    """In the gateway."""
+    node_wait_s: float = 0.0
+    """For a slot, on the node."""
+    load_s: float = 0.0
+    was_loaded: bool = False
+    cached_tokens: int = 0
+    first_byte_s: float = 0.0
+    latency_s: float = 0.0
+    predicted_s: float = 0.0
+    """From the grant to the end."""
+
+    @property
+    def service_s(self) -> float:
+        """From the grant to the end, in truth."""
+        return self.latency_s - self.queue_wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """From ``at`` on, a node takes ``factor`` times as long for everything."""
+
+    at: float
+    node: str
+    factor: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a run gave: one record for each request, in the order of the workload."""
+
+    records: Sequence[Record]
+    loads: int
+    """All of them, reloads too."""
+    reloads: int
+    """Those only for other options."""
+    evictions: int
+    ended_at: float
+    max_running: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """The most sequences at once, by node and model."""
+
+    @property
+    def digest(self) -> str:
+        """Return what only an equal run has."""
+        text = repr([astuple(record) for record in self.records])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Front(Protocol):
+    """What stands between callers and nodes."""
+
+    def submit(self, index: int, request: Request) -> None:
+        """Take a request in."""
+        ...
+
+    def ended(self, index: int, visit: Visit) -> None:
+        """Hear that the answer is there, or that the node refused."""
+        ...
+
+    def start(self) -> None:
+        """Begin whatever goes on by itself."""
+        ...
+
+
+class Drive:
+    """One run: the clock, the nodes, and what became of each request."""
+
+    def __init__(self, configs: Mapping[str, SimConfig], requests: Sequence[Request]) -> None:
+        self.loop = EventLoop()
+        self.nodes = {
+            name: VirtualNode(self.loop, name, config) for name, config in configs.items()
+        }
+        self.records = [Record(r.at, r.model, r.priority) for r in requests]
+        self._requests = requests
+        self._left = len(requests)
+
+    def run(self, front: Front, slowdowns: Sequence[Slowdown] = ()) -> Replay:
+        """Replay everything; ends when the last request has been answered or refused."""
+        front.start()
+        for change in slowdowns:
+            self._schedule_slowdown(change)
+        self._submit_from(0, front)
+        self.loop.run(lambda: not self._left)
+        return self._replay()
+
+    def send(self, index: int, node: VirtualNode, front: Front, queue_wait_s: float) -> None:
+        """Carry a request to a node, and the news of its end back."""
+        request, record = self._requests[index], self.records[index]
+        record.node, record.queue_wait_s = node.name, queue_wait_s
+        visit = Visit(
+            model=request.model,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=request.output_tokens,
+            known_tokens=request.known_tokens,
+            conversation=request.conversation,
+            options=dict(request.ask.options),
+            ended=lambda visit: self._return(index, visit, front),
+        )
+        self.loop.after(NETWORK_S, lambda: node.serve(visit))
+
+    def finish(self, index: int, outcome: str) -> None:
+        """Note the end of a request."""
+        self.records[index].outcome = outcome
+        self.records[index].latency_s = self.loop.now - self.records[index].arrived_at
+        self._left -= 1
+
+    def _schedule_slowdown(self, change: Slowdown) -> None:
+        node = self.nodes[change.node]
+        self.loop.at(change.at, lambda: node.set_slowdown(change.factor))
+
+    def _submit_from(self, index: int, front: Front) -> None:
+        if index < len(self._requests):
+            request = self._requests[index]
+
+            def arrive() -> None:
+                self._submit_from(index + 1, front)
+                front.submit(index, request)
+
+            self.loop.at(request.at, arrive)
+
+    def _return(self, index: int, visit: Visit, front: Front) -> None:
+        def arrive() -> None:
+            self._note(index, visit)
+            self.finish(index, "node_busy" if visit.is_refused else "served")
+            front.ended(index, visit)
+
+        self.loop.after(NETWORK_S, arrive)
+
+    def _note(self, index: int, visit: Visit) -> None:
+        record = self.records[index]
+        record.node_wait_s = visit.queue_s
+        record.load_s, record.was_loaded = visit.load_s, visit.was_loaded
+        record.cached_tokens = visit.cached_tokens
+        record.first_byte_s = visit.first_byte_at + NETWORK_S - record.arrived_at
+
+    def _replay(self) -> Replay:
+        memories = [node.memory for node in self.nodes.values()]
+        reloads = sum(memory.loads["reload"] for memory in memories)
+        return Replay(
+            records=self.records,
+            loads=reloads + sum(memory.loads["cold"] for memory in memories),
+            reloads=reloads,
+            evictions=sum(memory.unloads["room"] for memory in memories),
+            ended_at=self.loop.now,
+            max_running={name: node.max_running for name, node in self.nodes.items()},
+        )
