@@ -1,14 +1,9 @@
-"""What callers ask for and when: a synthetic mix, or a published trace by its path."""
+"""What callers ask for and when, made by rule; ``bench/traces.py`` reads it from published traces."""
 
-import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
+from dataclasses import dataclass
 from random import Random
-
-import msgspec
 
 from sollol.bench.sim.config import SimModel, guess_model
 from sollol.types import Ask, Task
@@ -54,6 +49,13 @@ class Request:
     def conversation(self) -> int:
         """Equal for the turns of one conversation; 0 for none."""
         return self.ask.conversation
+
+
+def text_ask(task: Task, prompt_tokens: int, conversation: int = 0, num_ctx: int = 0) -> Ask:
+    """Return what a request for text asks for; 0 for no conversation, and for any context."""
+    options = (("num_ctx", num_ctx),) if num_ctx else ()
+    prompt_bytes = prompt_tokens * BYTES_PER_TOKEN
+    return Ask(task, prompt_bytes=prompt_bytes, conversation=conversation, options=options)
 
 
 def pick_zipf(rng: Random, items: Sequence[SimModel]) -> SimModel:
@@ -106,25 +108,28 @@ def _lognormal(rng: Random, median: float, sigma: float, most: int) -> int:
 
 def _chat(rng: Random, start: float, session: int) -> list[Request]:
     """Several turns; each prompt holds all that was said before."""
-    model = pick_zipf(rng, MODELS)
-    is_interactive = rng.random() < 0.4
-    caller = f"user{rng.randrange(40)}"
-    prompt = _lognormal(rng, 250, 0.8, 3000)
-    turns = _conversation(rng, start, prompt)
+    model = pick_zipf(rng, MODELS).name
+    priority = 8 if rng.random() < 0.4 else 5
+    caller = _user(rng)
+    turns = _conversation(rng, start, _lognormal(rng, 250, 0.8, 3000))
     return [
-        _text_request(
+        Request(
             at,
-            model.name,
-            Task.CHAT,
-            (prompt, output),
+            model,
+            text_ask(Task.CHAT, prompt, session),
+            prompt,
+            output,
             known_tokens=known,
-            conversation=session,
             turn=turn,
-            priority=8 if is_interactive else 5,
+            priority=priority,
             caller=caller,
         )
         for turn, (at, prompt, output, known) in enumerate(turns)
     ]
+
+
+def _user(rng: Random) -> str:
+    return f"user{rng.randrange(40)}"
 
 
 _NOMINAL_TOK_S = 25.0
@@ -144,26 +149,23 @@ def _conversation(rng: Random, at: float, prompt: int) -> Iterator[tuple[float, 
 
 
 def _code(rng: Random, start: float, session: int) -> list[Request]:
-    model = pick_zipf(rng, (MODELS[2], MODELS[0], MODELS[4]))
-    sizes = _lognormal(rng, 900, 0.8, 8000), _lognormal(rng, 500, 0.6, 2500)
-    caller = f"user{rng.randrange(40)}"
-    return [_text_request(start, model.name, Task.GENERATE, sizes, caller=caller)]
+    model = pick_zipf(rng, (MODELS[2], MODELS[0], MODELS[4])).name
+    prompt, output = _lognormal(rng, 900, 0.8, 8000), _lognormal(rng, 500, 0.6, 2500)
+    ask = text_ask(Task.GENERATE, prompt)
+    return [Request(start, model, ask, prompt, output, caller=_user(rng))]
 
 
 def _batch(rng: Random, start: float, session: int) -> list[Request]:
     """A job's share: some like requests, one right after another."""
-    model = pick_zipf(rng, MODELS[:4])
-    return [
-        _text_request(
-            start + 0.05 * place,
-            model.name,
-            Task.GENERATE,
-            (_lognormal(rng, 400, 0.5, 3000), _lognormal(rng, 80, 0.5, 400)),
-            priority=1,
-            caller="batch",
-        )
-        for place in range(rng.randint(4, 12))
-    ]
+    model = pick_zipf(rng, MODELS[:4]).name
+    count = rng.randint(4, 12)
+    return [_batch_request(rng, start + 0.05 * place, model) for place in range(count)]
+
+
+def _batch_request(rng: Random, at: float, model: str) -> Request:
+    prompt, output = _lognormal(rng, 400, 0.5, 3000), _lognormal(rng, 80, 0.5, 400)
+    ask = text_ask(Task.GENERATE, prompt)
+    return Request(at, model, ask, prompt, output, priority=1, caller="batch")
 
 
 def _embeddings(rng: Random, start: float, session: int) -> list[Request]:
@@ -175,7 +177,7 @@ def _embeddings(rng: Random, start: float, session: int) -> list[Request]:
         inputs=inputs,
         needs=frozenset({"embedding"}),
     )
-    return [Request(start, EMBEDDER.name, ask, tokens, 0, caller=f"user{rng.randrange(40)}")]
+    return [Request(start, EMBEDDER.name, ask, tokens, 0, caller=_user(rng))]
 
 
 _KINDS: tuple[Callable[[Random, float, int], list[Request]], ...]
@@ -184,112 +186,39 @@ _SHARES = (0.42, 0.14, 0.04, 0.40)
 _REQUESTS_PER_SESSION = 0.42 * 3.2 + 0.14 + 0.04 * 8 + 0.40
 
 
-def _text_request(
-    at: float,
-    model: str,
-    task: Task,
-    sizes: tuple[int, int],
-    *,
-    known_tokens: int = 0,
-    conversation: int = 0,
-    turn: int = 0,
-    priority: int = 5,
-    caller: str = "",
-) -> Request:
-    prompt, output = sizes
-    ask = Ask(task=task, prompt_bytes=prompt * BYTES_PER_TOKEN, conversation=conversation)
-    return Request(at, model, ask, prompt, output, known_tokens, turn, priority, caller)
-
-
-def read_azure(path: Path, *, seed: int) -> list[Request]:
-    """Return an Azure LLM inference trace of 2023; every request has one of 60 users' models.
-
-    The trace has arrivals and lengths only: users, and by them models, are drawn with ``seed``.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no such trace.
-    """
+def mixed_contexts(*, rate_per_s: float, requests: int, seed: int) -> list[Request]:
+    """Return short chats on two models by applications that each want another context length."""
     rng = Random(seed)
-    models = [pick_zipf(rng, MODELS).name for _ in range(60)]
-    requests: list[Request] = []
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                moment = datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
-                sizes = max(1, int(row["ContextTokens"])), max(1, int(row["GeneratedTokens"]))
-            except KeyError as error:
-                raise ValueError(f"{path}: no column {error}") from None
-            user = rng.randrange(len(models))
-            caller = f"user{user}"
-            requests.append(_text_request(moment, models[user], Task.CHAT, sizes, caller=caller))
-    return _from_zero(requests)
+    applications = [
+        (model.name, num_ctx) for model in MODELS[:2] for num_ctx in (0, 2048, 4096, 8192)
+    ]
+    made, at = [], 0.0
+    for _ in range(requests):
+        at += rng.expovariate(rate_per_s)
+        place = rng.randrange(len(applications))
+        model, num_ctx = applications[place]
+        prompt, output = _lognormal(rng, 300, 0.6, 1500), _lognormal(rng, 100, 0.5, 400)
+        ask = text_ask(Task.CHAT, prompt, num_ctx=num_ctx)
+        made.append(Request(at, model, ask, prompt, output, caller=f"application{place}"))
+    return made
 
 
-class _MooncakeRow(msgspec.Struct):
-    timestamp: float
-    input_length: int
-    output_length: int
-    hash_ids: list[int]
-
-
-_MOONCAKE_BLOCK_TOKENS = 512
-
-
-def read_mooncake(path: Path, *, seed: int) -> list[Request]:
-    """Return a Mooncake conversation trace; who shares more than the first block shares a conversation.
-
-    The first block is the service's own system prompt, so it tells no conversations apart. Models
-    are drawn for each conversation with ``seed``.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no such trace.
-    """
-    rng = Random(seed)
-    decode = msgspec.json.Decoder(_MooncakeRow).decode
-    owners: dict[int, int] = {}
-    models: dict[int, str] = {}
-    turns: dict[int, int] = {}
-    requests: list[Request] = []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = decode(line)
-            except msgspec.DecodeError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
-            shared = sum(1 for _ in itertools.takewhile(owners.__contains__, row.hash_ids[1:]))
-            conversation = owners[row.hash_ids[shared]] if shared else number
-            owners.update(
-                (block, conversation) for block in row.hash_ids[1:] if block not in owners
-            )
-            turn = turns[conversation] = turns.get(conversation, -1) + 1
-            if conversation not in models:
-                models[conversation] = pick_zipf(rng, MODELS).name
-            requests.append(
-                _text_request(
-                    row.timestamp / 1000,
-                    models[conversation],
-                    Task.CHAT,
-                    (max(1, row.input_length), max(1, row.output_length)),
-                    known_tokens=(shared + 1) * _MOONCAKE_BLOCK_TOKENS if shared else 0,
-                    conversation=conversation,
-                    turn=turn,
-                    caller=f"user{conversation % 60}",
-                )
-            )
-    return _from_zero(requests)
-
-
-def _from_zero(requests: list[Request]) -> list[Request]:
-    requests.sort(key=lambda request: request.at)
-    first = requests[0].at if requests else 0.0
-    return [replace(request, at=request.at - first) for request in requests]
-
-
-def window(
-    requests: Sequence[Request], *, start_s: float = 0.0, count: int, factor: float = 1.0
+def batch_under_chat(
+    *, batch_per_s: float, chat_per_s: float, seconds: float, seed: int
 ) -> list[Request]:
-    """Return ``count`` requests of a trace from ``start_s`` on, arriving ``factor`` times as fast."""
-    chosen = [request for request in requests if request.at >= start_s][:count]
-    return [replace(request, at=(request.at - start_s) / factor) for request in chosen]
+    """Return batch traffic at priority 1 and, from a tenth of the time on, chats at priority 8.
+
+    Those of priority 8 alone are the same whatever ``batch_per_s`` is.
+    """
+    rng, chat_rng = Random(seed), Random(seed + 1)
+    made, at = [], 0.0
+    while batch_per_s and (at := at + rng.expovariate(batch_per_s)) < seconds:
+        made.append(_batch_request(rng, at, pick_zipf(rng, MODELS[:3]).name))
+    at = seconds / 10
+    while (at := at + chat_rng.expovariate(chat_per_s)) < seconds:
+        prompt = _lognormal(chat_rng, 250, 0.8, 3000)
+        output = _lognormal(chat_rng, 180, 0.7, 1200)
+        model = pick_zipf(chat_rng, MODELS[:3]).name
+        ask = text_ask(Task.CHAT, prompt)
+        made.append(Request(at, model, ask, prompt, output, priority=8, caller=_user(chat_rng)))
+    return sorted(made, key=lambda request: request.at)

@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sollol.bench.fleets import FLEETS
+from sollol.bench.traces import read_azure, read_mooncake, window
 from sollol.bench.virtual.compare import MakeWorkload, find_load, replay, summarise
 from sollol.bench.virtual.direct import DIRECT_POLICIES
 from sollol.bench.virtual.policies import POLICIES, make_scheduler
 from sollol.bench.virtual.text import tables
-from sollol.bench.workload import Request, read_azure, read_mooncake, synthetic, window
+from sollol.bench.workload import Request, mixed_contexts, synthetic
 
 BASE_RATE_PER_S = 1.0
 """Requests a second of the synthetic mix at factor 1."""
+
+
+MADE = {"synthetic": synthetic, "contexts": mixed_contexts}
+"""Workloads that are made, not read."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,7 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--policies", default=default, help=f"comma-separated, of: {known}")
     parser.add_argument("--fleet", choices=sorted(FLEETS), default="heterogeneous")
     parser.add_argument(
-        "--workload", choices=("synthetic", "azure", "mooncake"), default="synthetic"
+        "--workload", choices=("synthetic", "contexts", "azure", "mooncake"), default="synthetic"
     )
     parser.add_argument("--trace", type=Path, help="the file of the azure or mooncake trace")
     parser.add_argument("--start-s", type=float, default=0.0, help="where in the trace to begin")
@@ -43,7 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="the policy whose highest load is used with --factor auto",
     )
     chosen = parser.parse_args(arguments)
-    if (chosen.workload == "synthetic") is not (chosen.trace is None):
+    if (chosen.workload in MADE) is not (chosen.trace is None):
         parser.error("--trace goes with --workload azure or mooncake")
     return chosen
 
@@ -53,10 +58,10 @@ def workload_maker(chosen: argparse.Namespace) -> MakeWorkload:
     read: dict[int, list[Request]] = {}
 
     def make(factor: float, seed: int) -> Sequence[Request]:
-        if chosen.workload == "synthetic":
-            return synthetic(
-                rate_per_s=BASE_RATE_PER_S * factor, requests=chosen.requests, seed=seed
-            )
+        if chosen.workload in MADE:
+            rate_per_s = BASE_RATE_PER_S * factor
+            generate = MADE[chosen.workload]
+            return generate(rate_per_s=rate_per_s, requests=chosen.requests, seed=seed)
         if seed not in read:
             reader = read_azure if chosen.workload == "azure" else read_mooncake
             read[seed] = reader(chosen.trace, seed=seed)
