@@ -103,7 +103,7 @@ def _bracket(carries: Callable[[float], bool]) -> tuple[float, float]:
     low = 1.0
     while not carries(low):
         low /= 2
-        if low < 1e-4:
+        if low < 0.01:
             raise ValueError("no load is small enough for this policy")
     high = low * 2
     while carries(high):

@@ -189,7 +189,7 @@ class Memory:
     def _finish(self, load: _Load, runner: VirtualRunner) -> None:
         self._queue.popleft()
         runner.refs += 1
-        load.ready(runner, max(self._load_s(load.model), self._loop.now - load.asked_at))
+        load.ready(runner, max(HOT_LOAD_S, self._loop.now - load.asked_at))
 
     def _build(self, load: _Load) -> VirtualRunner:
         config, model = self.config, load.model

@@ -14,6 +14,7 @@ from sollol.types import Engine, Model, NodeState, NodeView, Resident
 from sollol.wire.names import model_key
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_FOR_EVER_S = timedelta(days=365 * 293).total_seconds()
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +98,7 @@ class VirtualNode:
             version=self.config.version,
             models=self._shown,
             resident={
-                model_key(runner.model.name): _resident(runner)
+                model_key(runner.model.name): _resident(runner, self._loop.now)
                 for runner in self.memory.loaded.values()
             },
         )
@@ -178,8 +179,10 @@ def _shown(model: SimModel) -> Model:
     )
 
 
-def _resident(runner: VirtualRunner) -> Resident:
+def _resident(runner: VirtualRunner, now: float) -> Resident:
     expires_at = runner.expires_at
+    if expires_at is None:
+        expires_at = now + runner.keep_alive_s
     return Resident(
         key=model_key(runner.model.name),
         name=runner.model.name,
@@ -187,10 +190,11 @@ def _resident(runner: VirtualRunner) -> Resident:
         size_bytes=runner.size_bytes,
         vram_bytes=runner.vram_bytes,
         context_length=runner.num_ctx,
-        expires_at="" if expires_at is None else wall_clock(expires_at),
+        expires_at=wall_clock(expires_at),
     )
 
 
 def wall_clock(moment: float) -> str:
     """Return a moment of the virtual clock as nodes write it; 0 is the first of January 2026."""
+    moment = min(moment, _FOR_EVER_S)
     return (_EPOCH + timedelta(seconds=moment)).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,43 @@
+"""``python -m sollol.bench.virtual``."""
+
+from pathlib import Path
+
+import pytest
+
+from sollol.bench.virtual.command import main
+from sollol.bench.virtual.policies import POLICIES
+
+SMALL = ["--requests", "60", "--seeds", "1", "--policies", f"{POLICIES[0]},direct_round_robin"]
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+    f"2023-11-16 18:17:{second:02}.0,400,20\n" for second in range(60)
+)
+
+
+def test_it_compares_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SMALL, "--factor", "0.5"])
+    said = capsys.readouterr().out
+    assert "heterogeneous, synthetic, factor 0.500, 1 seeds" in said
+    for name in (POLICIES[0], "direct_round_robin"):
+        assert f"\n{name} " in said
+
+
+def test_it_finds_the_load(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SMALL, "--fleet", "homogeneous", "--carry", POLICIES[0]])
+    assert f"{POLICIES[0]} just carries a load factor of" in capsys.readouterr().out
+
+
+def test_it_replays_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(AZURE)
+    trace = ["--workload", "azure", "--trace", str(path)]
+    main([*SMALL, *trace, "--factor", "0.5", "--start-s", "10"])
+    assert "heterogeneous, azure" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [["--workload", "azure"], ["--trace", "x"]])
+def test_a_trace_goes_with_its_workload(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(wrong)
+    assert "--trace goes with" in capsys.readouterr().err
