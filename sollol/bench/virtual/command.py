@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sollol.bench.fleets import FLEETS
+from sollol.bench.outcome import summarise
 from sollol.bench.traces import read_azure, read_mooncake, window
-from sollol.bench.virtual.compare import MakeWorkload, find_load, replay, summarise
+from sollol.bench.virtual.compare import MakeWorkload, find_load, replay
 from sollol.bench.virtual.direct import DIRECT_POLICIES
 from sollol.bench.virtual.policies import POLICIES, make_scheduler
 from sollol.bench.virtual.text import tables

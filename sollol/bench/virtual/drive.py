@@ -1,10 +1,10 @@
 """Replays a workload over virtual nodes, through the real scheduler or straight to the nodes."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
+from sollol.bench.outcome import Record, Replay
 from sollol.bench.sim.config import SimConfig
 from sollol.bench.virtual.loop import EventLoop
 from sollol.bench.virtual.node import VirtualNode, Visit
@@ -14,34 +14,6 @@ NETWORK_S = 0.001
 """Each way between gateway and node."""
 
 
-@dataclass(slots=True)
-class Record:
-    """What became of a request; seconds of the virtual clock, from its arrival where not said."""
-
-    arrived_at: float
-    model: str
-    priority: int
-    outcome: str = "waiting"
-    """``served``, or the code of the error."""
-    node: str = ""
-    queue_wait_s: float = 0.0
-    """In the gateway."""
-    node_wait_s: float = 0.0
-    """For a slot, on the node."""
-    load_s: float = 0.0
-    was_loaded: bool = False
-    cached_tokens: int = 0
-    first_byte_s: float = 0.0
-    latency_s: float = 0.0
-    predicted_s: float = 0.0
-    """From the grant to the end."""
-
-    @property
-    def service_s(self) -> float:
-        """From the grant to the end, in truth."""
-        return self.latency_s - self.queue_wait_s
-
-
 @dataclass(frozen=True, slots=True)
 class Slowdown:
     """From ``at`` on, a node takes ``factor`` times as long for everything."""
@@ -49,27 +21,6 @@ class Slowdown:
     at: float
     node: str
     factor: float
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What a run gave: one record for each request, in the order of the workload."""
-
-    records: Sequence[Record]
-    loads: int
-    """All of them, reloads too."""
-    reloads: int
-    """Those only for other options."""
-    evictions: int
-    ended_at: float
-    max_running: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """The most sequences at once, by node and model."""
-
-    @property
-    def digest(self) -> str:
-        """Return what only an equal run has."""
-        text = repr([astuple(record) for record in self.records])
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Front(Protocol):
