@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sollol.bench.balance import DIRECT_POLICIES
 from sollol.bench.fleets import FLEETS
 from sollol.bench.outcome import summarise
 from sollol.bench.traces import read_azure, read_mooncake, window
 from sollol.bench.virtual.compare import MakeWorkload, find_load, replay
-from sollol.bench.virtual.direct import DIRECT_POLICIES
 from sollol.bench.virtual.policies import POLICIES, make_scheduler
 from sollol.bench.virtual.text import tables
 from sollol.bench.workload import Request, mixed_contexts, synthetic

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
+from sollol.bench.balance import DIRECT_POLICIES, Balance
 from sollol.bench.fleets import Fleet
 from sollol.bench.outcome import Replay, quantile
-from sollol.bench.virtual.direct import DIRECT_POLICIES, DirectBalancer
+from sollol.bench.virtual.direct import DirectBalancer
 from sollol.bench.virtual.drive import Drive, Front, Slowdown
 from sollol.bench.virtual.gateway import Gateway
 from sollol.bench.workload import Request
@@ -34,7 +35,7 @@ def replay(
     rng = Random(seed)
     front: Front
     if policy in DIRECT_POLICIES:
-        front = DirectBalancer(drive, policy, rng)
+        front = DirectBalancer(drive, Balance(policy, fleet, rng))
     else:
         front = Gateway(drive, make_scheduler(policy, rng))
     return drive.run(front, slowdowns)

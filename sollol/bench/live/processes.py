@@ -1,0 +1,126 @@
+"""The processes of a run over HTTP: the simulated nodes and, for a policy, a gateway."""
+
+import http.client
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sollol.bench.bench_children import Child, ChildFailed, Children, free_port
+from sollol.bench.bench_proxies import get_json
+from sollol.bench.fleets import Fleet
+from sollol.settings.model import Settings
+
+DEFAULT_POLICY = "default"
+"""Whatever the gateway does when nothing is set."""
+
+POLICY_SETTING = "scheduling.policy"
+SCALED_SETTINGS = ("probe.interval_s", "queue.timeout_s")
+"""Times of the gateway that stand in proportion to those of the nodes."""
+
+_READY_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNodes:
+    """Ports of the nodes, and of their side channels, by name."""
+
+    ports: Mapping[str, int]
+    control_ports: Mapping[str, int]
+    child: Child
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return what each node has done so far.
+
+        Raises:
+            ChildFailed: one does not answer.
+        """
+        try:
+            return [get_json(port, "/sim/state")[1] for port in self.control_ports.values()]
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            text = f"a simulated node does not answer: {error}\n{self.child.last_output()}"
+            raise ChildFailed(text) from error
+
+
+def start_nodes(children: Children, folder: Path, fleet: Fleet, time_scale: float) -> RunningNodes:
+    """Start fresh nodes with nothing in memory, all in one process.
+
+    Raises:
+        ChildFailed: they do not come up.
+    """
+    ports = {name: free_port() for name in fleet.nodes}
+    control_ports = {name: free_port() for name in fleet.nodes}
+    configs = [
+        replace(
+            config,
+            port=ports[name],
+            control_port=control_ports[name],
+            time_scale=time_scale,
+            reports_scaled=True,
+        )
+        for name, config in fleet.nodes.items()
+    ]
+    file = folder / f"nodes-{min(ports.values())}.json"
+    file.write_bytes(msgspec.json.encode(configs))
+    command = [sys.executable, "-m", "sollol.bench.live.nodes", str(file)]
+    child = children.start("nodes", command, frozenset(os.sched_getaffinity(0)))
+    for port in (*ports.values(), *control_ports.values()):
+        child.wait_listening(port)
+    return RunningNodes(ports, control_ports, child)
+
+
+def start_gateway(
+    children: Children, fleet: Fleet, nodes: RunningNodes, policy: str, time_scale: float
+) -> int:
+    """Start a gateway as a person would and return its port, once all nodes are up.
+
+    Raises:
+        ChildFailed: it does not come up.
+    """
+    port = free_port()
+    assignments = gateway_settings(policy, time_scale)
+    command = [
+        sys.executable, "-m", "sollol", "serve", "--port", str(port), "--no-embedded",
+        "--log-level", "warning", "--log-format", "json",
+        *(part for text in assignments for part in ("--set", text)),
+    ]  # fmt: skip
+    listed = [
+        {
+            "url": f"http://127.0.0.1:{nodes.ports[name]}",
+            "name": name,
+            "slots": config.slots,
+        }
+        for name, config in fleet.nodes.items()
+    ]
+    variables = {"SOLLOL_NODES": json.dumps(listed)}
+    child = children.start("gateway", command, frozenset(os.sched_getaffinity(0)), variables)
+    child.wait_listening(port)
+    _wait_healthy(child, port, len(listed))
+    return port
+
+
+def gateway_settings(policy: str, time_scale: float) -> list[str]:
+    """Return what is set, as ``group.name=value``: no waiting request is refused for its number."""
+    defaults = Settings.model_validate({})
+    scaled = {name: attrgetter(name)(defaults) * time_scale for name in SCALED_SETTINGS}
+    assignments = [f"{name}={value:.6f}" for name, value in scaled.items()]
+    assignments += ["queue.max_length=4096", "discovery.local=false"]
+    return assignments + ([] if policy == DEFAULT_POLICY else [f"{POLICY_SETTING}={policy}"])
+
+
+def _wait_healthy(child: Child, port: int, count: int) -> None:
+    end = time.monotonic() + _READY_TIMEOUT_S
+    while time.monotonic() < end:
+        child.check_alive()
+        _, state = get_json(port, "/ready")
+        if state.get("healthy_nodes") == count:
+            return
+        time.sleep(0.05)
+    raise ChildFailed(f"the gateway does not see all nodes\n{child.last_output()}")
