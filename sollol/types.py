@@ -123,6 +123,10 @@ class NodeView:
     resident: Mapping[str, Resident] = field(default_factory=dict)
     last_error: str = ""
     """Why the node is unhealthy; empty when it is not."""
+    memory_bytes: int | None = None
+    """What its models may take of its memory together, if the settings say so."""
+    weight: float = 1.0
+    """Its share of the requests under the policy ``weighted``."""
     outvoted: frozenset[str] = frozenset()
     """Keys of models that it gets no requests for: healthy nodes have the chosen digest of them."""
 
@@ -220,3 +224,5 @@ class Lease(msgspec.Struct, frozen=True):
     queue_wait_s: float
     predicted_s: float = 0.0
     """Seconds from the grant to the end of the answer, as predicted at the grant."""
+    loads: bool = False
+    """The node must load the model for it first, as far as is known."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from sollol.scheduling.decision import Effect, Grant, Refusal, Statistics
 from sollol.scheduling.scheduler import Scheduler
-from sollol.types import Lease, NodeView, RouteRequest
+from sollol.types import Lease, Measured, NodeView, RouteRequest
 
 TICK_S = 0.25
 """How late a queue time-out may be noticed."""
@@ -39,9 +39,21 @@ class Admission:
         finally:
             del self._waiters[request.id]
 
-    def release(self, lease: Lease) -> None:
-        """Give a slot back; whoever waits for it gets it now."""
-        self._deliver(self._scheduler.release(lease, self._clock()))
+    def loaded(self, lease: Lease) -> None:
+        """Tell the scheduler that the model which a lease loads is in memory."""
+        self._deliver(self._scheduler.loaded(lease, self._clock()))
+
+    def release(
+        self, lease: Lease, measured: Measured | None = None, *, has_failed: bool = False
+    ) -> None:
+        """Give a slot back; whoever waits for it gets it now.
+
+        Args:
+            measured: what is known of the answer, if it was whole.
+            has_failed: through a fault of the node.
+        """
+        now = self._clock()
+        self._deliver(self._scheduler.release(lease, now, measured, has_failed=has_failed))
         if lease.node_id in self._idle and not self.in_flight(lease.node_id):
             self._idle[lease.node_id].set()
 

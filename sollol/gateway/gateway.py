@@ -24,6 +24,7 @@ from sollol.nodes.health import HealthLimits
 from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import NodeTimeouts, Registry
+from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.settings import Settings
 from sollol.types import NodeState, NodeView
@@ -41,7 +42,8 @@ class Gateway:
     def __init__(self, settings: Settings, look_up: Resolve = resolve) -> None:
         self.settings = settings
         self.clock = time.monotonic
-        scheduler = Scheduler(queue_max_length=settings.queue.max_length, rng=random.Random())
+        limits = SchedulerLimits(queue_max_length=settings.queue.max_length)
+        scheduler = Scheduler(limits, random.Random())
         self.admission = Admission(scheduler, self.clock)
         self._routes = MissingRoutes()
         self.registry = Registry(

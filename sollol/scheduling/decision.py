@@ -1,23 +1,12 @@
 """What the scheduler answers to an event. The gateway carries these out; it never decides itself."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
 from sollol.errors import SollolError
-from sollol.types import Lease, NodeView
-
-
-class Candidate(msgspec.Struct, frozen=True):
-    """A node that could run a request now, with what a policy compares.
-
-    ``in_flight`` counts the leases on the node over all models.
-    """
-
-    node: NodeView
-    runner: str
-    is_resident: bool
-    in_flight: int
+from sollol.types import Lease
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -63,6 +52,23 @@ class Option(msgspec.Struct, frozen=True):
     why_not: str = ""
 
 
+class Rule(StrEnum):
+    """Why the chosen node was taken, or why none was."""
+
+    COST = "cost"
+    """It has the answer soonest, what that costs others counted in."""
+    POLICY = "policy"
+    """The policy's own order, which is not made of seconds."""
+    EXPLORE = "explore"
+    """It may have become faster than what is known of it, and that is worth a try now and then."""
+    PATIENCE = "patience"
+    """The node that was waited for did not become free in time, so any free one was taken."""
+    WAIT = "wait"
+    """A busy node will have the answer sooner than any that is free."""
+    CALLER = "caller"
+    """The caller has as many requests in flight as it may."""
+
+
 class Decision(msgspec.Struct, frozen=True):
     """Why a request went where it went, or waits; ``at`` is of the monotonic clock."""
 
@@ -72,8 +78,8 @@ class Decision(msgspec.Struct, frozen=True):
     policy: str
     chosen: str
     """A node's id; empty while the request waits or when it was refused."""
-    reason: str
-    """One sentence for people."""
+    rule: Rule
+    """What decided."""
     options: tuple[Option, ...]
     """The cheapest first; at most ``MAX_OPTIONS``."""
     considered: int

@@ -1,231 +1,303 @@
 """The scheduler: a state machine with one writer; events in, effects out, the time an argument.
 
-    submit(request, now)      a request came             -> a grant, a refusal, or nothing: it waits
-    release(lease, now)       an answer ended            -> grants to those who waited for the slot
-    cancel(request_id)        a waiting caller left
-    node_changed(view, now)   a node's facts changed     -> grants
+    submit(request, now)          a request came             -> a grant, a refusal, or it waits
+    loaded(lease, now)            its model is in memory     -> grants
+    release(lease, now, ...)      an answer ended            -> grants to those who waited
+    cancel(request_id)            a waiting caller left
+    node_changed(view, now)       a node's facts changed     -> grants
     node_removed(node_id)
-    tick(now)                 time passed                -> refusals of those who waited too long
+    tick(now)                     time passed                -> grants and refusals
 
-Slots are those of a runner: the names under which a node has one digest share them.
+Slots are those of a runner: the names under which a node has one digest share them. What a request
+costs on a runner is said by ``cost.py``, which runner is best by ``choice.py``, who of those who
+wait is next by ``queue.py``.
 
-Invariants: no runner has more leases than its node has slots; a request has at most one lease;
-nothing waits that a free slot of a routable node could serve.
+Invariants: no runner has more leases than its node has slots; a request has at most one lease; a
+slot goes to nobody while one with a smaller queue key could start on it and wants to.
 """
 
-import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable
 from random import Random
-from typing import Any
 
-from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeout, SollolError
-from sollol.scheduling.decision import Candidate, Effect, Grant, Refusal, Statistics
-from sollol.scheduling.policies import resident_first
-from sollol.scheduling.queue import WaitQueue
-from sollol.types import Lease, NodeState, NodeView, RouteRequest
+from sollol.errors import QueueFull, QueueTimeout, SollolError
+from sollol.scheduling import explain
+from sollol.scheduling.chooser import Chooser
+from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statistics
+from sollol.scheduling.fleet import RETRY_AFTER_S
+from sollol.scheduling.leases import Leases
+from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.queue import FairClock, Waiting, WaitQueue
+from sollol.scheduling.state import Held, Node
+from sollol.scheduling.verdict import Verdict
+from sollol.scheduling.waiting import claim_room, is_impatient, plan, unplan
+from sollol.types import Lease, Measured, NodeView, RouteRequest
 
-RETRY_AFTER_S = 5.0
-"""What a refused caller is told to wait: about one probe interval."""
+LOOK_AHEAD = 6
+"""So many of a model's requests in a row that cannot start, and those behind them cannot either."""
+
+MAX_LOOKS = 64
+"""Requests looked at for one event; a tick looks at others."""
 
 STRANDED_S = 15.0
 """How long those who wait for a node that went down wait for it to come back."""
+
+HOUSEKEEPING_S = 5.0
+FAILURE_SHARE = 0.1
+MAX_RETRY_AFTER_S = 60.0
 
 
 class Scheduler:
     """Sole owner of leases and of the waiting queue."""
 
-    def __init__(self, *, queue_max_length: int, rng: Random) -> None:
-        self._rng = rng
-        self._queue = WaitQueue(queue_max_length)
-        self._nodes: dict[str, NodeView] = {}
-        self._holders: dict[str, set[str]] = {}
-        self._names: dict[str, Mapping[str, Collection[str]]] = {}
-        """Node -> runner -> the models it runs."""
-        self._leases: dict[int, Lease] = {}
-        self._in_flight: dict[str, int] = {}
-        self._running: dict[tuple[str, str], int] = {}
+    def __init__(self, limits: SchedulerLimits, rng: Random) -> None:
+        self._limits = limits
+        self._chooser = Chooser(limits, rng)
+        self._fleet = self._chooser.fleet
+        self._leases = Leases()
+        self._queue = WaitQueue(limits.queue_max_length)
+        self._fair = FairClock()
         self._stranded_since: dict[str, float] = {}
-        self._next_lease_id = itertools.count(1)
+        self._held_back: dict[str, set[str]] = {}
+        """Callers at their limit -> models that they wait for."""
+        self._cleaned_at = 0.0
 
     def submit(self, request: RouteRequest, now: float) -> list[Effect]:
         """Grant a slot, refuse, or (no effect) let the request wait.
 
-        1. No node has the model: refused, as unknown, or as unavailable while no node is up.
-        2. One that is up has a free slot: granted. (Nobody overtakes: a free slot means that no
-           waiting request can use it.)
-        3. None that may be used is up: refused.
-        4. The queue is full: refused. Else the request waits.
+        1. No node has the model, or none that may be used is up: refused.
+        2. The best node can begin at once: granted.
+        3. The queue is full: refused, or else one that is less urgent is.
+        4. It waits, because the best node is busy, be others free or not.
         """
-        holders = self._holders.get(request.model)
-        if not holders:
-            return [Refusal(request.id, self._why_unknown(request))]
-        grant = self._try_grant(request, now)
-        if grant is not None:
-            return [grant]
-        if not any(self._is_usable(node_id, request) for node_id in holders):
-            return [Refusal(request.id, self._why_unavailable(request))]
-        if self._queue.is_full:
-            text = f"server busy, please try again. {len(self._queue)} requests are waiting"
-            return [Refusal(request.id, QueueFull(text, retry_after_s=RETRY_AFTER_S))]
-        self._queue.push(request)
-        return []
+        work = self._chooser.work(request, now)
+        runners = self._fleet.eligible(request, work.prompt_tokens)
+        if not runners:
+            return [Refusal(request.id, self._fleet.why_none(request.model))]
+        if not request.takes_slot:
+            best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
+            return [Grant(self._leases.take_beside(request, best.node, now))]
+        self._chooser.demand.note(request.model, now)
+        work.key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
+        verdict = self._verdict(request, work.key, now)
+        if verdict.chosen is not None:
+            self._charge(request, verdict, now)
+            return [self._grant(request, verdict, 0.0, now)]
+        return self._wait(request, verdict, now)
 
-    def release(self, lease: Lease, now: float) -> list[Effect]:
-        """Give a slot back. Releasing a lease twice has no effect the second time."""
-        if self._leases.pop(lease.id, None) is None:
+    def loaded(self, lease: Lease, now: float) -> list[Effect]:
+        """Note that the model a lease waited for is in memory."""
+        held = self._leases.find(lease)
+        if held is None or held.runner is None or held.runner.ready_at <= now:
             return []
-        _decrement(self._in_flight, lease.node_id)
-        _decrement(self._running, (lease.node_id, lease.runner))
+        held.runner.ready_at = now
+        return self._serve_node(held.runner.node, now)
+
+    def release(
+        self,
+        lease: Lease,
+        now: float,
+        measured: Measured | None = None,
+        *,
+        has_failed: bool = False,
+    ) -> list[Effect]:
+        """Give a slot back. Releasing a lease twice has no effect the second time.
+
+        Args:
+            measured: what is known of the answer, to learn from; None when it was not whole.
+            has_failed: through a fault of the node.
+        """
+        held = self._leases.find(lease)
+        if held is None:
+            return []
+        if measured is not None:
+            self._chooser.learn(held, measured, now)
+        self._leases.give_back(lease, now)
+        self._note_end(held, now, has_failed=has_failed)
         if not len(self._queue):
             return []
-        return self._grant_waiting(self._names.get(lease.node_id, {}).get(lease.runner, ()), now)
+        effects = self._serve_node(held.node, now) if held.runner and held.node else []
+        held_back = self._held_back.pop(held.request.caller, None)
+        return effects + (self._serve(held_back, now) if held_back else [])
 
     def cancel(self, request_id: str) -> bool:
         """Forget a waiting request; False when it does not wait (any more)."""
-        return self._queue.remove(request_id) is not None
+        waiting = self._queue.remove(request_id)
+        if waiting is not None:
+            unplan(waiting)
+        return waiting is not None
 
     def node_changed(self, view: NodeView, now: float) -> list[Effect]:
         """Take over what is known of a node, new or changed, and fill its free slots."""
-        self._unindex(view.id)
-        self._nodes[view.id] = view
-        names: dict[str, list[str]] = {}
-        for model in view.models:
-            self._holders.setdefault(model, set()).add(view.id)
-            names.setdefault(view.runner(model), []).append(model)
-        self._names[view.id] = names
-        return self._grant_waiting([m for m in self._queue.models() if m in view.models], now)
+        self._fleet.change(view, now)
+        if not len(self._queue):
+            return []
+        return self._serve([m for m in self._queue.models() if m in view.models], now)
 
     def node_removed(self, node_id: str) -> None:
         """Forget a node. Its leases stay until they are released."""
-        self._unindex(node_id)
-        self._nodes.pop(node_id, None)
-        self._names.pop(node_id, None)
+        self._fleet.remove(node_id)
+        self._chooser.forget_node(node_id)
 
     def tick(self, now: float) -> list[Effect]:
-        """Refuse every request that has waited for as long as it may, or for no node that is up."""
-        effects = self._refuse_stranded(now)
-        for request in self._queue.expired(now):
-            self._queue.remove(request.id)
-            waited_s = now - request.arrived_at
-            text = f"no slot became free within {waited_s:.0f} s; all nodes with the model are busy"
-            effects.append(
-                Refusal(request.id, QueueTimeout(text, retry_after_s=RETRY_AFTER_S)),
-            )
+        """Serve who can start by now, and refuse who has waited for as long as it may."""
+        effects = self._refuse_expired(now) + self._refuse_stranded(now)
+        if len(self._queue):
+            effects += self._serve(self._queue.models(), now)
+        if now - self._cleaned_at >= HOUSEKEEPING_S:
+            self._cleaned_at = now
+            self._fleet.settle(now)
+            self._chooser.clean(now)
+            self._fair.forget_past(now)
         return effects
+
+    def preview(self, request: RouteRequest, now: float) -> Decision:
+        """Return what would be decided for a request, without doing it.
+
+        Raises:
+            ModelNotFound, NoNodeAvailable: it would be refused.
+        """
+        if not self._fleet.eligible(request, 0):
+            raise self._fleet.why_none(request.model)
+        key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
+        return explain.decision(self._verdict(request, key, now, is_preview=True), now)
 
     def statistics(self) -> Statistics:
         """Counts for the status routes and for the tests' invariants."""
         return Statistics(
-            in_flight=dict(self._in_flight),
+            in_flight=dict(self._leases.in_flight),
             queue_length=len(self._queue),
             queue_max_length=self._queue.max_length,
         )
 
+    def _verdict(
+        self,
+        request: RouteRequest,
+        key: float,
+        now: float,
+        *,
+        is_impatient: bool = False,
+        is_preview: bool = False,
+    ) -> Verdict:
+        most = self._limits.max_in_flight_per_caller
+        is_over = most is not None and self._leases.of_caller(request.caller) >= most
+        return self._chooser.choose(
+            request,
+            key,
+            now,
+            is_over=is_over,
+            is_impatient=is_impatient,
+            is_preview=is_preview,
+        )
+
+    def _charge(self, request: RouteRequest, verdict: Verdict, now: float) -> None:
+        self._fair.charge(request, verdict.share_s(), now)
+
+    def _grant(
+        self, request: RouteRequest, verdict: Verdict, queue_wait_s: float, now: float
+    ) -> Grant:
+        assert verdict.chosen is not None
+        decision = explain.decision(verdict, now)  # before the lease changes what was seen
+        held = self._leases.take(request, verdict.chosen, verdict.work, queue_wait_s, now)
+        held.is_try = verdict.is_try
+        return Grant(held.lease, decision)
+
+    def _wait(self, request: RouteRequest, verdict: Verdict, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        if self._queue.is_full:
+            last = self._queue.last()
+            if last is None or last.request.priority >= request.priority:
+                return [Refusal(request.id, self._queue_full(verdict))]
+            self.cancel(last.request.id)
+            effects.append(Refusal(last.request.id, self._queue_full(verdict)))
+        self._charge(request, verdict, now)
+        waiting = self._queue.push(request, verdict.work.key, now)
+        self._keep_waiting(waiting, verdict, now)
+        return effects
+
+    def _keep_waiting(self, waiting: Waiting, verdict: Verdict, now: float) -> None:
+        if verdict.is_over:
+            self._held_back.setdefault(waiting.request.caller, set()).add(waiting.request.model)
+        if verdict.best is not None and not verdict.is_over:
+            plan(waiting, verdict.best)
+            claim_room(waiting, verdict.best, self._limits.ageing_s, now)
+        else:
+            unplan(waiting)
+
+    def _queue_full(self, verdict: Verdict) -> SollolError:
+        wait_s = verdict.best.terms.wait_s if verdict.best else RETRY_AFTER_S
+        text = f"server busy, please try again. {len(self._queue)} requests are waiting"
+        return QueueFull(text, retry_after_s=min(MAX_RETRY_AFTER_S, max(1.0, wait_s)))
+
+    def _note_end(self, held: Held, now: float, *, has_failed: bool) -> None:
+        node = held.node
+        if node is not None:
+            node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
+        if held.loads and held.runner is not None:
+            if has_failed and not held.runner.running:
+                held.runner.set_resident(False, now)
+            held.runner.ready_at = min(held.runner.ready_at, now)
+
+    def _serve_node(self, node: Node, now: float) -> list[Effect]:
+        """Grant what can be granted to those who might run on a node."""
+        planned = [name for r in node.runners.values() if r.backlog for name in r.names]
+        models = planned or [m for m in self._queue.models() if m in node.by_model]
+        return self._serve(models, now)
+
+    def _serve(self, models: Iterable[str], now: float) -> list[Effect]:
+        """Grant what can be granted to those who wait for any of the models, in their order."""
+        effects: list[Effect] = []
+        misses = dict.fromkeys(models, 0)
+        looks = 0
+        for waiting in self._queue.in_order(misses):
+            request = waiting.request
+            if misses[request.model] >= self._look_ahead():
+                continue
+            looks += 1
+            verdict = self._verdict(
+                request,
+                waiting.key,
+                now,
+                is_impatient=is_impatient(waiting, self._limits.ageing_s, now),
+            )
+            if verdict.chosen is not None:
+                self._queue.remove(request.id)
+                unplan(waiting)
+                effects.append(self._grant(request, verdict, now - waiting.since, now))
+                continue
+            self._keep_waiting(waiting, verdict, now)
+            if not request.excluded and not verdict.is_over:
+                misses[request.model] += 1
+            if looks >= MAX_LOOKS:
+                break
+        return effects
+
+    def _look_ahead(self) -> int:
+        return LOOK_AHEAD if self._chooser.policy.rank is None else 1
+
+    def _refuse_expired(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for waiting in self._queue.expired(now):
+            self.cancel(waiting.request.id)
+            text = (
+                f"no slot became free within {now - waiting.since:.0f} s; "
+                "all nodes with the model are busy"
+            )
+            error = QueueTimeout(text, retry_after_s=RETRY_AFTER_S)
+            effects.append(Refusal(waiting.request.id, error))
+        return effects
+
     def _refuse_stranded(self, now: float) -> list[Effect]:
         """Refuse those whose model has been on no usable node for ``STRANDED_S``."""
         effects: list[Effect] = []
-        for model in self._queue.models():
-            is_up = any(
-                _is_open(self._nodes[node_id], model) for node_id in self._holders.get(model, ())
-            )
-            if is_up:
+        models = self._queue.models()
+        for model in models:
+            if self._fleet.is_up(model):
                 self._stranded_since.pop(model, None)
             elif now - self._stranded_since.setdefault(model, now) >= STRANDED_S:
-                for request in self._queue.waiting(model):
-                    self._queue.remove(request.id)
-                    error = self._why_unavailable(request)
-                    effects.append(Refusal(request.id, error))
-        self._stranded_since = {
-            model: since
-            for model, since in self._stranded_since.items()
-            if self._queue.waiting(model)
-        }
+                for waiting in self._queue.waiting(model):
+                    self.cancel(waiting.request.id)
+                    error = self._fleet.why_none(model)
+                    effects.append(Refusal(waiting.request.id, error))
+        for model in [model for model in self._stranded_since if model not in models]:
+            del self._stranded_since[model]
         return effects
-
-    def _grant_waiting(self, models: Collection[str], now: float) -> list[Effect]:
-        """Grant what can be granted to those who wait for any of the models."""
-        effects: list[Effect] = []
-        full: set[str] = set()
-        for request in self._queue.waiting_for_any(models):
-            if request.model in full:
-                continue
-            grant = self._try_grant(request, now)
-            if grant is not None:
-                self._queue.remove(request.id)
-                effects.append(grant)
-            elif not request.excluded:  # those behind it want the same slots
-                full.add(request.model)
-                if len(full) == len(models):
-                    break
-        return effects
-
-    def _try_grant(self, request: RouteRequest, now: float) -> Grant | None:
-        candidates = self._candidates(request)
-        if not candidates:
-            return None
-        chosen = resident_first.choose(candidates, self._rng)
-        return Grant(self._lease(request, chosen, now))
-
-    def _lease(self, request: RouteRequest, chosen: Candidate, now: float) -> Lease:
-        lease = Lease(
-            id=next(self._next_lease_id),
-            request_id=request.id,
-            node_id=chosen.node.id,
-            runner=chosen.runner if request.takes_slot else "",
-            queue_wait_s=now - request.arrived_at,
-        )
-        self._leases[lease.id] = lease
-        self._in_flight[lease.node_id] = self._in_flight.get(lease.node_id, 0) + 1
-        slot = (lease.node_id, lease.runner)
-        self._running[slot] = self._running.get(slot, 0) + 1
-        return lease
-
-    def _candidates(self, request: RouteRequest) -> list[Candidate]:
-        candidates = []
-        model = request.model
-        for node_id in self._holders.get(model, ()):
-            node = self._nodes[node_id]
-            if not _is_open(node, model) or node_id in request.excluded:
-                continue
-            runner = node.runner(model)
-            running = self._running.get((node_id, runner), 0)
-            if running < node.slots or not request.takes_slot:
-                is_resident = running > 0 or model in node.resident
-                in_flight = self._in_flight.get(node_id, 0)
-                candidates.append(Candidate(node, runner, is_resident, in_flight))
-        return candidates
-
-    def _is_usable(self, node_id: str, request: RouteRequest) -> bool:
-        return node_id not in request.excluded and _is_open(self._nodes[node_id], request.model)
-
-    def _why_unknown(self, request: RouteRequest) -> SollolError:
-        if any(node.state is NodeState.HEALTHY for node in self._nodes.values()):
-            return ModelNotFound(f"model '{request.model}' not found")
-        text = "no node is available" if self._nodes else "no node is configured"
-        return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
-
-    def _why_unavailable(self, request: RouteRequest) -> SollolError:
-        holders = ", ".join(sorted(self._holders.get(request.model, ())))
-        if not holders:  # the last one left while the request waited
-            return self._why_unknown(request)
-        text = f"no node with the model is available (it is on {holders})"
-        return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
-
-    def _unindex(self, node_id: str) -> None:
-        known = self._nodes.get(node_id)
-        for model in known.models if known else ():
-            holders = self._holders[model]
-            holders.discard(node_id)
-            if not holders:
-                del self._holders[model]
-
-
-def _is_open(node: NodeView, model: str) -> bool:
-    """Whether a node gets new requests for a model that it has."""
-    return node.state is NodeState.HEALTHY and model not in node.outvoted
-
-
-def _decrement(counts: dict[Any, int], key: Any) -> None:
-    counts[key] -= 1
-    if not counts[key]:
-        del counts[key]

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import booleans, dictionaries, frozensets, integers, sampled_from
 
 from sollol.scheduling.decision import Effect, Grant
+from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Engine, Lease, Model, NodeState, NodeView, RouteRequest
 
@@ -19,9 +20,11 @@ DIGESTS = ("", "d", "e")
 class SchedulerMachine(RuleBasedStateMachine):
     """Drives a scheduler and keeps its own books beside it."""
 
+    policy = "fastest"
+
     def __init__(self) -> None:
         super().__init__()
-        self.sut = Scheduler(queue_max_length=5, rng=Random(0))
+        self.sut = Scheduler(SchedulerLimits(5, self.policy), Random(0))
         self.now = 0.0
         self.next_id = 0
         self.views: dict[str, NodeView] = {}
@@ -129,6 +132,22 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert statistics.queue_length == len(self.waiting) <= 5
         assert statistics.total_in_flight == len(self.held)
 
+    def teardown(self) -> None:
+        for lease in self.spare:
+            for effect in self.sut.release(lease, self.now):
+                if isinstance(effect, Grant):
+                    self.spare.append(effect.lease)
+        for name in list(self.waiting):
+            self.sut.cancel(name)
+        final = self.sut.statistics()
+        assert final == replace(final, in_flight={}, queue_length=0)
+
+
+class WorkConservingMachine(SchedulerMachine):
+    """A policy that never waits for a busy node while another is free."""
+
+    policy = "resident_first"
+
     @invariant()
     def nothing_waits_that_could_run(self) -> None:
         for request in self.waiting.values():
@@ -142,16 +161,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 )
                 assert not is_free
 
-    def teardown(self) -> None:
-        for lease in self.spare:
-            for effect in self.sut.release(lease, self.now):
-                if isinstance(effect, Grant):
-                    self.spare.append(effect.lease)
-        for name in list(self.waiting):
-            self.sut.cancel(name)
-        final = self.sut.statistics()
-        assert final == replace(final, in_flight={}, queue_length=0)
 
-
+SETTINGS = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestScheduler.settings = SETTINGS
+TestWorkConserving = WorkConservingMachine.TestCase
+TestWorkConserving.settings = SETTINGS

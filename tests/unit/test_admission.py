@@ -7,6 +7,7 @@ import pytest
 
 from sollol.errors import QueueTimeout
 from sollol.gateway.admission import Admission
+from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Engine, Model, NodeState, NodeView, RouteRequest
 
@@ -33,7 +34,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def admission(clock: Clock) -> Admission:
-    made = Admission(Scheduler(queue_max_length=10, rng=Random(0)), clock)
+    made = Admission(Scheduler(SchedulerLimits(queue_max_length=10), Random(0)), clock)
     made.node_changed(NODE)
     return made
 

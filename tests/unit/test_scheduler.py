@@ -8,6 +8,7 @@ from msgspec import structs
 
 from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeout
 from sollol.scheduling.decision import Effect, Grant, Refusal
+from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import STRANDED_S, Scheduler
 from sollol.types import Engine, Lease, Model, NodeState, NodeView, Resident, RouteRequest
 
@@ -28,8 +29,8 @@ def request(name: str, model: str = "m", at: float = 0.0) -> RouteRequest:
     return RouteRequest(name, model, arrived_at=at, expires_at=at + 100)
 
 
-def scheduler(*nodes: NodeView, queue: int = 10) -> Scheduler:
-    made = Scheduler(queue_max_length=queue, rng=Random(1))
+def scheduler(*nodes: NodeView, queue: int = 10, policy: str = "resident_first") -> Scheduler:
+    made = Scheduler(SchedulerLimits(queue, policy), Random(1))
     for view in nodes:
         made.node_changed(view, 0.0)
     return made
@@ -142,7 +143,7 @@ def test_of_equal_nodes_the_one_with_less_work_is_chosen_and_ties_are_random() -
     assert sorted(chosen) == ["a", "b"]
     firsts = set()
     for seed in range(20):
-        fresh = Scheduler(queue_max_length=1, rng=Random(seed))
+        fresh = Scheduler(SchedulerLimits(1, "resident_first"), Random(seed))
         fresh.node_changed(node("a", "m"), 0.0)
         fresh.node_changed(node("b", "m"), 0.0)
         firsts.add(lease_of(fresh.submit(request("r"), 0.0)).node_id)

@@ -5,11 +5,11 @@ from random import Random
 
 import pytest
 
+from sollol.bench.balance import DIRECT_POLICIES
 from sollol.bench.fleets import FLEETS, HETEROGENEOUS, HOMOGENEOUS, Fleet
 from sollol.bench.outcome import Replay, mean, quantile, summarise
 from sollol.bench.sim.config import SimConfig
 from sollol.bench.virtual.compare import find_load, is_carried, replay
-from sollol.bench.virtual.direct import DIRECT_POLICIES
 from sollol.bench.virtual.drive import Drive, Slowdown
 from sollol.bench.virtual.gateway import Gateway, GatewayTimes, measure
 from sollol.bench.virtual.loop import EventLoop

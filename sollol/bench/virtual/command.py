@@ -14,9 +14,10 @@ from sollol.bench.fleets import FLEETS
 from sollol.bench.outcome import summarise
 from sollol.bench.traces import read_azure, read_mooncake, window
 from sollol.bench.virtual.compare import MakeWorkload, find_load, replay
-from sollol.bench.virtual.policies import POLICIES, make_scheduler
+from sollol.bench.virtual.policies import make_scheduler
 from sollol.bench.virtual.text import tables
 from sollol.bench.workload import Request, mixed_contexts, synthetic
+from sollol.scheduling.policies import POLICIES
 
 BASE_RATE_PER_S = 1.0
 """Requests a second of the synthetic mix at factor 1."""
@@ -45,7 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--carry",
-        default="least_in_flight" if "least_in_flight" in POLICIES else POLICIES[0],
+        default="least_in_flight",
         help="the policy whose highest load is used with --factor auto",
     )
     chosen = parser.parse_args(arguments)

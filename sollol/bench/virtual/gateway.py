@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from inspect import signature
 
 from sollol.bench.virtual.drive import NETWORK_S, Drive
 from sollol.bench.virtual.node import VirtualNode, Visit
@@ -62,7 +61,9 @@ class Gateway:
         measured = None if visit.is_refused else measure(visit, node)
         if visit.was_loaded:
             self._look_soon(node)
-        self._carry_out(_release(self.scheduler, lease, self._drive.loop.now, measured))
+        now = self._drive.loop.now
+        has_failed = measured is None
+        self._carry_out(self.scheduler.release(lease, now, measured, has_failed=has_failed))
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -99,14 +100,6 @@ class Gateway:
     def _tick(self) -> None:
         self._carry_out(self.scheduler.tick(self._drive.loop.now))
         self._drive.loop.after(self._times.tick_s, self._tick)
-
-
-def _release(
-    scheduler: Scheduler, lease: Lease, now: float, measured: Measured | None
-) -> list[Effect]:
-    if "measured" in signature(scheduler.release).parameters:
-        return scheduler.release(lease, now, measured)  # type: ignore[call-arg]
-    return scheduler.release(lease, now)
 
 
 def measure(visit: Visit, node: VirtualNode) -> Measured:

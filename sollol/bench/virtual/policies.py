@@ -2,12 +2,12 @@
 
 from random import Random
 
+from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.scheduler import Scheduler
 
 QUEUE_MAX_LENGTH = 4096
 """Above the setting's default, so that a comparison is about waiting and not about refusing."""
-
-POLICIES = ("resident_first",)
 
 
 def make_scheduler(policy: str, rng: Random) -> Scheduler:
@@ -18,4 +18,4 @@ def make_scheduler(policy: str, rng: Random) -> Scheduler:
     """
     if policy not in POLICIES:
         raise ValueError(f"no such policy: {policy}; there are {', '.join(POLICIES)}")
-    return Scheduler(queue_max_length=QUEUE_MAX_LENGTH, rng=rng)
+    return Scheduler(SchedulerLimits(queue_max_length=QUEUE_MAX_LENGTH, policy=policy), rng)

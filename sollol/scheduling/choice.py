@@ -1,0 +1,67 @@
+"""Which of the nodes that have a model is best for a request. Reads state, changes none."""
+
+from collections.abc import Sequence
+from heapq import heapify, heappop
+from random import Random
+
+from sollol.scheduling.cost import Priced, Prices, Work, bound_s
+from sollol.scheduling.policies.policy import Policy
+from sollol.scheduling.state import Runner
+
+ALIKE = 1.01
+"""Nodes whose costs differ by less are alike: predictions are not that exact."""
+
+
+def by_cost(
+    runners: Sequence[Runner],
+    work: Work,
+    prices: Prices,
+    now: float,
+    *,
+    at_least: int = 2,
+) -> list[Priced]:
+    """Return the cheapest runners, the cheapest first.
+
+    Pricing one takes microseconds and there may be hundreds, so they are priced in the order of
+    what they cost at least, until no other can be the best.
+
+    Args:
+        at_least: how many to price in any case, so that people see what else there was.
+    """
+    if len(runners) == 1:
+        return [prices.price(runners[0], work, now)]
+    bounds = [(bound_s(runner, work), at) for at, runner in enumerate(runners)]
+    heapify(bounds)
+    priced: list[Priced] = []
+    best_s = float("inf")
+    while bounds:
+        bound, at = heappop(bounds)
+        if len(priced) >= at_least and bound > best_s * ALIKE:
+            break
+        candidate = prices.price(runners[at], work, now)
+        priced.append(candidate)
+        best_s = min(best_s, candidate.total_s)
+    priced.sort(key=lambda candidate: candidate.total_s)
+    return priced
+
+
+def pick(priced: Sequence[Priced], rng: Random) -> Priced:
+    """Return the best of those that are priced, the cheapest first; among those alike, any.
+
+    Of those alike, one that can start now goes before one that cannot.
+    """
+    best = priced[0]
+    if len(priced) == 1 or priced[1].total_s > best.total_s * ALIKE:
+        return best
+    alike = [p for p in priced if p.total_s <= best.total_s * ALIKE]
+    return rng.choice([p for p in alike if not p.why_wait] or alike)
+
+
+def by_rank(policy: Policy, runners: Sequence[Runner], rng: Random) -> Runner | None:
+    """Return the best by a policy's rank among the runners with a free slot; None without one."""
+    assert policy.rank is not None
+    free = [(policy.rank(runner), runner) for runner in runners if not runner.is_full]
+    if not free:
+        return None
+    best = min(rank for rank, _ in free)
+    return rng.choice([runner for rank, runner in free if rank == best])

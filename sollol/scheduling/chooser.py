@@ -1,0 +1,126 @@
+"""Compares the nodes for one request, by the policy, and learns from how it went."""
+
+from collections.abc import Sequence
+from random import Random
+
+from sollol.scheduling.choice import by_cost, by_rank, pick
+from sollol.scheduling.cost import Prices, Work
+from sollol.scheduling.decision import MAX_OPTIONS, Rule
+from sollol.scheduling.demand import Demand
+from sollol.scheduling.explore import Explorer
+from sollol.scheduling.fleet import Fleet
+from sollol.scheduling.learning import Learner
+from sollol.scheduling.lengths import Lengths
+from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.policies import POLICIES
+from sollol.scheduling.rates import RateBook
+from sollol.scheduling.state import Held, Runner
+from sollol.scheduling.verdict import Verdict
+from sollol.types import Measured, RouteRequest
+
+
+class Chooser:
+    """Holds what was learned, and decides with it."""
+
+    def __init__(self, limits: SchedulerLimits, rng: Random) -> None:
+        self.policy = POLICIES[limits.policy]
+        self.rates = RateBook()
+        self.lengths = Lengths()
+        self.demand = Demand()
+        self.fleet = Fleet(self.rates, limits.is_allowed)
+        self._prices = Prices(self.demand, self.fleet.copies)
+        self._explorer = Explorer(limits.explore_share)
+        self._learner = Learner(self.rates, self.lengths)
+        self._uses_affinity = limits.uses_affinity
+        self._rng = rng
+
+    def work(self, request: RouteRequest, key: float) -> Work:
+        """Return a request in the units that costs are made of."""
+        ask = request.ask
+        return Work(
+            model=request.model,
+            prompt_tokens=self.lengths.prompt_tokens(request.model, ask),
+            output_tokens=self.lengths.output_tokens(request.model, ask, request.caller),
+            options=ask.options,
+            conversation=ask.conversation if self._uses_affinity else 0,
+            key=key,
+        )
+
+    def choose(
+        self,
+        request: RouteRequest,
+        key: float,
+        now: float,
+        *,
+        is_over: bool = False,
+        is_impatient: bool = False,
+        is_preview: bool = False,
+    ) -> Verdict:
+        """Return the decision for a request.
+
+        Args:
+            is_over: its caller has as many requests in flight as it may.
+            is_impatient: any node that can start now will do.
+            is_preview: show as many options as there are; try nothing out.
+        """
+        work = self.work(request, key)
+        runners = self.fleet.eligible(request, work.prompt_tokens)
+        verdict = Verdict(request, work, self.policy.name, (), len(runners), Rule.WAIT, None, None)
+        if not runners:
+            return verdict
+        if self.policy.rank is None:
+            self._by_cost(verdict, runners, now, is_impatient, is_preview)
+        else:
+            self._by_rank(verdict, runners, now)
+        if is_over:
+            verdict.rule, verdict.chosen = Rule.CALLER, None
+        return verdict
+
+    def learn(self, held: Held, measured: Measured, now: float) -> None:
+        """Learn from an answer that was whole."""
+        self._learner.learn(held, measured, now)
+        if held.is_try and measured.total_s is not None:
+            self._explorer.tried(held.lease.predicted_s, measured.total_s)
+
+    def forget_node(self, node_id: str) -> None:
+        """Drop what was learned of a node that is gone."""
+        self.rates.forget_node(node_id)
+
+    def clean(self, now: float) -> None:
+        """Bring up to date what need not be at every moment."""
+        self.rates.refresh(self.fleet.nodes.values())
+        self.demand.forget_idle(now)
+
+    def _by_cost(
+        self,
+        verdict: Verdict,
+        runners: Sequence[Runner],
+        now: float,
+        is_impatient: bool,
+        is_preview: bool,
+    ) -> None:
+        looks = len(runners) if is_impatient or self._explorer.is_due else 2
+        at_least = MAX_OPTIONS if is_preview else looks
+        options = by_cost(runners, verdict.work, self._prices, now, at_least=at_least)
+        best = pick(options, self._rng)
+        verdict.options, verdict.best = options, best
+        if not best.why_wait:
+            verdict.chosen, verdict.rule = best, Rule.COST
+            other = None if is_preview else self._explorer.candidate(options, best, now)
+            if other is not None:
+                verdict.best = verdict.chosen = other
+                verdict.rule = Rule.EXPLORE
+        elif is_impatient:
+            free = [option for option in options if not option.why_wait]
+            if free:
+                verdict.best = verdict.chosen = free[0]
+                verdict.rule = Rule.PATIENCE
+
+    def _by_rank(self, verdict: Verdict, runners: Sequence[Runner], now: float) -> None:
+        runner = by_rank(self.policy, runners, self._rng)
+        if runner is None:
+            return
+        priced = self._prices.price(runner, verdict.work, now)
+        verdict.options = (priced,)
+        verdict.best = verdict.chosen = priced
+        verdict.rule = Rule.POLICY

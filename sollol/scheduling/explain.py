@@ -1,0 +1,75 @@
+"""Decisions as records of what was compared, and as sentences for people."""
+
+from sollol.scheduling.cost import Priced
+from sollol.scheduling.decision import MAX_OPTIONS, Decision, Option, Rule
+from sollol.scheduling.verdict import Verdict
+
+
+def decision(verdict: Verdict, now: float) -> Decision:
+    """Return the record of a decision."""
+    request, work, chosen = verdict.request, verdict.work, verdict.chosen
+    return Decision(
+        request_id=request.id,
+        model=request.model,
+        at=now,
+        policy=verdict.policy,
+        chosen="" if chosen is None else chosen.runner.node.id,
+        rule=verdict.rule,
+        options=tuple([_option(priced) for priced in verdict.options[:MAX_OPTIONS]]),
+        considered=verdict.considered,
+        priority=request.priority,
+        prompt_tokens=work.prompt_tokens,
+        output_tokens=work.output_tokens,
+    )
+
+
+def _option(priced: Priced) -> Option:
+    runner = priced.runner
+    return Option(
+        runner.node.id,
+        priced.terms,
+        runner.is_resident and not priced.loads,
+        len(runner.running) < runner.node.slots,
+        runner.node.in_flight,
+        priced.why_wait,
+    )
+
+
+def sentence(decision: Decision) -> str:
+    """Return why a request went where it went, in one sentence."""
+    if not decision.options:
+        return "no node could be compared"
+    best = decision.options[0]
+    chosen = next((o for o in decision.options if o.node_id == decision.chosen), best)
+    seconds = f"{chosen.terms.own_s:.2f} s" if chosen.terms else "an unknown time"
+    match decision.rule:
+        case Rule.WAIT:
+            why = best.why_not or "no slot is free"
+            return f"waits for {best.node_id}, which still has the answer soonest: {why}"
+        case Rule.CALLER:
+            return "waits: its caller has as many requests in flight as it may"
+        case Rule.POLICY:
+            return f"{decision.chosen} is next by policy {decision.policy}; predicted {seconds}"
+        case Rule.EXPLORE:
+            return (
+                f"{decision.chosen} is tried: it may be faster than its {seconds} by what is known"
+            )
+        case Rule.PATIENCE:
+            return f"{decision.chosen} was free after a longer wait than predicted; {seconds}"
+        case Rule.COST:
+            return _by_cost(decision, chosen, seconds)
+
+
+def _by_cost(decision: Decision, chosen: Option, seconds: str) -> str:
+    if decision.considered == 1:
+        return f"{decision.chosen} is the only node for it; predicted {seconds}"
+    others = [o for o in decision.options if o.node_id != decision.chosen and o.terms]
+    if not others or chosen.terms is None:
+        return f"{decision.chosen} has the answer soonest, in {seconds}"
+    other = others[0]
+    assert other.terms is not None
+    more = other.terms.total_s - chosen.terms.total_s
+    return (
+        f"{decision.chosen} has the answer soonest, in {seconds}; "
+        f"{other.node_id} would cost {more:.2f} s more"
+    )

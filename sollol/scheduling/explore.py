@@ -1,0 +1,74 @@
+"""Now and then a request goes to a node that may be better than what is known of it."""
+
+from collections.abc import Sequence
+
+from sollol.scheduling.cost import Priced
+from sollol.scheduling.state import Runner
+
+STALE_S = 10.0
+"""What was measured more lately than this is believed."""
+
+WORSE_AT_MOST = 8.0
+"""A try may cost this many times what the best choice would."""
+
+UNKNOWN_MAY_BE = 0.5
+"""A pair of node and model that was never measured may take this share of what is expected."""
+
+
+WENT_BETTER = 0.7
+"""A try that took less than this share of what was predicted has shown that the node changed."""
+
+
+class Explorer:
+    """Spends a small share of the requests on tries."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._credit = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a try may be made."""
+        return self._credit >= 1.0
+
+    def tried(self, predicted_s: float, real_s: float) -> None:
+        """Take how a try went; one that went better than was predicted is followed by another."""
+        if real_s < WENT_BETTER * predicted_s:
+            self._credit = min(2.0, self._credit + 1.0)
+
+    def candidate(self, priced: Sequence[Priced], chosen: Priced, now: float) -> Priced | None:
+        """Return what to try instead of the chosen one; mostly None.
+
+        A try is worth it where the speeds that a node once had would make it the best choice. It
+        never loads a model, nor waits.
+        """
+        self._credit = min(2.0, self._credit + self._share)
+        if not self.is_due:
+            return None
+        for option in priced:
+            if option is chosen or option.why_wait or option.loads:
+                continue
+            if option.total_s > WORSE_AT_MOST * chosen.total_s:
+                break
+            if _may_take_s(option, now) < chosen.total_s:
+                self._credit -= 1.0
+                return option
+        return None
+
+
+def _may_take_s(option: Priced, now: float) -> float:
+    """Return the seconds that a runner would take at its best."""
+    runner, terms = option.runner, option.terms
+    decode = terms.decode_s * _may_be(runner, "decode", now)
+    prefill = terms.prefill_s * _may_be(runner, "prefill", now)
+    return option.total_s - terms.decode_s - terms.prefill_s + decode + prefill
+
+
+def _may_be(runner: Runner, kind: str, now: float) -> float:
+    """Return the share of the expected time that is possible."""
+    average = runner.rates.decode if kind == "decode" else runner.rates.prefill
+    if not average.count:
+        return UNKNOWN_MAY_BE
+    if now - average.seen_at < STALE_S:
+        return 1.0
+    return min(1.0, average.best / average.mean)

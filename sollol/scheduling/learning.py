@@ -1,0 +1,78 @@
+"""Takes from an answer that has ended all that it tells of node, model and caller."""
+
+from sollol.scheduling.lengths import Lengths
+from sollol.scheduling.rates import RateBook
+from sollol.scheduling.state import Held, Runner
+from sollol.types import Measured, Task
+
+WORTH_TOKENS = 16
+"""Fewer tokens take so little that what is measured is everything else."""
+
+RELOAD_S = 0.5
+"""A load of a model that was thought to be loaded: it had left, or was loaded otherwise."""
+
+
+class Learner:
+    """Feeds the books of speeds and lengths."""
+
+    def __init__(self, rates: RateBook, lengths: Lengths) -> None:
+        self._rates = rates
+        self._lengths = lengths
+
+    def learn(self, held: Held, measured: Measured, now: float) -> None:
+        """Learn from an answer that was whole."""
+        runner, request = held.runner, held.request
+        if runner is None or measured.total_s is None:
+            return
+        self._lengths.learn(request.model, request.ask, request.caller, measured)
+        if measured.load_s is not None and (held.loads or measured.load_s > RELOAD_S):
+            self._rates.learn_load(runner, measured.load_s, now)
+        prompt_tokens = measured.prompt_tokens or held.prompt_tokens
+        self._learn_prompt(held, runner, measured, prompt_tokens, now)
+        self._learn_output(held, runner, measured, now)
+        output_tokens = measured.output_tokens or measured.pieces
+        runner.conversations.remember(request.ask.conversation, prompt_tokens + output_tokens)
+
+    def _learn_prompt(
+        self, held: Held, runner: Runner, measured: Measured, prompt_tokens: int, now: float
+    ) -> None:
+        seconds = _prompt_s(held, measured)
+        if seconds is None or seconds <= 0.0:
+            return
+        conversation = held.request.ask.conversation
+        cached = measured.cached_tokens
+        if cached is not None:
+            runner.conversations.verify(conversation, prompt_tokens - cached, prompt_tokens)
+        elif held.cached_tokens:
+            evaluated = min(float(prompt_tokens), seconds / max(runner.prefill_s, 1e-9))
+            runner.conversations.verify(conversation, evaluated, prompt_tokens)
+            return  # how much of it was cached is not known
+        fresh = prompt_tokens - (cached or 0)
+        if fresh >= WORTH_TOKENS:
+            is_exact = cached is not None
+            self._rates.learn_prefill(runner, fresh, seconds, now, is_exact=is_exact)
+
+    def _learn_output(self, held: Held, runner: Runner, measured: Measured, now: float) -> None:
+        tokens = measured.output_tokens or measured.pieces
+        seconds = measured.output_s
+        if seconds is None and measured.first_byte_s is not None and measured.pieces > 1:
+            seconds = (measured.total_s or 0.0) - measured.first_byte_s
+        if seconds is None or tokens < WORTH_TOKENS or seconds <= 0.0:
+            return
+        node = runner.node
+        area = node.busy_area + node.in_flight * (now - node.busy_at) - held.busy_area
+        concurrency = area / max(now - held.granted_at, 1e-9)
+        self._rates.learn_decode(runner, seconds / tokens, concurrency, now)
+
+
+def _prompt_s(held: Held, measured: Measured) -> float | None:
+    """Return the seconds that the prompt took; None where they cannot be told from others."""
+    if measured.prompt_s is not None:
+        return measured.prompt_s
+    if held.request.ask.task is Task.EMBED:  # its time is all for the prompt
+        if measured.node_total_s is not None and measured.load_s is not None:
+            return measured.node_total_s - measured.load_s
+        return None if held.loads else measured.total_s
+    if measured.pieces > 1 and not held.loads:
+        return measured.first_byte_s
+    return None

@@ -1,0 +1,110 @@
+"""Who holds which slot."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from sollol.scheduling.cost import Priced, Work
+from sollol.scheduling.decision import Terms
+from sollol.scheduling.memory import begin_load
+from sollol.scheduling.state import Held, Node
+from sollol.types import Lease, RouteRequest
+
+_NO_TERMS = Terms()
+
+
+class Leases:
+    """Sole owner of leases; counts them by node and by caller."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Held] = {}
+        self._in_flight: dict[str, int] = {}
+        self._by_caller: dict[str, int] = {}
+        self._ids = itertools.count(1)
+        self._grants = itertools.count(1)
+
+    @property
+    def in_flight(self) -> Mapping[str, int]:
+        """Leases by node; nodes without one are not in it."""
+        return self._in_flight
+
+    def of_caller(self, caller: str) -> int:
+        """Return how many leases a caller has."""
+        return self._by_caller.get(caller, 0)
+
+    def take(
+        self, request: RouteRequest, priced: Priced, work: Work, queue_wait_s: float, now: float
+    ) -> Held:
+        """Give a request a slot of a runner, and the model its load if it needs one."""
+        runner, node, terms = priced.runner, priced.runner.node, priced.terms
+        seconds = terms.load_s + terms.prefill_s + terms.decode_s
+        lease = Lease(
+            id=next(self._ids),
+            request_id=request.id,
+            node_id=node.id,
+            runner=runner.key,
+            queue_wait_s=queue_wait_s,
+            predicted_s=seconds,
+            loads=priced.loads,
+        )
+        if priced.loads:
+            begin_load(runner, terms.load_s, now)
+            runner.options = work.options
+        node.count(1, now)
+        node.last_grant = next(self._grants)
+        runner.used_at = now
+        runner.touched_at = now if priced.loads else runner.touched_at
+        held = Held(
+            lease=lease,
+            request=request,
+            runner=runner,
+            node=node,
+            granted_at=now,
+            ends_at=now + seconds,
+            terms=terms,
+            prompt_tokens=work.prompt_tokens,
+            output_tokens=work.output_tokens,
+            cached_tokens=priced.cached_tokens,
+            loads=priced.loads,
+            busy_area=node.busy_area,
+        )
+        runner.running[lease.id] = held
+        self._keep(held)
+        return held
+
+    def take_beside(self, request: RouteRequest, node: Node, now: float) -> Lease:
+        """Let a request through that takes no slot."""
+        lease = Lease(next(self._ids), request.id, node.id, "", now - request.arrived_at)
+        self._keep(
+            Held(lease, request, None, node, now, now, _NO_TERMS, 0, 0, 0, False, node.busy_area)
+        )
+        return lease
+
+    def find(self, lease: Lease) -> Held | None:
+        """Return what is held with a lease; None when it was given back."""
+        return self._held.get(lease.id)
+
+    def give_back(self, lease: Lease, now: float) -> Held | None:
+        """Free a slot; None when it was freed already."""
+        held = self._held.pop(lease.id, None)
+        if held is None:
+            return None
+        _decrement(self._in_flight, lease.node_id)
+        _decrement(self._by_caller, held.request.caller)
+        if held.runner is not None:
+            held.runner.node.count(-1, now)
+            held.runner.running.pop(lease.id, None)
+            held.runner.used_at = now
+        return held
+
+    def _keep(self, held: Held) -> None:
+        self._held[held.lease.id] = held
+        node_id, caller = held.lease.node_id, held.request.caller
+        self._in_flight[node_id] = self._in_flight.get(node_id, 0) + 1
+        self._by_caller[caller] = self._by_caller.get(caller, 0) + 1
+
+
+def _decrement(counts: dict[Any, int], key: Any) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

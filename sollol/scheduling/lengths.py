@@ -1,0 +1,97 @@
+"""How many tokens a prompt has and how many an answer will have, before either is counted."""
+
+from collections import OrderedDict
+
+from sollol.types import Ask, Measured, Task
+
+TOKENS_PER_BYTE = 0.25
+"""Of English text with most tokenizers."""
+
+TEMPLATE_TOKENS = 12
+"""What a chat template adds."""
+
+IMAGE_TOKENS = 500
+OUTPUT_TOKENS = 300
+"""The answer of a model of which none was seen yet."""
+
+WORTH_BYTES = 200
+"""Shorter prompts are mostly template, and tell nothing of the tokens in a byte."""
+
+MAX_KEYS = 4096
+"""Averages kept; callers can make up any number of models and names."""
+
+_SHARE = 0.1
+
+Key = tuple[str, str, str]
+
+
+class Lengths:
+    """Learns from what nodes count."""
+
+    def __init__(self) -> None:
+        self._tokens_per_byte: OrderedDict[Key, float] = OrderedDict()
+        self._outputs: OrderedDict[Key, float] = OrderedDict()
+
+    def prompt_tokens(self, model: str, ask: Ask) -> int:
+        """Return the tokens of a prompt, the template's included."""
+        per_byte = self._tokens_per_byte.get((model, "", ""), TOKENS_PER_BYTE)
+        text = int(ask.prompt_bytes * per_byte)
+        return text + TEMPLATE_TOKENS * ask.inputs + ask.images * IMAGE_TOKENS
+
+    def output_tokens(self, model: str, ask: Ask, caller: str) -> int:
+        """Return the tokens to expect of an answer; 0 for embeddings.
+
+        What the caller got of the model for this kind of task counts most, then what all got.
+        """
+        if ask.task is Task.EMBED:
+            return 0
+        outputs = self._outputs
+        expected = (
+            outputs.get((model, ask.task, caller))
+            or outputs.get((model, ask.task, ""))
+            or outputs.get(("", ask.task, ""))
+            or OUTPUT_TOKENS
+        )
+        limit = ask.max_output_tokens
+        return int(expected) if limit is None or limit > expected else limit
+
+    def learn(self, model: str, ask: Ask, caller: str, measured: Measured) -> None:
+        """Take what a node counted."""
+        count = measured.prompt_tokens
+        if count and ask.prompt_bytes >= WORTH_BYTES and not ask.images:
+            tokens = count - TEMPLATE_TOKENS * ask.inputs
+            per_byte = min(2.0, max(0.02, tokens / ask.prompt_bytes))
+            _learn(self._tokens_per_byte, (model, "", ""), per_byte)
+        output = measured.output_tokens or measured.pieces
+        is_cut = ask.max_output_tokens is not None and output >= ask.max_output_tokens
+        if not output or ask.task is Task.EMBED or is_cut:
+            return
+        for key in ((model, ask.task, caller), (model, ask.task, ""), ("", ask.task, "")):
+            _learn(self._outputs, key, float(output))
+
+    def as_lists(self) -> dict[str, list[list[object]]]:
+        """Return what is worth keeping between runs: what holds for all callers."""
+        return {
+            "tokens_per_byte": [[*key, value] for key, value in self._tokens_per_byte.items()],
+            "outputs": [[*key, value] for key, value in self._outputs.items() if not key[2]],
+        }
+
+    def take(self, kept: dict[str, list[list[object]]]) -> None:
+        """Take over what :meth:`as_lists` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        for name, known in (("tokens_per_byte", self._tokens_per_byte), ("outputs", self._outputs)):
+            for model, task, caller, value in kept[name]:
+                if not isinstance(value, int | float) or not 0 < value < 1e9:
+                    raise ValueError("not an average")
+                known[(str(model), str(task), str(caller))] = float(value)
+
+
+def _learn(known: OrderedDict[Key, float], key: Key, value: float) -> None:
+    before = known.get(key)
+    known[key] = value if before is None else before + _SHARE * (value - before)
+    known.move_to_end(key)
+    if len(known) > MAX_KEYS:
+        known.popitem(last=False)

@@ -1,0 +1,91 @@
+"""What is in a node's memory, by the latest view of it and by what we did since; what must leave."""
+
+from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner
+from sollol.types import NodeView, Resident
+
+
+def victims(runner: Runner) -> list[Runner]:
+    """Return what a node will unload for a model to be loaded, in the order it will.
+
+    Source: Ollama, server/sched.go, findRunnerToUnload: an idle one first, then the one that was
+    not used for longest; a busy one is waited for.
+    """
+    node = runner.node
+    others = [other for other in node.resident() if other is not runner]
+    used_bytes = runner.need_bytes + sum(other.need_bytes for other in others)
+    count = len(others) + 1
+    if node.capacity.has_room(used_bytes, count):
+        return []
+    others.sort(key=lambda other: (bool(other.running), other.used_at))
+    leaving = []
+    for other in others:
+        leaving.append(other)
+        used_bytes -= other.need_bytes
+        count -= 1
+        if node.capacity.has_room(used_bytes, count):
+            break
+    return leaving
+
+
+def begin_load(runner: Runner, load_s: float, now: float) -> None:
+    """Note that a model is being loaded, and that others leave for it."""
+    for other in victims(runner):
+        other.set_resident(False, now)
+        other.touched_at = now
+    runner.set_resident(True, now)
+    runner.ready_at = now + load_s
+    runner.touched_at = now
+
+
+def index(node: Node, view: NodeView) -> None:
+    """Bring the runners of a node in line with the models that it has on disk."""
+    names: dict[str, list[str]] = {}
+    for model in view.models:
+        names.setdefault(view.runner(model), []).append(model)
+    before, node.runners, node.by_model = node.runners, {}, {}
+    for key, models in names.items():
+        known = view.models[models[0]]
+        runner = before.get(key) or Runner(node, key, known.size_bytes)
+        runner.names = tuple(models)
+        runner.context_length = known.context_length
+        runner.capabilities = known.capabilities
+        node.runners[key] = runner
+        node.by_model.update(dict.fromkeys(models, runner))
+
+
+def reconcile(node: Node, view: NodeView, now: float) -> None:
+    """Take over which models a node says it has in memory, and learn what fits there together."""
+    seen = {view.runner(name): held for name, held in view.resident.items() if name in view.models}
+    came = [key for key in seen if key in node.runners and not node.was_seen(key)]
+    left = [key for key in node.seen if key not in seen and key in node.runners]
+    if came and left:  # an expiry in the same moment is rare, and time corrects it
+        bytes_before = sum(_bytes(held) for held in node.seen.values())
+        bytes_come = sum(_bytes(seen[key]) for key in came)
+        node.capacity.seen_too_much(bytes_before + bytes_come, len(node.seen) + len(came))
+    node.seen = seen
+    node.capacity.seen_together(sum(map(_bytes, seen.values())), len(seen))
+    for key, runner in node.runners.items():
+        _reconcile(runner, seen.get(key), now)
+
+
+def _reconcile(runner: Runner, seen: Resident | None, now: float) -> None:
+    if seen is not None:
+        runner.need_bytes = _bytes(seen) or runner.need_bytes
+        runner.num_ctx = seen.context_length
+        runner.cpu_share = _cpu_share(seen)
+    if (runner.running and runner.is_resident) or now - runner.touched_at < LOCAL_TRUTH_S:
+        return
+    if (seen is not None) != runner.is_resident:
+        runner.set_resident(seen is not None, now)
+        runner.num_ctx = seen.context_length if seen else None
+
+
+def _bytes(seen: Resident) -> int:
+    return seen.vram_bytes or seen.size_bytes
+
+
+def _cpu_share(seen: Resident) -> float:
+    """Return the share of a model that is not on an accelerator; 0 where nothing is said of it."""
+    if not seen.size_bytes:
+        return 0.0
+    return max(0.0, 1.0 - seen.vram_bytes / seen.size_bytes)

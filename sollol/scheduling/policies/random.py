@@ -1,0 +1,5 @@
+"""Any node, all as likely."""
+
+from sollol.scheduling.policies.policy import Policy
+
+POLICY = Policy("random", lambda _: ())

@@ -1,0 +1,118 @@
+"""What speeds were measured for each model on each node, and what to expect of the others."""
+
+from collections.abc import Iterable
+from math import exp, log
+
+from sollol.scheduling.average import Average
+from sollol.scheduling.speeds import Speeds
+from sollol.scheduling.state import SLOPE, Node, Rates, Runner
+
+DECODE_BYTES_PER_S = 100e9
+PREFILL_BYTES_PER_S = 3000e9
+LOAD_BYTES_PER_S = 1e9
+"""A middling GPU and an SSD; only used before the first measurement of all."""
+
+GUESS_WEIGHT = 0.5
+"""How many measurements the expectation from other nodes and models is worth."""
+
+CPU_SLOWDOWN = 9.0
+"""A model that is wholly on the CPU is about ten times slower than on the node's GPU."""
+
+WORTH_LOAD_S = 0.1
+"""Less is what finding a loaded model takes, however much of it the node calls a load."""
+
+MANY_HITS = 8
+"""So many answers in a row that were too fast to be without a cached prompt: the node is faster."""
+
+
+class RateBook:
+    """Sole owner of the measured speeds; puts into each runner what to expect of it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Rates] = {}
+        self._decode = Speeds(DECODE_BYTES_PER_S)
+        self._prefill = Speeds(PREFILL_BYTES_PER_S)
+        self._load = Speeds(LOAD_BYTES_PER_S)
+        self._slopes: dict[str, float] = {}
+        self._is_stale = False
+
+    def join(self, node: Node) -> None:
+        """Give a node's runners what is known of them."""
+        node.slope = self._slopes.get(node.id, SLOPE)
+        for runner in node.runners.values():
+            runner.rates = self._known.setdefault((node.id, runner.key), runner.rates)
+            self._expect(runner)
+
+    def forget_node(self, node_id: str) -> None:
+        """Drop what is known of a node that is gone."""
+        self._slopes.pop(node_id, None)
+        for speeds in (self._decode, self._prefill, self._load):
+            speeds.forget_node(node_id)
+        for pair in [pair for pair in self._known if pair[0] == node_id]:
+            del self._known[pair]
+
+    def refresh(self, nodes: Iterable[Node]) -> None:
+        """Bring expectations up to date that rest on other nodes and models; for now and then."""
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        for node in nodes:
+            for runner in node.runners.values():
+                self._expect(runner)
+
+    def learn_load(self, runner: Runner, seconds: float, now: float) -> None:
+        """Take how long a load took."""
+        if seconds < WORTH_LOAD_S:
+            return
+        runner.rates.load.add(seconds, now)
+        self._learned(self._load, runner, seconds)
+
+    def learn_prefill(
+        self, runner: Runner, tokens: float, seconds: float, now: float, *, is_exact: bool
+    ) -> None:
+        """Take how long evaluating a prompt took.
+
+        Args:
+            is_exact: how many tokens were not cached is known, not supposed.
+        """
+        rate = runner.rates.prefill
+        each_s = seconds / tokens
+        if not is_exact and rate.count >= 3 and each_s < rate.mean / 3:
+            runner.rates.quick += 1
+            if runner.rates.quick < MANY_HITS:
+                return
+        runner.rates.quick = 0
+        rate.add(each_s, now)
+        self._learned(self._prefill, runner, each_s)
+
+    def learn_decode(self, runner: Runner, each_s: float, concurrency: float, now: float) -> None:
+        """Take how long a token took with ``concurrency`` sequences on the node, this one counted."""
+        node, rate = runner.node, runner.rates.decode
+        others = max(0.0, concurrency - 1.0)
+        if others > 0.3 and rate.count >= 3:
+            slope = (each_s / rate.mean - 1.0) / others
+            node.slope += 0.05 * (min(2.0, max(0.0, slope)) - node.slope)
+            self._slopes[node.id] = node.slope
+        alone_s = each_s / (1.0 + node.slope * others)
+        rate.add(alone_s, now)
+        self._learned(self._decode, runner, alone_s)
+
+    def _learned(self, speeds: Speeds, runner: Runner, seconds: float) -> None:
+        speeds.learn(runner.node.id, runner.key, runner.size_bytes, seconds)
+        self._is_stale = True
+        self._expect(runner)
+
+    def _expect(self, runner: Runner) -> None:
+        slower = 1.0 + CPU_SLOWDOWN * runner.cpu_share
+        rates = runner.rates
+        runner.decode_s = self._blend(rates.decode, self._decode, runner, slower)
+        runner.prefill_s = self._blend(rates.prefill, self._prefill, runner, slower)
+        runner.load_s = self._blend(rates.load, self._load, runner, 1.0)
+
+    def _blend(self, measured: Average, speeds: Speeds, runner: Runner, slower: float) -> float:
+        guess = speeds.expected_s(runner.node.id, runner.key, runner.size_bytes) * slower
+        if not measured.count:
+            return guess
+        count = min(measured.count, 8)
+        weights = count + GUESS_WEIGHT
+        return exp((count * measured.log_mean + GUESS_WEIGHT * log(guess)) / weights)

@@ -1,0 +1,58 @@
+"""What speed to expect where nothing was measured: by the bytes of the model, the node, the model.
+
+``log(seconds) = log(bytes) + node + model``: generating reads every weight once for a token, and a
+load reads them once from disk, so seconds go with bytes; what a node adds to that is its speed, what
+a model adds is its kind (a mixture of experts reads few of its bytes).
+"""
+
+from math import exp, log
+
+UNKNOWN_BYTES = 4 * 1024**3
+"""What a model whose size nobody tells is taken for."""
+
+NODE_SHARE = 0.7
+"""Of what a measurement differs from the expectation, how much is put down to the node."""
+
+
+class Speeds:
+    """Seconds for one kind of work, for pairs of node and model that were never seen together."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._default = -log(bytes_per_s)
+        self._nodes: dict[str, tuple[float, int]] = {}
+        self._models: dict[str, tuple[float, int]] = {}
+
+    def expected_s(self, node_id: str, model: str, size_bytes: int) -> float:
+        """Return the seconds to expect."""
+        return exp(self._log_expected(node_id, model, size_bytes))
+
+    def learn(self, node_id: str, model: str, size_bytes: int, seconds: float) -> None:
+        """Take a measurement of more than zero seconds."""
+        node, node_count = self._nodes.get(node_id, (self._typical(), 0))
+        kind, kind_count = self._models.get(model, (0.0, 0))
+        off = log(seconds) - self._log_expected(node_id, model, size_bytes)
+        # What the first measurement on a node tells is the node's; of a model, as far as it is known.
+        node_share = 1.0 if not node_count else NODE_SHARE * max(0.15, 1 / (node_count + 1))
+        kind_share = 0.0 if not node_count else (1 - NODE_SHARE) * max(0.15, 1 / (kind_count + 1))
+        self._nodes[node_id] = (node + node_share * off, node_count + 1)
+        self._models[model] = (kind + kind_share * off, kind_count + 1)
+
+    def forget_node(self, node_id: str) -> None:
+        """Drop what is known of a node."""
+        self._nodes.pop(node_id, None)
+
+    def knows(self, node_id: str) -> bool:
+        """Whether anything was measured on a node."""
+        return node_id in self._nodes
+
+    def _typical(self) -> float:
+        """Return the average of the nodes that are known, which a new one is taken for."""
+        if not self._nodes:
+            return self._default
+        return sum(value for value, _ in self._nodes.values()) / len(self._nodes)
+
+    def _log_expected(self, node_id: str, model: str, size_bytes: int) -> float:
+        known = self._nodes.get(node_id)
+        node = self._typical() if known is None else known[0]
+        kind = self._models.get(model, (0.0, 0))[0]
+        return log(size_bytes or UNKNOWN_BYTES) + node + kind

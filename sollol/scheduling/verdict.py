@@ -1,0 +1,42 @@
+"""What was decided for a request at one moment; ``explain.py`` makes a record of it."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sollol.scheduling.cost import Priced, Work
+from sollol.scheduling.decision import Rule
+from sollol.types import RouteRequest
+
+
+class Verdict(msgspec.Struct):
+    """A decision, and what it was made from."""
+
+    request: RouteRequest
+    work: Work
+    policy: str
+    options: Sequence[Priced]
+    considered: int
+    rule: Rule
+    best: Priced | None
+    """The one that it is to run on, now or later; None if the policy does not say beforehand."""
+    chosen: Priced | None
+    """The same, if it can start there now."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it waits for the caller's own requests to end."""
+        return self.rule is Rule.CALLER
+
+    @property
+    def is_try(self) -> bool:
+        """Whether the node was chosen to find out about it."""
+        return self.rule is Rule.EXPLORE
+
+    def share_s(self) -> float:
+        """Return the seconds that the request takes of all slots together."""
+        if self.best is None:
+            return 0.0
+        terms = self.best.terms
+        slots = self.considered * self.best.runner.node.slots
+        return (terms.load_s + terms.prefill_s + terms.decode_s) / max(1, slots)
