@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sollol.bench.virtual.command import main
-from sollol.bench.virtual.policies import POLICIES
 
-SMALL = ["--requests", "60", "--seeds", "1", "--policies", f"{POLICIES[0]},direct_round_robin"]
+POLICY = "resident_first"
+SMALL = ["--requests", "60", "--seeds", "1", "--policies", f"{POLICY},direct_round_robin"]
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2023-11-16 18:17:{second:02}.0,400,20\n" for second in range(60)
 )
@@ -17,13 +17,13 @@ def test_it_compares_policies(capsys: pytest.CaptureFixture[str]) -> None:
     main([*SMALL, "--factor", "0.5"])
     said = capsys.readouterr().out
     assert "heterogeneous, synthetic, factor 0.500, 1 seeds" in said
-    for name in (POLICIES[0], "direct_round_robin"):
+    for name in (POLICY, "direct_round_robin"):
         assert f"\n{name} " in said
 
 
 def test_it_finds_the_load(capsys: pytest.CaptureFixture[str]) -> None:
-    main([*SMALL, "--fleet", "homogeneous", "--carry", POLICIES[0]])
-    assert f"{POLICIES[0]} just carries a load factor of" in capsys.readouterr().out
+    main([*SMALL, "--fleet", "homogeneous", "--carry", POLICY])
+    assert f"{POLICY} just carries a load factor of" in capsys.readouterr().out
 
 
 def test_it_replays_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,15 @@ from sollol.bench.virtual.drive import Drive, Slowdown
 from sollol.bench.virtual.gateway import Gateway, GatewayTimes, measure
 from sollol.bench.virtual.loop import EventLoop
 from sollol.bench.virtual.node import VirtualNode, Visit
-from sollol.bench.virtual.policies import POLICIES, make_scheduler
+from sollol.bench.virtual.policies import make_scheduler
 from sollol.bench.virtual.text import tables
 from sollol.bench.workload import MODELS, Request, synthetic, text_ask
+from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Task
 
+POLICY = "resident_first"
 ALL = (*POLICIES, *DIRECT_POLICIES)
 NAME = MODELS[0].name
 NODE = SimConfig(models=MODELS, vram_gib=24.0, slots=2)
@@ -68,7 +71,7 @@ def test_latency_is_made_of_its_parts(policy: str) -> None:
 
 def test_nothing_is_in_flight_at_the_end() -> None:
     drive = Drive(HOMOGENEOUS.nodes, synthetic(rate_per_s=2.0, requests=200, seed=1))
-    gateway = Gateway(drive, make_scheduler(POLICIES[0], Random(1)))
+    gateway = Gateway(drive, make_scheduler(POLICY, Random(1)))
     drive.run(gateway)
     assert gateway.scheduler.statistics().total_in_flight == 0
     assert gateway.scheduler.statistics().queue_length == 0
@@ -78,7 +81,7 @@ def test_nothing_is_in_flight_at_the_end() -> None:
 def test_a_request_waits_in_the_gateway_while_all_slots_are_taken() -> None:
     fleet = Fleet("one", {"n": NODE})
     requests = [request(0.0), request(0.0), request(0.0)]
-    result = replay(POLICIES[0], fleet, requests, seed=1, make_scheduler=make_scheduler)
+    result = replay(POLICY, fleet, requests, seed=1, make_scheduler=make_scheduler)
     waits = sorted(record.queue_wait_s for record in result.records)
     assert waits[1] == 0.0
     assert waits[2] > 0.0
@@ -87,7 +90,7 @@ def test_a_request_waits_in_the_gateway_while_all_slots_are_taken() -> None:
 def test_a_request_that_waits_too_long_is_refused() -> None:
     requests = [request(0.0, output=2000), request(0.0, output=2000), request(1.0)]
     drive = Drive({"n": NODE}, requests)
-    scheduler = make_scheduler(POLICIES[0], Random(1))
+    scheduler = make_scheduler(POLICY, Random(1))
     result = drive.run(Gateway(drive, scheduler, GatewayTimes(queue_timeout_s=5.0)))
     assert [record.outcome for record in result.records] == ["served", "served", "queue_timeout"]
     assert result.records[2].latency_s == pytest.approx(5.0, abs=0.5)
@@ -106,7 +109,7 @@ def test_a_node_that_refuses_gives_the_slot_back() -> None:
     config = replace(NODE, max_queue=0)
     requests = [request(0.0, model=model.name) for model in MODELS[:3]]
     fleet = Fleet("one", {"n": config})
-    result = replay(POLICIES[0], fleet, requests, seed=1, make_scheduler=make_scheduler)
+    result = replay(POLICY, fleet, requests, seed=1, make_scheduler=make_scheduler)
     outcomes = sorted(record.outcome for record in result.records)
     assert outcomes == ["node_busy", "node_busy", "served"]
 
@@ -115,7 +118,7 @@ def test_a_slow_node_shows_in_the_latencies_until_it_recovers() -> None:
     requests = [request(at) for at in (0.0, 100.0, 200.0)]
     slowdowns = [Slowdown(50.0, "n", 5.0), Slowdown(150.0, "n", 1.0)]
     result = replay(
-        POLICIES[0],
+        POLICY,
         Fleet("one", {"n": NODE}),
         requests,
         seed=1,
@@ -181,30 +184,30 @@ def steady(factor: float, seed: int) -> list[Request]:
 def test_the_load_that_is_just_carried_is_found() -> None:
     """Two slots, about 1.35 s an answer with another beside it: about 1.6 requests a second."""
     fleet = Fleet("one", {"n": NODE})
-    factor = find_load(POLICIES[0], fleet, steady, make_scheduler, seeds=(1,))
+    factor = find_load(POLICY, fleet, steady, make_scheduler, seeds=(1,))
     assert factor == pytest.approx(1.7, rel=0.25)
     for share, carried in ((0.9, True), (1.2, False)):
         load = steady(factor * share, 1)
-        result = replay(POLICIES[0], fleet, load, seed=1, make_scheduler=make_scheduler)
+        result = replay(POLICY, fleet, load, seed=1, make_scheduler=make_scheduler)
         assert is_carried(result) is carried
 
 
 def test_a_small_load_is_found_too() -> None:
     fleet = Fleet("one", {"n": replace(NODE, decode_tok_s=5.0)})
-    assert find_load(POLICIES[0], fleet, steady, make_scheduler, seeds=(1,)) < 0.5
+    assert find_load(POLICY, fleet, steady, make_scheduler, seeds=(1,)) < 0.5
 
 
 def test_a_load_that_can_never_be_carried_is_an_error() -> None:
     def refuse(policy: str, rng: Random) -> Scheduler:
-        return Scheduler(queue_max_length=0, rng=rng)
+        return Scheduler(SchedulerLimits(queue_max_length=0, policy=policy), rng)
 
     fleet = Fleet("none", {})
     with pytest.raises(ValueError, match="no load is small enough"):
-        find_load(POLICIES[0], fleet, steady, refuse, seeds=(1,))
+        find_load(POLICY, fleet, steady, refuse, seeds=(1,))
 
 
 def test_a_summary_counts_what_was_served() -> None:
-    result = run(POLICIES[0])
+    result = run(POLICY)
     summary = summarise("p", [result, result])
     latencies = [record.latency_s for record in result.records]
     assert summary.mean_s == pytest.approx(mean(latencies))
@@ -215,14 +218,14 @@ def test_a_summary_counts_what_was_served() -> None:
 
 
 def test_a_prediction_is_compared_with_the_truth() -> None:
-    result = run(POLICIES[0])
+    result = run(POLICY)
     for record in result.records:
         record.predicted_s = record.service_s * 1.2
     assert summarise("p", [result]).prediction_error == pytest.approx(0.2)
 
 
 def test_tables_have_ratios_only_to_a_baseline() -> None:
-    result = run(POLICIES[0])
+    result = run(POLICY)
     baseline, other = (summarise(name, [result]) for name in ("round_robin", "other"))
     assert "1.00x" in tables([baseline, other])
     assert "ratios" not in tables([other])

@@ -24,6 +24,9 @@ class DirectBalancer:
             return
         self._drive.send(index, self._drive.nodes[node], self, 0.0)
 
+    def began(self, index: int, visit: Visit) -> None:
+        """Do nothing: nobody waits here."""
+
     def ended(self, index: int, visit: Visit) -> None:
         """Note that a node has one request less."""
         self._balance.ended(self._drive.records[index].node)

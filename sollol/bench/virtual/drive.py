@@ -30,6 +30,10 @@ class Front(Protocol):
         """Take a request in."""
         ...
 
+    def began(self, index: int, visit: Visit) -> None:
+        """See the first byte of a streamed answer for which a model was loaded."""
+        ...
+
     def ended(self, index: int, visit: Visit) -> None:
         """Hear that the answer is there, or that the node refused."""
         ...
@@ -71,6 +75,7 @@ class Drive:
             known_tokens=request.known_tokens,
             conversation=request.conversation,
             options=dict(request.ask.options),
+            began=lambda visit: self._begin(index, visit, front),
             ended=lambda visit: self._return(index, visit, front),
         )
         self.loop.after(NETWORK_S, lambda: node.serve(visit))
@@ -94,6 +99,10 @@ class Drive:
                 front.submit(index, request)
 
             self.loop.at(request.at, arrive)
+
+    def _begin(self, index: int, visit: Visit, front: Front) -> None:
+        if visit.was_loaded:
+            self.loop.after(NETWORK_S, lambda: front.began(index, visit))
 
     def _return(self, index: int, visit: Visit, front: Front) -> None:
         def arrive() -> None:

@@ -54,6 +54,11 @@ class Gateway:
         )
         self._carry_out(self.scheduler.submit(route, now))
 
+    def began(self, index: int, visit: Visit) -> None:
+        """Say that the model is in memory."""
+        now = self._drive.loop.now
+        self._carry_out(self.scheduler.loaded(self._leases[index], now))
+
     def ended(self, index: int, visit: Visit) -> None:
         """Give the slot back with what the answer says, and look at a node that loaded."""
         lease = self._leases.pop(index)

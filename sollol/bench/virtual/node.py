@@ -31,6 +31,8 @@ class Visit:
     known_tokens: int = 0
     conversation: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    began: Callable[["Visit"], None] = lambda _: None
+    """Told at the first byte of a streamed answer."""
     ended: Callable[["Visit"], None] = lambda _: None
     arrived_at: float = 0.0
     load_s: float = 0.0
@@ -146,6 +148,7 @@ class VirtualNode:
 
     def _decode(self, visit: Visit, runner: VirtualRunner) -> None:
         visit.first_byte_at = self._loop.now
+        visit.began(visit)
 
         def end() -> None:
             visit.output_s = self._loop.now - visit.first_byte_at
