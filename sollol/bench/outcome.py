@@ -78,6 +78,8 @@ class Summary:
     p95_s: float
     p99_s: float
     first_byte_p95_s: float
+    wait_p95_s: float
+    """For a slot, in the gateway and on the node."""
     loads: float
     reloads: float
     evictions: float
@@ -103,6 +105,7 @@ def summarise(policy: str, replays: Sequence[Replay]) -> Summary:
         p95_s=quantile(latencies, 0.95),
         p99_s=quantile(latencies, 0.99),
         first_byte_p95_s=quantile((record.first_byte_s for record in served), 0.95),
+        wait_p95_s=quantile((r.queue_wait_s + r.node_wait_s for r in served), 0.95),
         loads=sum(one.loads for one in replays) / runs,
         reloads=sum(one.reloads for one in replays) / runs,
         evictions=sum(one.evictions for one in replays) / runs,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sollol import __version__
-from sollol.cli import chat, config, doctor, manage, models, nodes, ps, serve
+from sollol.cli import bench, chat, config, doctor, manage, models, nodes, ps, serve
 from sollol.cli.errors import CommandError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command("chat", epilog=chat.EXAMPLES)(chat.chat)
 app.command("pull", epilog=manage.PULL_EXAMPLES)(manage.pull)
 app.command("rm", epilog=manage.RM_EXAMPLES)(manage.rm)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.add_typer(config.app, name="config")
 
 

@@ -15,7 +15,7 @@ from sollol.bench.virtual.gateway import Gateway, GatewayTimes, measure
 from sollol.bench.virtual.loop import EventLoop
 from sollol.bench.virtual.node import VirtualNode, Visit
 from sollol.bench.virtual.policies import make_scheduler
-from sollol.bench.virtual.text import tables
+from sollol.bench.text import tables
 from sollol.bench.workload import MODELS, Request, synthetic, text_ask
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.policies import POLICIES

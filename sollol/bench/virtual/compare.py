@@ -14,7 +14,7 @@ from sollol.scheduling.scheduler import Scheduler
 
 MakeScheduler = Callable[[str, Random], Scheduler]
 MakeWorkload = Callable[[float, int], Sequence[Request]]
-"""A workload by its load factor and its seed."""
+"""A workload by its rate in requests a second, and its seed."""
 
 GRACE_S = 60.0
 MAX_P95_WAIT_S = 15.0
@@ -64,7 +64,7 @@ def find_load(
     make_scheduler: MakeScheduler,
     seeds: Sequence[int] = (1, 2, 3),
 ) -> float:
-    """Return the highest load factor that a policy carries with most of the seeds, within 3 %."""
+    """Return the highest rate that a policy carries with most of the seeds, within 3 %."""
 
     def carries(factor: float) -> bool:
         kept = (
