@@ -31,10 +31,11 @@ class Chooser:
         self._prices = Prices(self.demand, self.fleet.copies)
         self._explorer = Explorer(limits.explore_share)
         self._learner = Learner(self.rates, self.lengths)
+        self._ageing_s = limits.ageing_s
         self._uses_affinity = limits.uses_affinity
         self._rng = rng
 
-    def work(self, request: RouteRequest, key: float) -> Work:
+    def work(self, request: RouteRequest, key: float, now: float) -> Work:
         """Return a request in the units that costs are made of."""
         ask = request.ask
         return Work(
@@ -44,6 +45,7 @@ class Chooser:
             options=ask.options,
             conversation=ask.conversation if self._uses_affinity else 0,
             key=key,
+            level=(now - key) / self._ageing_s,
         )
 
     def choose(
@@ -63,7 +65,7 @@ class Chooser:
             is_impatient: any node that can start now will do.
             is_preview: show as many options as there are; try nothing out.
         """
-        work = self.work(request, key)
+        work = self.work(request, key, now)
         runners = self.fleet.eligible(request, work.prompt_tokens)
         verdict = Verdict(request, work, self.policy.name, (), len(runners), Rule.WAIT, None, None)
         if not runners:

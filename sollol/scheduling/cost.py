@@ -12,7 +12,7 @@ import msgspec
 from sollol.scheduling.decision import Terms
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.memory import victims
-from sollol.scheduling.state import Held, Node, Options, Runner
+from sollol.scheduling.state import Held, Node, Options, Runner, Shape
 
 RETRY_S = 1.0
 """What a failed attempt costs besides the time it took."""
@@ -28,6 +28,10 @@ OVERLAP = 0.5
 """How much of its time another request on the node spends beside this one, on average."""
 
 
+YIELDS = 3.0
+"""Who is less urgent by so many levels does not start beside another one and slow it down."""
+
+
 class Work(msgspec.Struct):
     """A request in the units that costs are made of."""
 
@@ -38,6 +42,8 @@ class Work(msgspec.Struct):
     conversation: int
     key: float
     """Its place in the queue: who has a smaller one goes first."""
+    level: float
+    """Its priority, and one more for each time it has waited what a level is worth."""
 
 
 class Priced(msgspec.Struct):
@@ -54,7 +60,7 @@ class Priced(msgspec.Struct):
 class Prices:
     """Prices runners; reads the state of nodes and the demand, changes nothing."""
 
-    def __init__(self, demand: Demand, copies: dict[str, int]) -> None:
+    def __init__(self, demand: Demand, copies: dict[Shape, int]) -> None:
         self._demand = demand
         self._copies = copies
 
@@ -82,6 +88,8 @@ class Prices:
             cached_tokens = 0
             prefill_s = work.prompt_tokens * runner.prefill_s
             loads = True
+        if node.most_urgent - work.level >= YIELDS and slope > 0.0:
+            wait_s, why_wait = _yield(node, wait_s)
         decode_s = alone_s * crowd
         terms = Terms(
             wait_s=wait_s,
@@ -127,10 +135,13 @@ class Prices:
 
     def _missed_s(self, victim: Runner, now: float) -> float:
         """Return what its users will wait for the model, were it to leave now."""
-        rate = sum(self._demand.rate(name, now) for name in victim.names)
+        if victim.options is None:  # others loaded it, so with what nobody asks us for
+            rate = sum(self._demand.rate(name, now) for name in victim.names)
+        else:
+            rate = sum(self._demand.shape_rate(n, victim.options, now) for n in victim.names)
         if rate <= 0.0:
             return 0.0
-        elsewhere = self._copies.get(victim.key, 1) - 1
+        elsewhere = self._copies.get(victim.shape, 1) - 1
         chance = min(1.0, rate * MISSED_WITHIN_S / (1 + elsewhere))
         return victim.load_s * chance / (1 + elsewhere)
 
@@ -151,6 +162,11 @@ def _wait_for_slot(runner: Runner, work: Work, now: float) -> tuple[float, str]:
     wait_s = min(free_at)
     why = "all slots there are taken" if not ahead else f"{ahead} wait for its slots there"
     return wait_s, why
+
+
+def _yield(node: Node, wait_s: float) -> tuple[float, str]:
+    """Return the wait until nobody more urgent runs on a node; with time, who waits is as urgent."""
+    return wait_s, f"{node.id} runs a more urgent request, which it would slow down"
 
 
 def remaining_s(held: Held, now: float) -> float:

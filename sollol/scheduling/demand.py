@@ -1,36 +1,52 @@
 """How often each model is asked for."""
 
 from math import exp
+from typing import Any
+
+from sollol.scheduling.state import Options, Shape
 
 WINDOW_S = 120.0
 """What is older counts for less than a third."""
 
 
 class Demand:
-    """Requests per second for each model, newer ones counting more."""
+    """Requests per second for each model and choice of runner options, newer ones counting more."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, tuple[float, float]] = {}
+        self._counts: dict[Shape, tuple[float, float]] = {}
+        self._models: dict[str, tuple[float, float]] = {}
 
-    def note(self, model: str, now: float) -> None:
+    def note(self, model: str, options: Options, now: float) -> None:
         """Count a request."""
-        count, at = self._counts.get(model, (0.0, now))
-        self._counts[model] = (count * exp((at - now) / WINDOW_S) + 1.0, now)
+        _count(self._models, model, now)
+        _count(self._counts, (model, options), now)
 
     def rate(self, model: str, now: float) -> float:
-        """Return the requests per second."""
-        known = self._counts.get(model)
-        if known is None:
-            return 0.0
-        count, at = known
-        return count * exp((at - now) / WINDOW_S) / WINDOW_S
+        """Return the requests per second for a model."""
+        return _rate(self._models.get(model), now)
 
-    def chance(self, model: str, within_s: float, now: float) -> float:
-        """Return the probability of a request within some seconds, were they to come at random."""
-        return 1.0 - exp(-self.rate(model, now) * within_s)
+    def shape_rate(self, model: str, options: Options, now: float) -> float:
+        """Return the requests per second for a model with some runner options."""
+        return _rate(self._counts.get((model, options)), now)
 
     def forget_idle(self, now: float) -> None:
-        """Drop models that nobody has asked for in a long time."""
-        idle = [model for model, (_, at) in self._counts.items() if now - at > 10 * WINDOW_S]
-        for model in idle:
-            del self._counts[model]
+        """Drop what nobody has asked for in a long time."""
+        _forget_idle(self._models, now)
+        _forget_idle(self._counts, now)
+
+
+def _count(known: dict[Any, tuple[float, float]], key: Any, now: float) -> None:
+    count, at = known.get(key, (0.0, now))
+    known[key] = (count * exp((at - now) / WINDOW_S) + 1.0, now)
+
+
+def _rate(known: tuple[float, float] | None, now: float) -> float:
+    if known is None:
+        return 0.0
+    count, at = known
+    return count * exp((at - now) / WINDOW_S) / WINDOW_S
+
+
+def _forget_idle(known: dict[Any, tuple[float, float]], now: float) -> None:
+    for key in [key for key, (_, at) in known.items() if now - at > 10 * WINDOW_S]:
+        del known[key]

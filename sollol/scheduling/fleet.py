@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from sollol.errors import ModelNotFound, NoNodeAvailable, SollolError
 from sollol.scheduling.memory import index, reconcile
 from sollol.scheduling.rates import RateBook
-from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner
+from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner, Shape
 from sollol.types import Ask, NodeView, RouteRequest
 
 RETRY_AFTER_S = 5.0
@@ -20,7 +20,7 @@ class Fleet:
 
     def __init__(self, rates: RateBook, is_allowed: Callable[[str, str], bool]) -> None:
         self.nodes: dict[str, Node] = {}
-        self.copies: dict[str, int] = {}
+        self.copies: dict[Shape, int] = {}
         self._rates = rates
         self._is_allowed = is_allowed
         self._open: dict[str, list[Runner]] = {}
@@ -61,7 +61,7 @@ class Fleet:
         self._forget(node_id)
         self._unsure.pop(node_id, None)
         for runner in node.runners.values():
-            runner.set_resident(False, 0.0)
+            runner.unload()
 
     def eligible(self, request: RouteRequest, prompt_tokens: int) -> list[Runner]:
         """Return the runners that may serve a request, busy ones included."""

@@ -48,9 +48,7 @@ class Leases:
             loads=priced.loads,
         )
         if priced.loads:
-            begin_load(runner, terms.load_s, now)
-            runner.options = work.options
-        node.count(1, now)
+            begin_load(runner, work.options, terms.load_s, now)
         node.last_grant = next(self._grants)
         runner.used_at = now
         runner.touched_at = now if priced.loads else runner.touched_at
@@ -66,8 +64,9 @@ class Leases:
             output_tokens=work.output_tokens,
             cached_tokens=priced.cached_tokens,
             loads=priced.loads,
-            busy_area=node.busy_area,
+            busy_area=node.area(now),
         )
+        node.begin(held, now)
         runner.running[lease.id] = held
         self._keep(held)
         return held
@@ -75,9 +74,7 @@ class Leases:
     def take_beside(self, request: RouteRequest, node: Node, now: float) -> Lease:
         """Let a request through that takes no slot."""
         lease = Lease(next(self._ids), request.id, node.id, "", now - request.arrived_at)
-        self._keep(
-            Held(lease, request, None, node, now, now, _NO_TERMS, 0, 0, 0, False, node.busy_area)
-        )
+        self._keep(Held(lease, request, None, node, now, now, _NO_TERMS, 0, 0, 0, False, 0.0))
         return lease
 
     def find(self, lease: Lease) -> Held | None:
@@ -92,7 +89,7 @@ class Leases:
         _decrement(self._in_flight, lease.node_id)
         _decrement(self._by_caller, held.request.caller)
         if held.runner is not None:
-            held.runner.node.count(-1, now)
+            held.runner.node.end(held, now)
             held.runner.running.pop(lease.id, None)
             held.runner.used_at = now
         return held

@@ -1,6 +1,6 @@
 """What is in a node's memory, by the latest view of it and by what we did since; what must leave."""
 
-from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner
+from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Options, Runner
 from sollol.types import NodeView, Resident
 
 
@@ -27,12 +27,12 @@ def victims(runner: Runner) -> list[Runner]:
     return leaving
 
 
-def begin_load(runner: Runner, load_s: float, now: float) -> None:
+def begin_load(runner: Runner, options: Options, load_s: float, now: float) -> None:
     """Note that a model is being loaded, and that others leave for it."""
     for other in victims(runner):
-        other.set_resident(False, now)
+        other.unload()
         other.touched_at = now
-    runner.set_resident(True, now)
+    runner.load(options, now)
     runner.ready_at = now + load_s
     runner.touched_at = now
 
@@ -72,12 +72,16 @@ def _reconcile(runner: Runner, seen: Resident | None, now: float) -> None:
     if seen is not None:
         runner.need_bytes = _bytes(seen) or runner.need_bytes
         runner.num_ctx = seen.context_length
+        if runner.options == ():
+            runner.default_ctx = seen.context_length
         runner.cpu_share = _cpu_share(seen)
     if (runner.running and runner.is_resident) or now - runner.touched_at < LOCAL_TRUTH_S:
         return
-    if (seen is not None) != runner.is_resident:
-        runner.set_resident(seen is not None, now)
-        runner.num_ctx = seen.context_length if seen else None
+    if seen is None:
+        runner.unload()
+    elif not runner.is_resident:
+        runner.load(None, now)
+        runner.num_ctx = seen.context_length
 
 
 def _bytes(seen: Resident) -> int:

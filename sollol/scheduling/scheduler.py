@@ -69,16 +69,14 @@ class Scheduler:
         3. The queue is full: refused, or else one that is less urgent is.
         4. It waits, because the best node is busy, be others free or not.
         """
-        work = self._chooser.work(request, now)
-        runners = self._fleet.eligible(request, work.prompt_tokens)
+        runners = self._fleet.eligible(request, 0)
         if not runners:
             return [Refusal(request.id, self._fleet.why_none(request.model))]
         if not request.takes_slot:
             best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
             return [Grant(self._leases.take_beside(request, best.node, now))]
-        self._chooser.demand.note(request.model, now)
-        work.key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
-        verdict = self._verdict(request, work.key, now)
+        self._chooser.demand.note(request.model, request.ask.options, now)
+        verdict = self._verdict(request, self._key(request, now), now)
         if verdict.chosen is not None:
             self._charge(request, verdict, now)
             return [self._grant(request, verdict, 0.0, now)]
@@ -158,8 +156,8 @@ class Scheduler:
         """
         if not self._fleet.eligible(request, 0):
             raise self._fleet.why_none(request.model)
-        key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
-        return explain.decision(self._verdict(request, key, now, is_preview=True), now)
+        verdict = self._verdict(request, self._key(request, now), now, is_preview=True)
+        return explain.decision(verdict, now)
 
     def statistics(self) -> Statistics:
         """Counts for the status routes and for the tests' invariants."""
@@ -188,6 +186,9 @@ class Scheduler:
             is_impatient=is_impatient,
             is_preview=is_preview,
         )
+
+    def _key(self, request: RouteRequest, now: float) -> float:
+        return self._fair.start(request, now) - request.priority * self._limits.ageing_s
 
     def _charge(self, request: RouteRequest, verdict: Verdict, now: float) -> None:
         self._fair.charge(request, verdict.share_s(), now)
@@ -234,7 +235,7 @@ class Scheduler:
             node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
         if held.loads and held.runner is not None:
             if has_failed and not held.runner.running:
-                held.runner.set_resident(False, now)
+                held.runner.unload()
             held.runner.ready_at = min(held.runner.ready_at, now)
 
     def _serve_node(self, node: Node, now: float) -> list[Effect]:

@@ -17,6 +17,8 @@ SLOPE = 0.2
 """Share by which each further sequence lengthens a step, where nothing was measured."""
 
 Options = tuple[tuple[str, int | float | bool], ...]
+Shape = tuple[str, Options]
+"""A runner's key and the options it is loaded with."""
 
 
 class Held(msgspec.Struct):
@@ -80,6 +82,8 @@ class Runner:
         """What it was loaded with; None when somebody else loaded it."""
         self.num_ctx: int | None = None
         """What the node says it was loaded with."""
+        self.default_ctx: int | None = None
+        """What the node gives it where nothing is set, once that was seen."""
         self.ready_at = 0.0
         """When the load under way will be done, as predicted; in the past when there is none."""
         self.loaded_at = 0.0
@@ -99,46 +103,66 @@ class Runner:
         """A name of the model."""
         return self.names[0]
 
-    def set_resident(self, is_resident: bool, now: float) -> None:
-        """Note that the model is in memory, or is not."""
-        if is_resident is not self.is_resident:
-            self._copies[self.key] = self._copies.get(self.key, 0) + (1 if is_resident else -1)
-        if is_resident and not self.is_resident:
-            self.loaded_at = now
-        if not is_resident:
-            self.conversations.forget()
-            self.options = None
-            self.num_ctx = None
-            self.ready_at = 0.0
-        self.is_resident = is_resident
+    def load(self, options: Options | None, now: float) -> None:
+        """Note that the model is in memory, with options that are None where nobody told us."""
+        self.unload()
+        self.is_resident = True
+        self.options = options
+        self.loaded_at = now
+        self._count_copy(1)
+
+    def unload(self) -> None:
+        """Note that the model is not in memory, nor what it remembered."""
+        if self.is_resident:
+            self._count_copy(-1)
+        self.is_resident = False
+        self.options = None
+        self.num_ctx = None
+        self.ready_at = 0.0
+        self.conversations.forget()
+
+    @property
+    def shape(self) -> Shape:
+        """What is loaded: another choice of runner options is another model to those who want it."""
+        return self.key, self.options or ()
+
+    def _count_copy(self, change: int) -> None:
+        self._copies[self.shape] = self._copies.get(self.shape, 0) + change
+        if not self._copies[self.shape]:
+            del self._copies[self.shape]
 
     def is_in_demand(self) -> bool:
         """Whether somebody uses it or waits for it."""
         return bool(self.running or self.backlog)
 
     def matches(self, options: Options) -> bool:
-        """Whether the loaded model serves a request with these runner options without a reload."""
-        if self.options is not None:
-            return self.options == options or self._is_same_context(options)
-        return not options or self._is_same_context(options)
+        """Whether the loaded model serves a request with these runner options without a reload.
 
-    def _is_same_context(self, options: Options) -> bool:
-        """Whether the only option is the context that the model has anyway."""
-        if self.num_ctx is None or len(options) > 1:
-            return False
-        loaded = self.options or ()
-        return all(name == "num_ctx" for name, _ in (*options, *loaded)) and all(
-            value == self.num_ctx for _, value in (*options, *loaded)
-        )
+        A request that sets nothing gets the node's own context length, which is known once the model
+        was loaded by such a request.
+        """
+        if self.options is None:  # somebody else loaded it, probably with nothing set
+            return not options or self._context_of(options) == self.num_ctx
+        if self.options == options:
+            return True
+        wanted = self._context_of(options)
+        return wanted is not None and wanted == self._context_of(self.options)
+
+    def _context_of(self, options: Options) -> int | None:
+        """Return the context length that options lead to; None if unknown, or not all they set."""
+        if not options:
+            return self.default_ctx
+        name, value = options[0]
+        return int(value) if len(options) == 1 and name == "num_ctx" else None
 
 
 class Node:
     """A node: its latest view, its runners by key, and how busy it is."""
 
-    def __init__(self, view: NodeView, copies: dict[str, int]) -> None:
+    def __init__(self, view: NodeView, copies: dict[Shape, int]) -> None:
         self.id = view.id
         self.copies = copies
-        """How many nodes have each runner in memory; one for all nodes."""
+        """How many nodes have each shape in memory; one for all nodes."""
         self.view = view
         self.slots = view.slots
         self.is_open = False
@@ -147,6 +171,9 @@ class Node:
         """What the latest view has in memory, by runner."""
         self.by_model: dict[str, Runner] = {}
         self.in_flight = 0
+        self.held: dict[int, Held] = {}
+        self.most_urgent = 0
+        """The highest priority of a request that runs there; 0 when none does."""
         self.busy_area = 0.0
         self.busy_at = 0.0
         self.slope = SLOPE
@@ -166,11 +193,27 @@ class Node:
         self.slots = view.slots
         self.is_open = view.state is NodeState.HEALTHY
 
-    def count(self, change: int, now: float) -> None:
-        """Change the number of requests in flight, and keep its integral over time."""
-        self.busy_area += self.in_flight * (now - self.busy_at)
+    def begin(self, held: Held, now: float) -> None:
+        """Count a request in."""
+        self._pass(now)
+        self.held[held.lease.id] = held
+        self.in_flight += 1
+        self.most_urgent = max(self.most_urgent, held.request.priority)
+
+    def end(self, held: Held, now: float) -> None:
+        """Count a request out."""
+        self._pass(now)
+        del self.held[held.lease.id]
+        self.in_flight -= 1
+        self.most_urgent = max((h.request.priority for h in self.held.values()), default=0)
+
+    def area(self, now: float) -> float:
+        """Return the integral of the requests in flight over time."""
+        return self.busy_area + self.in_flight * (now - self.busy_at)
+
+    def _pass(self, now: float) -> None:
+        self.busy_area = self.area(now)
         self.busy_at = now
-        self.in_flight += change
 
     def makes_room(self, runner: Runner) -> bool:
         """Whether a runner is to leave for another one."""
