@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,10 @@ import msgspec
 from sollol.bench.bench_children import Child, ChildFailed, Children, free_port
 from sollol.bench.bench_proxies import get_json
 from sollol.bench.fleets import Fleet
-from sollol.settings.model import Settings
-
-DEFAULT_POLICY = "default"
-"""Whatever the gateway does when nothing is set."""
+from sollol.bench.virtual.policies import QUEUE_MAX_LENGTH
+from sollol.scheduling.limits import SchedulerLimits
 
 POLICY_SETTING = "scheduling.policy"
-SCALED_SETTINGS = ("probe.interval_s", "queue.timeout_s")
-"""Times of the gateway that stand in proportion to those of the nodes."""
-
 _READY_TIMEOUT_S = 60.0
 
 
@@ -63,7 +57,6 @@ def start_nodes(children: Children, folder: Path, fleet: Fleet, time_scale: floa
             port=ports[name],
             control_port=control_ports[name],
             time_scale=time_scale,
-            reports_scaled=True,
         )
         for name, config in fleet.nodes.items()
     ]
@@ -79,18 +72,19 @@ def start_nodes(children: Children, folder: Path, fleet: Fleet, time_scale: floa
 def start_gateway(
     children: Children, fleet: Fleet, nodes: RunningNodes, policy: str, time_scale: float
 ) -> int:
-    """Start a gateway as a person would and return its port, once all nodes are up.
+    """Start a gateway that lives in the nodes' time; return its port once all nodes are up.
 
     Raises:
         ChildFailed: it does not come up.
     """
     port = free_port()
-    assignments = gateway_settings(policy, time_scale)
     command = [
-        sys.executable, "-m", "sollol", "serve", "--port", str(port), "--no-embedded",
-        "--log-level", "warning", "--log-format", "json",
-        *(part for text in assignments for part in ("--set", text)),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "sollol.cli.bench_gateway",
+        str(time_scale),
+        *gateway_settings(policy, port),
+    ]
     listed = [
         {
             "url": f"http://127.0.0.1:{nodes.ports[name]}",
@@ -106,13 +100,19 @@ def start_gateway(
     return port
 
 
-def gateway_settings(policy: str, time_scale: float) -> list[str]:
-    """Return what is set, as ``group.name=value``: no waiting request is refused for its number."""
-    defaults = Settings.model_validate({})
-    scaled = {name: attrgetter(name)(defaults) * time_scale for name in SCALED_SETTINGS}
-    assignments = [f"{name}={value:.6f}" for name, value in scaled.items()]
-    assignments += ["queue.max_length=4096", "discovery.local=false"]
-    return assignments + ([] if policy == DEFAULT_POLICY else [f"{POLICY_SETTING}={policy}"])
+def gateway_settings(policy: str, port: int) -> list[str]:
+    """Return what is set, as ``group.name=value``: no waiting request is refused for their number."""
+    settings: dict[str, object] = {
+        "server.port": port,
+        "embedded.enabled": "false",
+        "discovery.local": "false",
+        "log.level": "warning",
+        "log.format": "json",
+        "queue.max_length": QUEUE_MAX_LENGTH,
+    }
+    if policy != SchedulerLimits(QUEUE_MAX_LENGTH).policy:
+        settings[POLICY_SETTING] = policy
+    return [f"{name}={value}" for name, value in settings.items()]
 
 
 def _wait_healthy(child: Child, port: int, count: int) -> None:

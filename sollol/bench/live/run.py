@@ -138,7 +138,7 @@ def make_replay(
 
 
 def _record(sending: Sending, received: Received, time_scale: float) -> Record:
-    spent = {name: s / time_scale for name, s in received.durations_s().items()}
+    spent = received.durations_s()
     load_s = spent.get("load", 0.0)
     known_s = load_s + spent.get("prompt_eval", 0.0) + spent.get("eval", 0.0)
     first_byte_at = received.first_byte_at or received.ended_at
@@ -148,14 +148,14 @@ def _record(sending: Sending, received: Received, time_scale: float) -> Record:
         priority=sending.priority,
         outcome=received.outcome,
         node=received.node,
-        queue_wait_s=_seconds(received.header("X-Sollol-Queue-Wait")) / time_scale,
+        queue_wait_s=_seconds(received.header("X-Sollol-Queue-Wait")),
         node_wait_s=max(0.0, spent.get("total", 0.0) - known_s) if "eval" in spent else 0.0,
         load_s=load_s,
         was_loaded=load_s > 2 * HOT_LOAD_S,
         cached_tokens=received.cached_tokens(),
         first_byte_s=(first_byte_at - received.due_at) / time_scale,
         latency_s=(received.ended_at - received.due_at) / time_scale,
-        predicted_s=_seconds(received.header("X-Sollol-Predicted-Seconds")) / time_scale,
+        predicted_s=_seconds(received.header("X-Sollol-Predicted-Seconds")),
     )
 
 

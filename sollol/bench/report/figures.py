@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 _WIDTH = 720
-_LEFT, _RIGHT = 190, 60
+_LEFT, _RIGHT = 190, 80
 _BAR, _GAP = 16, 10
 COLOURS = 8
 """How many colours there are: ``--c0`` and so on; more series begin again."""
@@ -16,25 +16,29 @@ def colour(place: int) -> str:
     return f"var(--c{place % COLOURS})"
 
 
-def bars(groups: Mapping[str, Mapping[str, float]], unit: str) -> str:
+def bars(groups: Mapping[str, Mapping[str, float]], unit: str, digits: int = 2) -> str:
     """Return horizontal bars with their values.
 
     Args:
         groups: for each group its bars by name; a name has one colour in all groups.
         unit: what the values are in.
+        digits: how many of them are shown behind the point.
     """
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     most = max((value for group in groups.values() for value in group.values()), default=0.0) or 1.0
     parts, y = [], 8
     for title, group in groups.items():
-        parts.append(_text(0, y + 13, title, "group"))
-        y += 22
+        if title:
+            parts.append(_text(0, y + 13, title, "group"))
+            y += 22
         for name, value in group.items():
             width = value / most * (_WIDTH - _LEFT - _RIGHT)
             parts += [
                 _text(_LEFT - 8, y + 12, name, "end"),
-                _rect(_LEFT, y, width, colour(names.index(name)), f"{name}: {value:.2f} {unit}"),
-                _text(_LEFT + width + 6, y + 12, f"{value:.2f} {unit}", ""),
+                _rect(
+                    _LEFT, y, width, colour(names.index(name)), f"{name}: {value:.{digits}f} {unit}"
+                ),
+                _text(_LEFT + width + 6, y + 12, f"{value:.{digits}f} {unit}", ""),
             ]
             y += _BAR + 4
         y += _GAP

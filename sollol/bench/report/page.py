@@ -79,7 +79,7 @@ def _plots(comparison: Comparison) -> list[str]:
             cumulative(served, "seconds"),
         ),
         _figure("95th percentile by priority", "10 is most urgent.", bars(by_priority, "s")),
-        _figure("Model loads", "In one round, on average.", bars(loads, "loads")),
+        _figure("Model loads", "In one round, on average.", bars(loads, "loads", digits=0)),
         _figure("Where requests went", "Share of each node.", shares(by_node)),
     ]
 

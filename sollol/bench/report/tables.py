@@ -137,8 +137,8 @@ SIMPLIFIED = (
     "Callers do not wait for an answer before they ask on: a conversation's next turn comes when a "
     "usual answer would have been read.",
     "Published traces have no models, users or priorities: these are drawn with the seed.",
-    "On a virtual clock the gateway costs no time; over HTTP its own times that are not settings "
-    "(ticks of 0.25 s, looks out of turn after 1 s) are not scaled with the nodes.",
+    "On a virtual clock the gateway costs no time. Over HTTP its clock and timers run as much faster "
+    "as the nodes do, so that what its own work costs counts for more than in real time.",
 )
 """What a reader must know of how far the figures carry over."""
 

@@ -91,7 +91,7 @@ def _result(call: Call, work: Work, lease: Lease) -> Result:
         work.answer.done_reason,
         lease.prompt_tokens,
         work.answer.eval_count,
-        lease.reported,
+        lease.timings,
         cached_tokens=cached,
         context=context,
     )

@@ -70,7 +70,7 @@ class SimConfig:
     """How a node behaves.
 
     ``time_scale`` multiplies every simulated duration: 1 is real time, 0.01 a hundred times
-    faster, 0 immediate. Reported durations are the unscaled ones unless ``reports_scaled``. ``keep_alive`` is scaled like
+    faster, 0 immediate. Reported durations are the unscaled ones. ``keep_alive`` is scaled like
     the rest, except at 0, where it is counted in real seconds.
     """
 
@@ -102,8 +102,6 @@ class SimConfig:
     batch_slowdown: float = 0.25
     """Share by which each further sequence on the node lengthens a decode step."""
     time_scale: float = 0.0
-    reports_scaled: bool = False
-    """Whether answers tell durations as they passed here, scaled, as a caller's own clock has them."""
     chunk_interval_s: float = 0.0
     """If above 0, the real seconds from one token to the next, whatever ``time_scale`` says."""
     registry: tuple[SimModel, ...] | None = None

@@ -82,7 +82,7 @@ async def _embed(
             raise ApiError(501, _NO_EMBEDDINGS)
         await lease.embed(sum(map(count_tokens, inputs)))
         vectors = [_vector(model, text, body.get("dimensions")) for text in inputs]
-    return vectors, Result("stop", lease.prompt_tokens, 0, lease.reported)
+    return vectors, Result("stop", lease.prompt_tokens, 0, lease.timings)
 
 
 def _is_base64(encoding: str) -> bool:

@@ -24,11 +24,6 @@ class Timings:
         """Return the seconds from the arrival to the end."""
         return self.load_s + self.queue_s + self.prompt_eval_s + self.eval_s
 
-    def times(self, factor: float) -> "Timings":
-        """Return the same, longer or shorter."""
-        parts = (self.load_s, self.queue_s, self.prompt_eval_s, self.eval_s)
-        return Timings(*(part * factor for part in parts))
-
 
 class Lease:
     """A request's hold on a runner and one of its slots; use it with ``async with``."""
@@ -68,12 +63,6 @@ class Lease:
     def knew_all(self) -> bool:
         """Whether no whole block of the prompt was new to the model."""
         return self.prompt_tokens - self.cached_tokens <= BLOCK_TOKENS
-
-    @property
-    def reported(self) -> Timings:
-        """Return what the answer tells of where its time went."""
-        config = self._engine.config
-        return self.timings.times(config.time_scale) if config.reports_scaled else self.timings
 
     async def _queue(self) -> None:
         loop = asyncio.get_running_loop()

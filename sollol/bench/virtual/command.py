@@ -53,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     chosen = parse_arguments(arguments)
     fleet, seeds = FLEETS[chosen.fleet], list(range(1, chosen.seeds + 1))
+    source: Source = chosen.source
 
     def make(rate_per_s: float, seed: int) -> Sequence[Request]:
-        return chosen.source.make(rate_per_s, chosen.requests, seed)
+        return source.make(rate_per_s, chosen.requests, seed)
 
     if chosen.rate == "auto":
         rate_per_s = find_load(chosen.carry, fleet, make, make_scheduler, seeds)
