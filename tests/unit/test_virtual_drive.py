@@ -9,13 +9,13 @@ from sollol.bench.balance import DIRECT_POLICIES
 from sollol.bench.fleets import FLEETS, HETEROGENEOUS, HOMOGENEOUS, Fleet
 from sollol.bench.outcome import Replay, mean, quantile, summarise
 from sollol.bench.sim.config import SimConfig
+from sollol.bench.text import tables
 from sollol.bench.virtual.compare import find_load, is_carried, replay
 from sollol.bench.virtual.drive import Drive, Slowdown
 from sollol.bench.virtual.gateway import Gateway, GatewayTimes, measure
 from sollol.bench.virtual.loop import EventLoop
 from sollol.bench.virtual.node import VirtualNode, Visit
 from sollol.bench.virtual.policies import make_scheduler
-from sollol.bench.text import tables
 from sollol.bench.workload import MODELS, Request, synthetic, text_ask
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.policies import POLICIES

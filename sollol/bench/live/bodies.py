@@ -30,8 +30,9 @@ class Sending:
 def write_all(requests: Iterable[Request], models: Mapping[str, SimModel]) -> list[Sending]:
     """Return the bodies of all requests.
 
-    The turns of a conversation hold the words that the model will have said before, so that what a
-    node remembers of it is the start of the next prompt.
+    The turns of a conversation hold what the model will have said before, so that what a node
+    remembers of it is the start of the next prompt. Simulated models say long words: their answers
+    are cut to what so many tokens of a prompt have.
     """
     conversations = _Conversations(models)
     return [_write(request, number, conversations) for number, request in enumerate(requests)]
@@ -73,7 +74,8 @@ class _Conversations:
         said.append(({"role": "user", "content": content}, fresh))
         body = {"messages": [message for message, _ in said]}
         if request.conversation:
-            answer = {"role": "assistant", "content": self._answer(request.model, body)}
+            words = self._answer(request.model, body)[: request.output_tokens * BYTES_PER_TOKEN]
+            answer = {"role": "assistant", "content": words}
             said.append((answer, request.output_tokens))
         return body
 

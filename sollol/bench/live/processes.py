@@ -20,6 +20,7 @@ from sollol.scheduling.limits import SchedulerLimits
 
 POLICY_SETTING = "scheduling.policy"
 _READY_TIMEOUT_S = 60.0
+_SOCKET_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def start_gateway(
         "-m",
         "sollol.cli.bench_gateway",
         str(time_scale),
-        *gateway_settings(policy, port),
+        *gateway_settings(policy, port, time_scale),
     ]
     listed = [
         {
@@ -100,8 +101,12 @@ def start_gateway(
     return port
 
 
-def gateway_settings(policy: str, port: int) -> list[str]:
-    """Return what is set, as ``group.name=value``: no waiting request is refused for their number."""
+def gateway_settings(policy: str, port: int, time_scale: float) -> list[str]:
+    """Return what is set, as ``group.name=value``.
+
+    No waiting request is refused for their number. Sockets are no faster than in real time, so
+    what the gateway lets them take is no shorter.
+    """
     settings: dict[str, object] = {
         "server.port": port,
         "embedded.enabled": "false",
@@ -109,6 +114,8 @@ def gateway_settings(policy: str, port: int) -> list[str]:
         "log.level": "warning",
         "log.format": "json",
         "queue.max_length": QUEUE_MAX_LENGTH,
+        "probe.timeout_s": _SOCKET_TIMEOUT_S / time_scale,
+        "upstream.connect_timeout_s": _SOCKET_TIMEOUT_S / time_scale,
     }
     if policy != SchedulerLimits(QUEUE_MAX_LENGTH).policy:
         settings[POLICY_SETTING] = policy
