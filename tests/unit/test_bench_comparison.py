@@ -74,7 +74,7 @@ def test_a_rate_that_is_carried_is_found() -> None:
 
 def test_the_report_is_written(comparison: Comparison, tmp_path: Path) -> None:
     paths = write_report(comparison, tmp_path / "new" / "folder")
-    assert [path.name for path in paths] == ["scheduler.md", "scheduler.html", "scheduler.json"]
+    assert [path.name for path in paths] == ["report.md", "report.html", "report.json"]
     figures = json.loads(paths[2].read_text())
     assert figures["facts"]["Command"] == "sollol bench --virtual"
     assert figures["policies"]["fastest"]["mean_s"] > 0

@@ -24,14 +24,9 @@ def test_it_compares_and_names_its_files(
     assert "0.50 requests a second, on a virtual clock" in said.out
     assert "\nfastest " in said.out
     assert "round 1 of 1, fastest: 60 requests" in said.err
-    for name in ("scheduler.md", "scheduler.html", "scheduler.json"):
+    for name in ("report.md", "report.html", "report.json"):
         assert str(tmp_path / name) in said.out
         assert (tmp_path / name).exists()
-
-
-def test_without_a_rate_it_finds_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(*SMALL, "--fleet", "homogeneous", "--policies", "random", "--out", str(tmp_path))
-    assert "homogeneous fleet, synthetic" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

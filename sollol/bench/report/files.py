@@ -10,7 +10,7 @@ from sollol.bench.report.markdown import markdown
 from sollol.bench.report.page import page
 from sollol.bench.report.tables import facts
 
-NAME = "scheduler"
+NAME = "report"
 
 
 def write_report(comparison: Comparison, folder: Path) -> list[Path]:
