@@ -40,4 +40,4 @@ def test_a_trace_goes_with_its_workload(
 ) -> None:
     with pytest.raises(SystemExit):
         main(wrong)
-    assert "--trace goes with" in capsys.readouterr().err
+    assert "--trace FILE goes with" in capsys.readouterr().err
