@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from heapq import heapify, heappop
 from random import Random
 
-from sollol.scheduling.cost import Priced, Prices, Work, bound_s
+from sollol.scheduling.cost import Priced, Prices, bound_s
 from sollol.scheduling.policies.policy import Policy
 from sollol.scheduling.state import Runner
+from sollol.scheduling.work import Work
 
 ALIKE = 1.01
 """Nodes whose costs differ by less are alike: predictions are not that exact."""
@@ -54,7 +55,7 @@ def pick(priced: Sequence[Priced], rng: Random) -> Priced:
     if len(priced) == 1 or priced[1].total_s > best.total_s * ALIKE:
         return best
     alike = [p for p in priced if p.total_s <= best.total_s * ALIKE]
-    return rng.choice([p for p in alike if not p.why_wait] or alike)
+    return rng.choice([p for p in alike if p.can_start] or alike)
 
 
 def by_rank(policy: Policy, runners: Sequence[Runner], rng: Random) -> Runner | None:

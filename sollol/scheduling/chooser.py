@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from sollol.scheduling.choice import by_cost, by_rank, pick
-from sollol.scheduling.cost import Prices, Work
+from sollol.scheduling.cost import Prices
 from sollol.scheduling.decision import MAX_OPTIONS, Rule
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.explore import Explorer
@@ -16,6 +16,7 @@ from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.state import Held, Runner
 from sollol.scheduling.verdict import Verdict
+from sollol.scheduling.work import Work
 from sollol.types import Measured, RouteRequest
 
 
@@ -45,7 +46,7 @@ class Chooser:
             options=ask.options,
             conversation=ask.conversation if self._uses_affinity else 0,
             key=key,
-            level=(now - key) / self._ageing_s,
+            level=max(request.priority, (now - key) / self._ageing_s),
         )
 
     def choose(
@@ -106,14 +107,14 @@ class Chooser:
         options = by_cost(runners, verdict.work, self._prices, now, at_least=at_least)
         best = pick(options, self._rng)
         verdict.options, verdict.best = options, best
-        if not best.why_wait:
+        if best.can_start:
             verdict.chosen, verdict.rule = best, Rule.COST
             other = None if is_preview else self._explorer.candidate(options, best, now)
             if other is not None:
                 verdict.best = verdict.chosen = other
                 verdict.rule = Rule.EXPLORE
         elif is_impatient:
-            free = [option for option in options if not option.why_wait]
+            free = [option for option in options if option.can_start]
             if free:
                 verdict.best = verdict.chosen = free[0]
                 verdict.rule = Rule.PATIENCE

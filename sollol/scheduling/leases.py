@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from sollol.scheduling.cost import Priced, Work
+from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Terms
 from sollol.scheduling.memory import begin_load
 from sollol.scheduling.state import Held, Node
+from sollol.scheduling.work import Work
 from sollol.types import Lease, RouteRequest
 
 _NO_TERMS = Terms()
@@ -50,7 +51,7 @@ class Leases:
         if priced.loads:
             begin_load(runner, work.options, terms.load_s, now)
         node.last_grant = next(self._grants)
-        runner.used_at = now
+        runner.note_use(request.priority, now)
         runner.touched_at = now if priced.loads else runner.touched_at
         held = Held(
             lease=lease,

@@ -220,7 +220,7 @@ class Scheduler:
             self._held_back.setdefault(waiting.request.caller, set()).add(waiting.request.model)
         if verdict.best is not None and not verdict.is_over:
             plan(waiting, verdict.best)
-            claim_room(waiting, verdict.best, self._limits.ageing_s, now)
+            claim_room(waiting, verdict.work, verdict.best, self._limits.ageing_s, now)
         else:
             unplan(waiting)
 

@@ -13,6 +13,9 @@ from sollol.types import Lease, NodeState, NodeView, Resident, RouteRequest
 LOCAL_TRUTH_S = 10.0
 """How long what we did to a node's memory counts for more than a poll that may be older."""
 
+URGENT_S = 60.0
+"""How long the highest priority of a runner's users is remembered."""
+
 SLOPE = 0.2
 """Share by which each further sequence lengthens a step, where nothing was measured."""
 
@@ -88,6 +91,9 @@ class Runner:
         """When the load under way will be done, as predicted; in the past when there is none."""
         self.loaded_at = 0.0
         self.used_at = 0.0
+        self.urgency = 0
+        """The highest priority of those who used it lately."""
+        self.urgent_at = 0.0
         self.touched_at = -LOCAL_TRUTH_S
         """When we last did something that changes or shows whether it is in memory."""
         self.need_bytes = int(size_bytes * 1.15)
@@ -120,6 +126,12 @@ class Runner:
         self.num_ctx = None
         self.ready_at = 0.0
         self.conversations.forget()
+
+    def note_use(self, priority: int, now: float) -> None:
+        """Note that a request of some priority uses the model."""
+        self.used_at = now
+        if priority >= self.urgency or now - self.urgent_at > URGENT_S:
+            self.urgency, self.urgent_at = priority, now
 
     @property
     def shape(self) -> Shape:
