@@ -222,3 +222,13 @@ def batch_under_chat(
         ask = text_ask(Task.CHAT, prompt)
         made.append(Request(at, model, ask, prompt, output, priority=8, caller=_user(chat_rng)))
     return sorted(made, key=lambda request: request.at)
+
+
+def steady_chat(model: str, *, rate_per_s: float, seconds: float, seed: int) -> list[Request]:
+    """Return short chats with one model, none of which go on."""
+    rng = Random(seed)
+    made, at = [], 0.0
+    while (at := at + rng.expovariate(rate_per_s)) < seconds:
+        prompt, output = _lognormal(rng, 200, 0.5, 1500), _lognormal(rng, 120, 0.5, 500)
+        made.append(Request(at, model, text_ask(Task.CHAT, prompt), prompt, output))
+    return made
