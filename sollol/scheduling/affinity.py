@@ -23,20 +23,21 @@ _RECOVERY = 1.01
 class Conversations:
     """The conversations of one runner; each is worth the prompt tokens it had last."""
 
-    __slots__ = ("_known", "_max", "trust")
+    __slots__ = ("_max", "known", "trust")
 
     def __init__(self, slots: int) -> None:
-        self._known: OrderedDict[int, int] = OrderedDict()
+        self.known: OrderedDict[int, int] = OrderedDict()
+        """Conversation -> tokens of it that were evaluated."""
         self._max = PER_SLOT * slots
         self.trust = FIRST_TRUST
         """The share of what should have been cached that was, from 0 to 1."""
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.known)
 
     def cached_tokens(self, conversation: int, prompt_tokens: int) -> int:
         """Return how many tokens of a prompt need not be evaluated, as far as is believed."""
-        known = self._known.get(conversation)
+        known = self.known.get(conversation)
         if known is None or self.trust < DROPPED:
             return 0
         return int(min(known, prompt_tokens - 1) * self.trust)
@@ -45,10 +46,10 @@ class Conversations:
         """Note what a runner has evaluated of a conversation: prompt and answer."""
         if not conversation:
             return
-        self._known[conversation] = tokens
-        self._known.move_to_end(conversation)
-        if len(self._known) > self._max:
-            self._known.popitem(last=False)
+        self.known[conversation] = tokens
+        self.known.move_to_end(conversation)
+        if len(self.known) > self._max:
+            self.known.popitem(last=False)
         self.trust = min(1.0, self.trust * _RECOVERY)
 
     def verify(self, conversation: int, fresh_tokens: float, prompt_tokens: int) -> None:
@@ -59,7 +60,7 @@ class Conversations:
             fresh_tokens: how many tokens were evaluated, by count or by time.
             prompt_tokens: how many the prompt has.
         """
-        known = min(self._known.get(conversation, 0), prompt_tokens - 1)
+        known = min(self.known.get(conversation, 0), prompt_tokens - 1)
         if known < prompt_tokens // 4 or known < 32:
             return
         hit = (prompt_tokens - fresh_tokens) / known
@@ -67,4 +68,4 @@ class Conversations:
 
     def forget(self) -> None:
         """Drop everything: the runner has left the memory."""
-        self._known.clear()
+        self.known.clear()

@@ -1,13 +1,19 @@
 """Which of the nodes that have a model is best for a request. Reads state, changes none."""
 
 from collections.abc import Sequence
-from heapq import heapify, heappop
+from operator import attrgetter
 from random import Random
 
-from sollol.scheduling.cost import Priced, Prices, bound_s
+from sollol.scheduling.cost import Priced, Prices, bounds_s
 from sollol.scheduling.policies.policy import Policy
 from sollol.scheduling.state import Runner
 from sollol.scheduling.work import Work
+
+_PRICED = float("inf")
+_total_s = attrgetter("total_s")
+
+MOST_ALIKE = 24
+"""So many nodes are looked at closely at most, where more look as good."""
 
 ALIKE = 1.01
 """Nodes whose costs differ by less are alike: predictions are not that exact."""
@@ -18,31 +24,35 @@ def by_cost(
     work: Work,
     prices: Prices,
     now: float,
+    rng: Random,
     *,
     at_least: int = 2,
 ) -> list[Priced]:
     """Return the cheapest runners, the cheapest first.
 
     Pricing one takes microseconds and there may be hundreds, so they are priced in the order of
-    what they cost at least, until no other can be the best.
+    what they cost at least, until no other can be the best; of many that are alike, only some.
 
     Args:
         at_least: how many to price in any case, so that people see what else there was.
     """
     if len(runners) == 1:
         return [prices.price(runners[0], work, now)]
-    bounds = [(bound_s(runner, work), at) for at, runner in enumerate(runners)]
-    heapify(bounds)
+    start = int(rng.random() * len(runners))  # of those alike, not always the first ones
+    runners = [*runners[start:], *runners[:start]]
+    bounds = bounds_s(runners, work)
     priced: list[Priced] = []
     best_s = float("inf")
-    while bounds:
-        bound, at = heappop(bounds)
-        if len(priced) >= at_least and bound > best_s * ALIKE:
+    while len(priced) < max(at_least, MOST_ALIKE):
+        bound = min(bounds)
+        if bound == _PRICED or (len(priced) >= at_least and bound > best_s * ALIKE):
             break
+        at = bounds.index(bound)
+        bounds[at] = _PRICED
         candidate = prices.price(runners[at], work, now)
         priced.append(candidate)
         best_s = min(best_s, candidate.total_s)
-    priced.sort(key=lambda candidate: candidate.total_s)
+    priced.sort(key=_total_s)
     return priced
 
 

@@ -104,7 +104,7 @@ class Chooser:
     ) -> None:
         looks = len(runners) if is_impatient or self._explorer.is_due else 2
         at_least = MAX_OPTIONS if is_preview else looks
-        options = by_cost(runners, verdict.work, self._prices, now, at_least=at_least)
+        options = by_cost(runners, verdict.work, self._prices, now, self._rng, at_least=at_least)
         best = pick(options, self._rng)
         verdict.options, verdict.best = options, best
         if best.can_start:

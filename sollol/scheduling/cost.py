@@ -5,6 +5,7 @@ there are no weights and no points. ``docs/architecture/routing.md`` works throu
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from heapq import heapify, heapreplace
 
 import msgspec
@@ -74,7 +75,7 @@ class Prices:
             room = _yields(node, work, room, now)
         prefill_s = (work.prompt_tokens - cached_tokens) * runner.prefill_s
         alone_s = work.output_tokens * runner.decode_s
-        crowd = 1.0 + node.slope * node.in_flight
+        crowd = node.crowd
         terms = Terms(
             wait_s=room.wait_s,
             load_s=load_s,
@@ -112,17 +113,20 @@ def _yields(node: Node, work: Work, room: Room, now: float) -> Room:
     return room._replace(wait_s=wait_s, obstacle=Obstacle.URGENT, other=None)
 
 
-def bound_s(runner: Runner, work: Work) -> float:
-    """Return what a request costs on a runner at least: what :meth:`Prices.price` gives is no less.
+def bounds_s(runners: Sequence[Runner], work: Work) -> list[float]:
+    """Return what a request costs on each runner at least: :meth:`Prices.price` gives no less.
 
-    It is written for speed; hundreds of nodes are ruled out by it for every request.
+    It is written for speed: hundreds of nodes are ruled out by it for every request.
     """
-    node = runner.node
-    seconds = work.output_tokens * runner.decode_s * (1.0 + node.slope * node.in_flight)
-    if runner.is_resident:
-        conversation = work.conversation
-        fresh = work.prompt_tokens
-        if conversation:
-            fresh -= runner.conversations.cached_tokens(conversation, fresh)
-        return seconds + fresh * runner.prefill_s
-    return seconds + work.prompt_tokens * runner.prefill_s + runner.load_s
+    output, prompt, conversation = work.output_tokens, work.prompt_tokens, work.conversation
+    bounds = [
+        output * r.decode_s * r.node.crowd
+        + prompt * r.prefill_s
+        + (0.0 if r.is_resident else r.load_s)
+        for r in runners
+    ]
+    if conversation:
+        for at, runner in enumerate(runners):
+            if conversation in runner.remembers:
+                bounds[at] -= (prompt - 1) * runner.prefill_s
+    return bounds

@@ -11,7 +11,7 @@ def victims(runner: Runner) -> list[Runner]:
     not used for longest; a busy one is waited for.
     """
     node = runner.node
-    others = [other for other in node.resident() if other is not runner]
+    others = [other for other in node.loaded.values() if other is not runner]
     used_bytes = runner.need_bytes + sum(other.need_bytes for other in others)
     count = len(others) + 1
     if node.capacity.has_room(used_bytes, count):

@@ -32,11 +32,14 @@ from sollol.scheduling.verdict import Verdict
 from sollol.scheduling.waiting import claim_room, is_impatient, plan, unplan
 from sollol.types import Lease, Measured, NodeView, RouteRequest
 
-LOOK_AHEAD = 6
+LOOK_AHEAD = 4
 """So many of a model's requests in a row that cannot start, and those behind them cannot either."""
 
 MAX_LOOKS = 64
-"""Requests looked at for one event; a tick looks at others."""
+"""Requests looked at in a tick."""
+
+LOOKS_FOR_SLOT = 12
+"""Requests looked at when one slot has become free; a tick looks at others."""
 
 STRANDED_S = 15.0
 """How long those who wait for a node that went down wait for it to come back."""
@@ -88,7 +91,7 @@ class Scheduler:
         if held is None or held.runner is None or held.runner.ready_at <= now:
             return []
         held.runner.ready_at = now
-        return self._serve_node(held.runner.node, now)
+        return self._serve([m for m in self._queue.models() if m in held.runner.node.by_model], now)
 
     def release(
         self,
@@ -113,7 +116,7 @@ class Scheduler:
         self._note_end(held, now, has_failed=has_failed)
         if not len(self._queue):
             return []
-        effects = self._serve_node(held.node, now) if held.runner and held.node else []
+        effects = self._serve_slot(held.node, now) if held.runner and held.node else []
         held_back = self._held_back.pop(held.request.caller, None)
         return effects + (self._serve(held_back, now) if held_back else [])
 
@@ -238,22 +241,28 @@ class Scheduler:
                 held.runner.unload()
             held.runner.ready_at = min(held.runner.ready_at, now)
 
-    def _serve_node(self, node: Node, now: float) -> list[Effect]:
-        """Grant what can be granted to those who might run on a node."""
+    def _serve_slot(self, node: Node, now: float) -> list[Effect]:
+        """Grant a slot that has become free, or the room for a load, to one who waits."""
         planned = [name for r in node.runners.values() if r.backlog for name in r.names]
         models = planned or [m for m in self._queue.models() if m in node.by_model]
-        return self._serve(models, now)
+        return self._serve(models, now, most=1, looks=LOOKS_FOR_SLOT)
 
-    def _serve(self, models: Iterable[str], now: float) -> list[Effect]:
-        """Grant what can be granted to those who wait for any of the models, in their order."""
+    def _serve(
+        self, models: Iterable[str], now: float, most: int = MAX_LOOKS, looks: int = MAX_LOOKS
+    ) -> list[Effect]:
+        """Grant what can be granted to those who wait for any of the models, in their order.
+
+        Args:
+            most: grants to make.
+            looks: requests to look at.
+        """
         effects: list[Effect] = []
         misses = dict.fromkeys(models, 0)
-        looks = 0
         for waiting in self._queue.in_order(misses):
             request = waiting.request
             if misses[request.model] >= self._look_ahead():
                 continue
-            looks += 1
+            looks -= 1
             verdict = self._verdict(
                 request,
                 waiting.key,
@@ -264,11 +273,13 @@ class Scheduler:
                 self._queue.remove(request.id)
                 unplan(waiting)
                 effects.append(self._grant(request, verdict, now - waiting.since, now))
+                if len(effects) >= most:
+                    break
                 continue
             self._keep_waiting(waiting, verdict, now)
             if not request.excluded and not verdict.is_over:
                 misses[request.model] += 1
-            if looks >= MAX_LOOKS:
+            if looks <= 0:
                 break
         return effects
 

@@ -1,7 +1,5 @@
 """What the scheduler keeps of each node and of each model on it. Changed by the scheduler only."""
 
-from collections.abc import Iterable
-
 import msgspec
 
 from sollol.scheduling.affinity import Conversations
@@ -77,6 +75,7 @@ class Runner:
         self.rates = Rates()
         self.cpu_share = 0.0
         self.conversations = Conversations(node.slots)
+        self.remembers = self.conversations.known
         self.running: dict[int, Held] = {}
         self.backlog: list[tuple[float, float]] = []
         """Queue key and seconds of those who are to run here once a slot is free, in order."""
@@ -113,6 +112,7 @@ class Runner:
         """Note that the model is in memory, with options that are None where nobody told us."""
         self.unload()
         self.is_resident = True
+        self.node.loaded[self.key] = self
         self.options = options
         self.loaded_at = now
         self._count_copy(1)
@@ -121,6 +121,7 @@ class Runner:
         """Note that the model is not in memory, nor what it remembered."""
         if self.is_resident:
             self._count_copy(-1)
+            self.node.loaded.pop(self.key, None)
         self.is_resident = False
         self.options = None
         self.num_ctx = None
@@ -183,6 +184,10 @@ class Node:
         """What the latest view has in memory, by runner."""
         self.by_model: dict[str, Runner] = {}
         self.in_flight = 0
+        self.loaded: dict[str, Runner] = {}
+        """The runners in memory."""
+        self.crowd = 1.0
+        """How many times longer a token takes there than it would alone."""
         self.held: dict[int, Held] = {}
         self.most_urgent = 0
         """The highest priority of a request that runs there; 0 when none does."""
@@ -210,6 +215,7 @@ class Node:
         self._pass(now)
         self.held[held.lease.id] = held
         self.in_flight += 1
+        self._crowd()
         self.most_urgent = max(self.most_urgent, held.request.priority)
 
     def end(self, held: Held, now: float) -> None:
@@ -217,6 +223,7 @@ class Node:
         self._pass(now)
         del self.held[held.lease.id]
         self.in_flight -= 1
+        self._crowd()
         self.most_urgent = max((h.request.priority for h in self.held.values()), default=0)
 
     def area(self, now: float) -> float:
@@ -226,6 +233,9 @@ class Node:
     def _pass(self, now: float) -> None:
         self.busy_area = self.area(now)
         self.busy_at = now
+
+    def _crowd(self) -> None:
+        self.crowd = 1.0 + self.slope * self.in_flight
 
     def makes_room(self, runner: Runner) -> bool:
         """Whether a runner is to leave for another one."""
@@ -241,8 +251,4 @@ class Node:
 
     def loading(self, now: float) -> Runner | None:
         """Return the runner that is being loaded; nodes load one at a time."""
-        return next((r for r in self.runners.values() if r.ready_at > now), None)
-
-    def resident(self) -> Iterable[Runner]:
-        """Return the runners in memory."""
-        return (runner for runner in self.runners.values() if runner.is_resident)
+        return next((r for r in self.loaded.values() if r.ready_at > now), None)
