@@ -87,6 +87,27 @@ async def test_an_answer_that_is_not_whole_is_no_success(fault: Fault, outcomes:
     assert received[0].outcome in outcomes
 
 
+async def test_an_answer_may_come_in_any_pieces() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in (b"HTTP/1.1 200 OK\r\nX-So", b"llol-Node: b\r\n\r\n", b'{"done":true}'):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.close()
+        await writer.wait_closed()
+
+    sendings = write_all(mix(1), BY_NAME)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        generator = Generator(sendings, 0.001, lambda index, model: port, lambda index: None)
+        await generator.run(10.0)
+    (received,) = generator.received
+    assert received.outcome == "served"
+    assert received.header("X-Sollol-Node") == "b"
+
+
 async def test_nobody_who_listens_is_told() -> None:
     sendings = write_all(mix(1), BY_NAME)
     async with SimNode(NODE) as node:

@@ -194,6 +194,15 @@ def test_a_model_that_is_kept_never_or_for_ever(keep_alive_s: float, loaded: lis
     assert bench.loaded_at(1e6) == loaded
 
 
+def test_a_busy_victim_that_is_not_kept_leaves_by_itself() -> None:
+    bench = Bench(replace(PLAIN, vram_gib=5.0, keep_alive_s=0.0))
+    first = bench.send(0.0, "a", output=50)
+    second = bench.send(3.0, "b")
+    bench.run()
+    assert second.load_s == pytest.approx(first.ended_at - 3.0 + 2.0)
+    assert bench.node.memory.unloads == {"room": 0, "reload": 0, "expired": 2}
+
+
 def test_too_many_that_wait_for_loads_are_refused() -> None:
     bench = Bench(replace(PLAIN, max_queue=1))
     visits = [bench.send(0.0, name) for name in ("a", "b", "c")]

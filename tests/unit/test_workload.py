@@ -15,6 +15,7 @@ from sollol.bench.workload import (
     mixed_contexts,
     synthetic,
 )
+from sollol.bench.workloads import Kind, Source
 from sollol.types import Task
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
@@ -131,3 +132,19 @@ def test_a_part_of_a_trace_can_be_replayed_faster() -> None:
     first = next(request for request in made if request.at >= 20.0)
     assert part[0].at == pytest.approx((first.at - 20.0) / 2)
     assert len(part) == 50
+
+
+def test_a_trace_comes_at_any_rate(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text(MOONCAKE)
+    source = Source(Kind.MOONCAKE, path)
+    part = source.make(10.0, 4, 1)
+    assert [request.at for request in part] == pytest.approx([0.0, 0.06, 0.27, 0.3])
+    assert source.make(10.0, 4, 1) == part
+
+
+def test_a_trace_that_ends_before_its_beginning_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text(MOONCAKE)
+    with pytest.raises(ValueError, match="no requests from second 100 on"):
+        Source(Kind.MOONCAKE, path, 100.0).make(1.0, 10, 1)

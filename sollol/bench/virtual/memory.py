@@ -150,17 +150,17 @@ class Memory:
         size_bytes = loaded_bytes(self.config, load.model, load.num_ctx)
         while self.loaded and not self._fits(size_bytes):
             victim = load.awaited or choose_victim(self.loaded.values())
+            assert victim is not None  # something is loaded
             if not self._has_left(load, victim, "room"):
                 return False
         return True
 
-    def _has_left(self, load: _Load, runner: VirtualRunner | None, reason: UnloadReason) -> bool:
-        if runner is not None and runner.refs:
+    def _has_left(self, load: _Load, runner: VirtualRunner, reason: UnloadReason) -> bool:
+        if runner.refs:
             load.awaited = runner
             return False
         load.awaited = None
-        if runner is not None:
-            self._remove(runner, reason)
+        self._remove(runner, reason)
         return True
 
     def _fits(self, size_bytes: int) -> bool:

@@ -71,10 +71,6 @@ class VirtualNode:
         self._models = {model.name: model for model in config.models}
         self._shown = {model_key(model.name): _shown(model) for model in config.models}
 
-    def has(self, model: str) -> bool:
-        """Whether a model is on the node's disk."""
-        return model in self._models
-
     def set_slowdown(self, slowdown: float) -> None:
         """Make all that begins from here on take so many times as long; 1 is as configured."""
         self._slowdown = self.memory.slowdown = slowdown
