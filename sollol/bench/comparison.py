@@ -67,8 +67,8 @@ class Comparison:
     plan: Plan
     replays: Mapping[str, Sequence[Replay]]
     machine: Sequence[tuple[str, str]] = ()
-    foreign_ratio: float = 0.0
-    """Share of the machine's CPU time that went to others."""
+    foreign_ratio: float | None = None
+    """Share of the machine's CPU time that went to others, where that was measured."""
     command: str = ""
     summaries: Mapping[str, Summary] = field(init=False)
 
@@ -100,7 +100,8 @@ def compare(plan: Plan, command: str, progress: Progress) -> Comparison:
         ChildFailed: a process of a run over HTTP did not do its part.
         OSError, ValueError: a trace cannot be read.
     """
-    foreign = ForeignLoad()
+    is_measured = plan.time_scale is not None and Path("/proc/stat").exists()
+    foreign = ForeignLoad() if is_measured else None
     replays: dict[str, list[Replay]] = {policy: [] for policy in plan.policies}
     for place in range(plan.rounds):
         seed, turn = plan.seed + place, place % len(plan.policies)
@@ -110,9 +111,8 @@ def compare(plan: Plan, command: str, progress: Progress) -> Comparison:
             tell = partial(progress, name, count=len(requests))
             tell(0)
             replays[policy].append(_run(plan, policy, seed, requests, tell))
-    is_virtual = plan.time_scale is None
     machine = [row for row in describe_machine(None, None) if row[1] != "not installed"]
-    return Comparison(plan, replays, machine, 0.0 if is_virtual else foreign.ratio(), command)
+    return Comparison(plan, replays, machine, foreign.ratio() if foreign else None, command)
 
 
 def _run(

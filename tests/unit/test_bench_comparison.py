@@ -115,6 +115,7 @@ def test_a_run_over_http_tells_how_late_it_was(comparison: Comparison) -> None:
     assert "p99 20.0 ms = 0.20 s; at most 20.0 ms = 0.20 s" in text
     assert "25% of all CPU time" in text
     assert "seeds 5 |" in text
+    assert "of all CPU time" not in markdown(Comparison(real.plan, runs))
 
 
 def test_a_trace_is_named_without_its_folder(comparison: Comparison, tmp_path: Path) -> None:

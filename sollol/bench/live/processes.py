@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -64,7 +63,7 @@ def start_nodes(children: Children, folder: Path, fleet: Fleet, time_scale: floa
     file = folder / f"nodes-{min(ports.values())}.json"
     file.write_bytes(msgspec.json.encode(configs))
     command = [sys.executable, "-m", "sollol.bench.live.nodes", str(file)]
-    child = children.start("nodes", command, frozenset(os.sched_getaffinity(0)))
+    child = children.start("nodes", command)
     for port in (*ports.values(), *control_ports.values()):
         child.wait_listening(port)
     return RunningNodes(ports, control_ports, child)
@@ -95,7 +94,7 @@ def start_gateway(
         for name, config in fleet.nodes.items()
     ]
     variables = {"SOLLOL_NODES": json.dumps(listed)}
-    child = children.start("gateway", command, frozenset(os.sched_getaffinity(0)), variables)
+    child = children.start("gateway", command, variables=variables)
     child.wait_listening(port)
     _wait_healthy(child, port, len(listed))
     return port

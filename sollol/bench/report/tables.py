@@ -122,13 +122,15 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     late = comparison.lateness_s
     worst = [("p99", quantile(late, 0.99)), ("at most", max(late, default=0.0))]
     texts = (f"{name} {s * 1e3:.1f} ms = {s / plan.time_scale:.2f} s" for name, s in worst)
-    return [
-        *rows,
+    rows += [
         ("Clock", f"real, over HTTP; a second of the nodes takes {plan.time_scale:g} s"),
         ("Sent late by", f"{'; '.join(texts)} of the nodes' time; it is in all latencies"),
-        ("Other work on the machine", f"{comparison.foreign_ratio:.0%} of all CPU time"),
-        *comparison.machine,
     ]
+    if comparison.foreign_ratio is not None:
+        rows.append(
+            ("Other work on the machine", f"{comparison.foreign_ratio:.0%} of all CPU time")
+        )
+    return [*rows, *comparison.machine]
 
 
 SIMPLIFIED = (
