@@ -27,12 +27,22 @@ from sollol.gateway.call import Call, Outcome
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
 from sollol.types import Dialect, Task
+from sollol.wire.ask import ask_of
 from sollol.wire.checks import check_request, model_not_found
 from sollol.wire.compression import decompress
+from sollol.wire.edit import edited
 from sollol.wire.kinds import OPTIONAL, UNCACHED_STREAMS, BodyKind
 from sollol.wire.multipart import peek_form
 from sollol.wire.names import model_key
 from sollol.wire.peek import Peek, peek
+from sollol.wire.urgency import (
+    DEFAULT_PRIORITY,
+    HIGHEST,
+    PRIORITY,
+    body_priority,
+    deadline_s_of,
+    priority_of,
+)
 
 PASSED_HEADERS = (
     b"accept",
@@ -126,11 +136,12 @@ class Inference:
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         body = await self._read_body(arrival.kind, request)
         with body:
-            call = await aside(body, _call, arrival, target_of(request), body)
-            try:
-                await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
-            except (ModelNotFound, NoNodeAvailable) as error:
-                raise await aside(body, _as_ollama_says, call, error) from None
+            call = await aside(body, _call, arrival, request, body)
+            with call.body:  # another one where something was taken out
+                try:
+                    await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
+                except (ModelNotFound, NoNodeAvailable) as error:
+                    raise await aside(body, _as_ollama_says, call, error) from None
 
     async def _read_body(self, kind: BodyKind, request: Request) -> Body:
         limits = self._gateway.settings.server
@@ -149,21 +160,36 @@ class Inference:
                 raise no_room(error) from error
 
 
-def _call(arrival: Arrival, target: str, body: Body) -> Call:
+def _call(arrival: Arrival, request: Request, body: Body) -> Call:
     """Return what is to be forwarded; of what was read of the body nothing is kept but its answers."""
     kind, headers = arrival.kind, arrival.headers
     seen = _read(kind, body, headers)
     arrival.model, arrival.streams = seen.model, seen.stream
+    own_priority = body_priority(seen.fields)
+    priority = priority_of(headers, own_priority, default=DEFAULT_PRIORITY, maximum=HIGHEST)
+    deadline_s = deadline_s_of(headers)
     return Call(
         id=arrival.id,
         kind=kind,
-        target=target,
-        body=body,
+        target=target_of(request),
+        body=body if own_priority is None else _without_priority(seen),
         model=arrival.model,
         model_key=model_key(arrival.model),
         headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
         is_unload=seen.is_load_only and seen.keep_alive_zero,
+        ask=ask_of(kind, seen.fields, headers.get(b"x-sollol-session")),
+        priority=priority,
+        caller=request.connection.peer,
+        arrived_at=arrival.arrived_at,
+        deadline_s=deadline_s,
     )
+
+
+def _without_priority(seen: Peek) -> Body:
+    try:
+        return spooled(edited(seen.fields, remove={PRIORITY}))
+    except OSError as error:
+        raise no_room(error) from error
 
 
 def _decompressed(body: Body) -> Body:
