@@ -138,6 +138,7 @@ SIMPLIFIED = (
     "not slow decoding down; memory is weights plus a constant for each token of context.",
     "Callers do not wait for an answer before they ask on: a conversation's next turn comes when a "
     "usual answer would have been read.",
+    "Over HTTP all requests are of one caller; on a virtual clock each has its own.",
     "Published traces have no models, users or priorities: these are drawn with the seed.",
     "On a virtual clock the gateway costs no time. Over HTTP its clock and timers run as much faster "
     "as the nodes do, so that what its own work costs counts for more than in real time.",
