@@ -71,7 +71,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     limits: ClassVar[ProtocolLimits] = ProtocolLimits()
     common: ClassVar[CommonHeaders] = CommonHeaders()
-    outbox: ClassVar[Outbox] = Outbox()
+    outbox: ClassVar[Outbox]
 
     def __init__(
         self,

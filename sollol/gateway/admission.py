@@ -65,6 +65,10 @@ class Admission:
         """Tell the scheduler that a node is gone."""
         self._scheduler.node_removed(node_id)
 
+    def rules_changed(self) -> None:
+        """Tell the scheduler that other nodes may run a model."""
+        self._deliver(self._scheduler.rules_changed(self._clock()))
+
     def in_flight(self, node_id: str) -> int:
         """Return how many requests are on a node."""
         return self.statistics().in_flight.get(node_id, 0)

@@ -8,12 +8,15 @@ from sollol.wire.kinds import SHOW, BodyKind
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A request to be forwarded. ``model`` is the name as the caller wrote it.
+    """A request to be forwarded.
 
+    ``model`` is the name as the caller wrote it, ``model_key`` that of the model which the body
+    names: another one where the name is an alias.
     ``target`` is the path and query as they came.
     ``headers`` are those of the caller's that a node may see.
     ``is_unload``: nothing is asked for but to take the model out of memory.
     ``caller`` is the address of the caller's end of the connection, without its port.
+    ``others`` are names of models to try when no node has this one.
     ``deadline_s`` counts from ``arrived_at``, which is of the gateway's clock.
     """
 
@@ -30,6 +33,7 @@ class Call(msgspec.Struct, frozen=True):
     caller: str = ""
     arrived_at: float = 0.0
     deadline_s: float | None = None
+    others: tuple[str, ...] = ()
 
     def is_too_late(self, now: float) -> bool:
         """Whether its deadline has passed."""
@@ -58,7 +62,9 @@ class Outcome(msgspec.Struct):
 
     ``status`` is what the client was told, 0 before that. ``queue_wait_s`` adds up the waits for
     slots and is None while there was none. ``first_byte_s`` counts from the arrival. ``sent_at`` is
-    when the last attempt was sent, of the gateway's clock. ``error`` is a code of ``errors.py``.
+    when the last attempt was sent, of the gateway's clock. ``error`` is a code of ``errors.py``. ``model`` is the model that was
+    asked last where it is another than the caller named, and ``stripped`` are the runner options
+    that were replaced for the last attempt.
     """
 
     node_id: str = ""
@@ -69,3 +75,5 @@ class Outcome(msgspec.Struct):
     sent_at: float = 0.0
     error: str = ""
     error_text: str = ""
+    model: str = ""
+    stripped: tuple[str, ...] = ()

@@ -140,10 +140,11 @@ class Forwarder:
         node = self._registry.find(lease.node_id)
         if node is None:
             raise ConnectFailed(f"node {lease.node_id} was removed")
+        outcome.stripped = _stripped(call, lease)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
-            if node.view.engine is Engine.OLLAMA
-            else await aside(call.body, plan_exchange, call, node.view, node.api_key)
+            if node.view.engine is Engine.OLLAMA and lease.options is None
+            else await aside(call.body, plan_exchange, call, node.view, node.api_key, lease.options)
         )
         if isinstance(exchange, LocalAnswer):
             downstream.answer(200, [(b"content-type", exchange.content_type)], exchange.body)
@@ -215,6 +216,13 @@ class Forwarder:
                 self._registry.model_missing(lease.node_id, call.model_key)
         elif isinstance(error, ConnectFailed) and not is_ours(error):
             self._registry.connection_failed(lease.node_id, str(error))
+
+
+def _stripped(call: Call, lease: Lease) -> tuple[str, ...]:
+    """Return the names of the options that a node gets otherwise than the caller set them."""
+    if lease.options is None:
+        return ()
+    return tuple(name for name, value in call.ask.options if (name, value) not in lease.options)
 
 
 def too_late(call: Call) -> DeadlineExceeded:

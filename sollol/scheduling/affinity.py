@@ -5,6 +5,8 @@ only believed as far as measured times have borne it out.
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
 
 PER_SLOT = 32
 """Conversations a runner is taken to remember for each of its slots."""
@@ -20,24 +22,29 @@ _RECOVERY = 1.01
 """Each turn of a conversation lets a runner that forgot be believed a little more."""
 
 
+Homes = dict[int, dict[Any, None]]
+"""Conversation -> the runners that remember it; one for all nodes."""
+
+
 class Conversations:
     """The conversations of one runner; each is worth the prompt tokens it had last."""
 
-    __slots__ = ("_max", "known", "trust")
+    __slots__ = ("_homes", "_known", "_max", "_runner", "trust")
 
-    def __init__(self, slots: int) -> None:
-        self.known: OrderedDict[int, int] = OrderedDict()
-        """Conversation -> tokens of it that were evaluated."""
+    def __init__(self, slots: int, runner: Hashable, homes: Homes) -> None:
+        self._runner = runner
+        self._homes = homes
+        self._known: OrderedDict[int, int] = OrderedDict()
         self._max = PER_SLOT * slots
         self.trust = FIRST_TRUST
         """The share of what should have been cached that was, from 0 to 1."""
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self._known)
 
     def cached_tokens(self, conversation: int, prompt_tokens: int) -> int:
         """Return how many tokens of a prompt need not be evaluated, as far as is believed."""
-        known = self.known.get(conversation)
+        known = self._known.get(conversation)
         if known is None or self.trust < DROPPED:
             return 0
         return int(min(known, prompt_tokens - 1) * self.trust)
@@ -46,10 +53,11 @@ class Conversations:
         """Note what a runner has evaluated of a conversation: prompt and answer."""
         if not conversation:
             return
-        self.known[conversation] = tokens
-        self.known.move_to_end(conversation)
-        if len(self.known) > self._max:
-            self.known.popitem(last=False)
+        self._known[conversation] = tokens
+        self._known.move_to_end(conversation)
+        self._homes.setdefault(conversation, {})[self._runner] = None
+        if len(self._known) > self._max:
+            self._leave(next(iter(self._known)))
         self.trust = min(1.0, self.trust * _RECOVERY)
 
     def verify(self, conversation: int, fresh_tokens: float, prompt_tokens: int) -> None:
@@ -60,7 +68,7 @@ class Conversations:
             fresh_tokens: how many tokens were evaluated, by count or by time.
             prompt_tokens: how many the prompt has.
         """
-        known = min(self.known.get(conversation, 0), prompt_tokens - 1)
+        known = min(self._known.get(conversation, 0), prompt_tokens - 1)
         if known < prompt_tokens // 4 or known < 32:
             return
         hit = (prompt_tokens - fresh_tokens) / known
@@ -68,4 +76,12 @@ class Conversations:
 
     def forget(self) -> None:
         """Drop everything: the runner has left the memory."""
-        self.known.clear()
+        for conversation in list(self._known):
+            self._leave(conversation)
+
+    def _leave(self, conversation: int) -> None:
+        del self._known[conversation]
+        home = self._homes[conversation]
+        home.pop(self._runner, None)
+        if not home:
+            del self._homes[conversation]

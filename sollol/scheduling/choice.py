@@ -1,13 +1,12 @@
 """Which of the nodes that have a model is best for a request. Reads state, changes none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from random import Random
 
-from sollol.scheduling.cost import Priced, Prices, bounds_s
+from sollol.scheduling.cost import Priced
 from sollol.scheduling.policies.policy import Policy
 from sollol.scheduling.state import Runner
-from sollol.scheduling.work import Work
 
 _PRICED = float("inf")
 _total_s = attrgetter("total_s")
@@ -21,9 +20,8 @@ ALIKE = 1.01
 
 def by_cost(
     runners: Sequence[Runner],
-    work: Work,
-    prices: Prices,
-    now: float,
+    bounds: list[float],
+    price: Callable[[Runner], Priced],
     rng: Random,
     *,
     at_least: int = 2,
@@ -34,26 +32,32 @@ def by_cost(
     what they cost at least, until no other can be the best; of many that are alike, only some.
 
     Args:
+        bounds: what each costs at least, in seconds; it is used up.
         at_least: how many to price in any case, so that people see what else there was.
     """
     if len(runners) == 1:
-        return [prices.price(runners[0], work, now)]
+        return [price(runners[0])]
     start = int(rng.random() * len(runners))  # of those alike, not always the first ones
-    runners = [*runners[start:], *runners[:start]]
-    bounds = bounds_s(runners, work)
     priced: list[Priced] = []
     best_s = float("inf")
     while len(priced) < max(at_least, MOST_ALIKE):
         bound = min(bounds)
         if bound == _PRICED or (len(priced) >= at_least and bound > best_s * ALIKE):
             break
-        at = bounds.index(bound)
+        at = _index(bounds, bound, start)
         bounds[at] = _PRICED
-        candidate = prices.price(runners[at], work, now)
+        candidate = price(runners[at])
         priced.append(candidate)
         best_s = min(best_s, candidate.total_s)
     priced.sort(key=_total_s)
     return priced
+
+
+def _index(bounds: list[float], bound: float, start: int) -> int:
+    try:
+        return bounds.index(bound, start)
+    except ValueError:
+        return bounds.index(bound)
 
 
 def pick(priced: Sequence[Priced], rng: Random) -> Priced:

@@ -28,12 +28,13 @@ class Chooser:
         self.rates = RateBook()
         self.lengths = Lengths()
         self.demand = Demand()
-        self.fleet = Fleet(self.rates, limits.is_allowed)
-        self._prices = Prices(self.demand, self.fleet.copies)
+        self.fleet = Fleet(self.rates, limits)
+        self._prices = Prices(self.demand, self.fleet.shared.copies)
         self._explorer = Explorer(limits.explore_share)
         self._learner = Learner(self.rates, self.lengths)
         self._ageing_s = limits.ageing_s
         self._uses_affinity = limits.uses_affinity
+        self._counts_options = limits.counts_options
         self._rng = rng
 
     def work(self, request: RouteRequest, key: float, now: float) -> Work:
@@ -43,7 +44,7 @@ class Chooser:
             model=request.model,
             prompt_tokens=self.lengths.prompt_tokens(request.model, ask),
             output_tokens=self.lengths.output_tokens(request.model, ask, request.caller),
-            options=ask.options,
+            options=ask.options if self._counts_options else (),
             conversation=ask.conversation if self._uses_affinity else 0,
             key=key,
             level=max(request.priority, (now - key) / self._ageing_s),
@@ -97,14 +98,21 @@ class Chooser:
     def _by_cost(
         self,
         verdict: Verdict,
-        runners: Sequence[Runner],
+        runners: list[Runner],
         now: float,
         is_impatient: bool,
         is_preview: bool,
     ) -> None:
         looks = len(runners) if is_impatient or self._explorer.is_due else 2
         at_least = MAX_OPTIONS if is_preview else looks
-        options = by_cost(runners, verdict.work, self._prices, now, self._rng, at_least=at_least)
+        work, prices = verdict.work, self._prices
+        options = by_cost(
+            runners,
+            self.fleet.bounds_s(runners, work),
+            lambda runner: prices.price(runner, work, now),
+            self._rng,
+            at_least=at_least,
+        )
         best = pick(options, self._rng)
         verdict.options, verdict.best = options, best
         if best.can_start:

@@ -5,7 +5,6 @@ there are no weights and no points. ``docs/architecture/routing.md`` works throu
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from heapq import heapify, heapreplace
 
 import msgspec
@@ -113,20 +112,10 @@ def _yields(node: Node, work: Work, room: Room, now: float) -> Room:
     return room._replace(wait_s=wait_s, obstacle=Obstacle.URGENT, other=None)
 
 
-def bounds_s(runners: Sequence[Runner], work: Work) -> list[float]:
-    """Return what a request costs on each runner at least: :meth:`Prices.price` gives no less.
-
-    It is written for speed: hundreds of nodes are ruled out by it for every request.
-    """
-    output, prompt, conversation = work.output_tokens, work.prompt_tokens, work.conversation
-    bounds = [
-        output * r.decode_s * r.node.crowd
-        + prompt * r.prefill_s
-        + (0.0 if r.is_resident else r.load_s)
-        for r in runners
-    ]
-    if conversation:
-        for at, runner in enumerate(runners):
-            if conversation in runner.remembers:
-                bounds[at] -= (prompt - 1) * runner.prefill_s
-    return bounds
+def bound_s(runner: Runner, work: Work) -> float:
+    """Return what a request costs on a runner at least: :meth:`Prices.price` gives no less."""
+    seconds = work.output_tokens * runner.decode_s * runner.node.crowd
+    if not runner.is_resident:
+        return seconds + work.prompt_tokens * runner.prefill_s + runner.load_s
+    cached_tokens = runner.conversations.cached_tokens(work.conversation, work.prompt_tokens)
+    return seconds + (work.prompt_tokens - cached_tokens) * runner.prefill_s

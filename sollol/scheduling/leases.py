@@ -47,6 +47,7 @@ class Leases:
             queue_wait_s=queue_wait_s,
             predicted_s=seconds,
             loads=priced.loads,
+            options=None if priced.loads else runner.replacement(work.options),
         )
         if priced.loads:
             begin_load(runner, work.options, terms.load_s, now)

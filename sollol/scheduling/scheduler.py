@@ -6,6 +6,7 @@
     cancel(request_id)            a waiting caller left
     node_changed(view, now)       a node's facts changed     -> grants
     node_removed(node_id)
+    rules_changed(now)            other nodes may be used    -> grants
     tick(now)                     time passed                -> grants and refusals
 
 Slots are those of a runner: the names under which a node has one digest share them. What a request
@@ -138,6 +139,11 @@ class Scheduler:
         """Forget a node. Its leases stay until they are released."""
         self._fleet.remove(node_id)
         self._chooser.forget_node(node_id)
+
+    def rules_changed(self, now: float) -> list[Effect]:
+        """Find anew which nodes may run which models, and serve who waits for those."""
+        self._fleet.rules_changed()
+        return self._serve(self._queue.models(), now) if len(self._queue) else []
 
     def tick(self, now: float) -> list[Effect]:
         """Serve who can start by now, and refuse who has waited for as long as it may."""

@@ -1,12 +1,14 @@
 """What the scheduler keeps of each node and of each model on it. Changed by the scheduler only."""
 
+from typing import Protocol
+
 import msgspec
 
-from sollol.scheduling.affinity import Conversations
+from sollol.scheduling.affinity import Conversations, Homes
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
 from sollol.scheduling.decision import Terms
-from sollol.types import Lease, NodeState, NodeView, Resident, RouteRequest
+from sollol.types import Engine, Lease, NodeState, NodeView, Resident, RouteRequest
 
 LOCAL_TRUTH_S = 10.0
 """How long what we did to a node's memory counts for more than a poll that may be older."""
@@ -18,8 +20,19 @@ SLOPE = 0.2
 """Share by which each further sequence lengthens a step, where nothing was measured."""
 
 Options = tuple[tuple[str, int | float | bool], ...]
+Crowds = list[float]
+"""For each node, how many times longer a token takes there than it would alone."""
+
 Shape = tuple[str, Options]
 """A runner's key and the options it is loaded with."""
+
+
+class Columns(Protocol):
+    """Takes over a runner's numbers (``columns.py``)."""
+
+    def update(self, runner: "Runner") -> None:
+        """Read them again."""
+        ...
 
 
 class Held(msgspec.Struct):
@@ -64,7 +77,7 @@ class Runner:
     def __init__(self, node: "Node", key: str, size_bytes: int) -> None:
         self.node = node
         self.key = key
-        self._copies = node.copies
+        self._copies = node.shared.copies
         self.names: tuple[str, ...] = ()
         self.size_bytes = size_bytes
         self.context_length: int | None = None
@@ -74,8 +87,9 @@ class Runner:
         self.load_s = 0.0
         self.rates = Rates()
         self.cpu_share = 0.0
-        self.conversations = Conversations(node.slots)
-        self.remembers = self.conversations.known
+        self.conversations = Conversations(node.slots, self, node.shared.homes)
+        self.columns: dict[Columns, int] = {}
+        """Where its numbers are side by side with those of other nodes, for each of its names."""
         self.running: dict[int, Held] = {}
         self.backlog: list[tuple[float, float]] = []
         """Queue key and seconds of those who are to run here once a slot is free, in order."""
@@ -116,6 +130,7 @@ class Runner:
         self.options = options
         self.loaded_at = now
         self._count_copy(1)
+        self.update_columns()
 
     def unload(self) -> None:
         """Note that the model is not in memory, nor what it remembered."""
@@ -127,6 +142,12 @@ class Runner:
         self.num_ctx = None
         self.ready_at = 0.0
         self.conversations.forget()
+        self.update_columns()
+
+    def update_columns(self) -> None:
+        """Show changed numbers to those who compare nodes."""
+        for columns in self.columns:
+            columns.update(self)
 
     def note_use(self, priority: int, now: float) -> None:
         """Note that a request of some priority uses the model."""
@@ -151,6 +172,31 @@ class Runner:
     def matches(self, options: Options) -> bool:
         """Whether the loaded model serves a request with these runner options without a reload.
 
+        On a node that adapts, a request may be sent with the loaded model's options instead.
+        """
+        return self._is_loaded_with(options) or self.replacement(options) is not None
+
+    def replacement(self, options: Options) -> Options | None:
+        """Return the loaded model's options, where a request is sent with them in place of its own.
+
+        None where its own load nothing anew, and where it might be cut short: it wants more context
+        than is loaded, or what it wants or what is loaded is not known. One that sets nothing stays
+        as it is: not all routes have a place for options.
+        """
+        if not options or not self.node.adapts or self._is_loaded_with(options):
+            return None
+        asked, loaded = dict(options), dict(self.options or ())
+        if self.options is not None and "num_ctx" not in asked and "num_ctx" not in loaded:
+            return self.options
+        wanted = asked.get("num_ctx", self.default_ctx)
+        num_ctx = loaded.get("num_ctx", self.num_ctx)
+        if wanted is None or num_ctx is None or wanted > num_ctx:
+            return None
+        return (("num_ctx", num_ctx),) if self.options is None else self.options
+
+    def _is_loaded_with(self, options: Options) -> bool:
+        """Whether these options are those of the loaded model.
+
         A request that sets nothing gets the node's own context length, which is known once the model
         was loaded by such a request.
         """
@@ -169,16 +215,43 @@ class Runner:
         return int(value) if len(options) == 1 and name == "num_ctx" else None
 
 
+class Shared:
+    """What all nodes write into."""
+
+    def __init__(self) -> None:
+        self.copies: dict[Shape, int] = {}
+        """How many nodes have each shape in memory."""
+        self.homes: Homes = {}
+        self.crowds: Crowds = []
+        self.free: list[int] = []
+        """Places in ``crowds`` of nodes that are gone."""
+
+    def add_node(self) -> int:
+        """Return a place in ``crowds``."""
+        if self.free:
+            return self.free.pop()
+        self.crowds.append(1.0)
+        return len(self.crowds) - 1
+
+    def remove_node(self, at: int) -> None:
+        """Give a place in ``crowds`` back."""
+        self.crowds[at] = 1.0
+        self.free.append(at)
+
+
 class Node:
     """A node: its latest view, its runners by key, and how busy it is."""
 
-    def __init__(self, view: NodeView, copies: dict[Shape, int]) -> None:
+    def __init__(self, view: NodeView, shared: Shared, *, adapts: bool = False) -> None:
         self.id = view.id
-        self.copies = copies
-        """How many nodes have each shape in memory; one for all nodes."""
+        self._may_adapt = adapts
+        self.shared = shared
+        self.crowd_at = shared.add_node()
         self.view = view
         self.slots = view.slots
         self.is_open = False
+        self.adapts = False
+        """Whether requests may be sent to it with the loaded model's options in place of theirs."""
         self.runners: dict[str, Runner] = {}
         self.seen: dict[str, Resident] = {}
         """What the latest view has in memory, by runner."""
@@ -186,8 +259,6 @@ class Node:
         self.in_flight = 0
         self.loaded: dict[str, Runner] = {}
         """The runners in memory."""
-        self.crowd = 1.0
-        """How many times longer a token takes there than it would alone."""
         self.held: dict[int, Held] = {}
         self.most_urgent = 0
         """The highest priority of a request that runs there; 0 when none does."""
@@ -208,7 +279,9 @@ class Node:
         """Take over a new view; runners are brought up to date by ``memory.py``."""
         self.view = view
         self.slots = view.slots
+        self.capacity.told_bytes = view.memory_bytes
         self.is_open = view.state is NodeState.HEALTHY
+        self.adapts = self._may_adapt and view.engine is Engine.OLLAMA
 
     def begin(self, held: Held, now: float) -> None:
         """Count a request in."""
@@ -234,8 +307,13 @@ class Node:
         self.busy_area = self.area(now)
         self.busy_at = now
 
+    @property
+    def crowd(self) -> float:
+        """How many times longer a token takes there than it would alone."""
+        return self.shared.crowds[self.crowd_at]
+
     def _crowd(self) -> None:
-        self.crowd = 1.0 + self.slope * self.in_flight
+        self.shared.crowds[self.crowd_at] = 1.0 + self.slope * self.in_flight
 
     def makes_room(self, runner: Runner) -> bool:
         """Whether a runner is to leave for another one."""

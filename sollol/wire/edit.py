@@ -5,7 +5,7 @@ that stay are byte for byte those of the body, in their order; only the space be
 what follows the object are lost, which mean nothing.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 from msgspec import Raw
@@ -62,14 +62,15 @@ def edited(
     return _object(kept)
 
 
-def without_options(raw_options: Raw | bytes, names: Collection[str]) -> bytes | None:
-    """Return the object ``options`` without some of them; None if it has none of these.
+def with_options(
+    options: Raw | bytes, names: Collection[str], values: Iterable[tuple[str, object]]
+) -> bytes:
+    """Return the object ``options`` without some of them, and with others of these values.
 
     Names of options are compared with their case, as Ollama does it. What is no object has none.
     """
-    members = _members(bytes(raw_options))
-    kept = [(name, value) for name, value in members if decode(Raw(name)) not in names]
-    return None if len(kept) == len(members) else _object(kept)
+    kept = [member for member in _members(bytes(options)) if decode(Raw(member[0])) not in names]
+    return _object(kept + [(_encode(name), _encode(value)) for name, value in values])
 
 
 def _members(body: bytes) -> list[Member]:

@@ -15,7 +15,6 @@ from sollol.wire.gojson import Fields
 from sollol.wire.gotext import quote
 
 LOWEST, HIGHEST = 1, 10
-DEFAULT_PRIORITY = 5
 PRIORITY = "priority"
 """The body's field."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from sollol.wire.edit import edited, without_options
+from sollol.wire.edit import edited, with_options
 from sollol.wire.gojson import Fields, top_level
 
 ODD_NAMES = ["priority", "PRIORITY", "Priority", "model", "options", "Option\u017f", "é", 'a"b', ""]
@@ -79,14 +79,10 @@ def top_level_pairs(body: bytes) -> list[tuple[str, Any]]:
 def test_options_that_stay_are_unchanged(pairs: list[tuple[str, Any]]) -> None:
     raw = b"{" + b", ".join(f"{json.dumps(n)} : {json.dumps(v)}".encode() for n, v in pairs) + b"}"
     names = {"priority", "model"}
-    sut = without_options(raw, names)
-    kept = [(name, value) for name, value in pairs if name not in names]
-    if len(kept) == len(pairs):
-        assert sut is None
-    else:
-        assert sut is not None
-        assert [name for name, _ in top_level_pairs(sut)] == [name for name, _ in kept]
-        assert json.loads(sut) == dict(kept)
+    sut = with_options(raw, names, [("model", 1.5)])
+    kept = [(name, value) for name, value in pairs if name not in names] + [("model", 1.5)]
+    assert [name for name, _ in top_level_pairs(sut)] == [name for name, _ in kept]
+    assert json.loads(sut) == dict(kept)
 
 
 @pytest.mark.parametrize(
@@ -111,16 +107,14 @@ def test_deeply_nested_values_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "names", "expected"),
+    ("options", "names", "expected"),
     [
-        (b'{"num_ctx":1,"seed":2}', {"num_ctx"}, b'{"seed":2}'),
-        (b'{"num_ctx":1}', {"num_ctx"}, b"{}"),
-        (b'{"NUM_CTX":1}', {"num_ctx"}, None),
-        (b'{"num_ctx":1,"num_ctx":2}', {"num_ctx", "num_gpu"}, b"{}"),
-        (b"null", {"num_ctx"}, None),
-        (b"[1]", {"num_ctx"}, None),
-        (b'"num_ctx"', {"num_ctx"}, None),
+        (b'{"num_ctx":1,"seed":2}', {"num_ctx"}, b'{"seed":2,"num_ctx":8}'),
+        (b'{"num_ctx":1}', {"num_ctx"}, b'{"num_ctx":8}'),
+        (b'{"NUM_CTX":1}', {"num_ctx"}, b'{"NUM_CTX":1,"num_ctx":8}'),
+        (b'{"num_ctx":1,"num_ctx":2}', {"num_ctx", "num_gpu"}, b'{"num_ctx":8}'),
+        (b"null", {"num_ctx"}, b'{"num_ctx":8}'),
     ],
 )
-def test_options_are_taken_out(raw: bytes, names: set[str], expected: bytes | None) -> None:
-    assert without_options(raw, names) == expected
+def test_options_are_replaced(options: bytes, names: set[str], expected: bytes) -> None:
+    assert with_options(options, names, [("num_ctx", 8)]) == expected

@@ -73,8 +73,6 @@ def test_lines_of_others_are_written_alike(stream: io.TextIOWrapper) -> None:
 def test_chatter_of_libraries_is_left_out(stream: io.TextIOWrapper) -> None:
     configure("debug", "json", stream)
     logging.getLogger("uvicorn.access").critical("GET /")
-    logging.getLogger("httpx").info("HTTP Request")
-    logging.getLogger("httpcore.connection").debug("connect")
     assert _lines(stream) == []
 
 
