@@ -15,9 +15,7 @@ from sollol.bench.bench_children import Child, ChildFailed, Children, free_port
 from sollol.bench.bench_proxies import get_json
 from sollol.bench.fleets import Fleet
 from sollol.bench.virtual.policies import QUEUE_MAX_LENGTH
-from sollol.scheduling.limits import SchedulerLimits
 
-POLICY_SETTING = "scheduling.policy"
 _READY_TIMEOUT_S = 60.0
 _SOCKET_TIMEOUT_S = 5.0
 
@@ -113,11 +111,10 @@ def gateway_settings(policy: str, port: int, time_scale: float) -> list[str]:
         "log.level": "warning",
         "log.format": "json",
         "queue.max_length": QUEUE_MAX_LENGTH,
+        "scheduling.policy": policy,
         "probe.timeout_s": _SOCKET_TIMEOUT_S / time_scale,
         "upstream.connect_timeout_s": _SOCKET_TIMEOUT_S / time_scale,
     }
-    if policy != SchedulerLimits(QUEUE_MAX_LENGTH).policy:
-        settings[POLICY_SETTING] = policy
     return [f"{name}={value}" for name, value in settings.items()]
 
 
