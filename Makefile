@@ -4,7 +4,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench clients ollama-suite reference docs lock ci
+.PHONY: help setup serve test check fix bench limits clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -48,6 +48,9 @@ fix: $(VENV)/.dev  ## Format and apply safe lint fixes
 
 bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an httpx proxy
 	$(BIN)/python -m sollol.bench.data_plane $(ARGS)
+
+limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes and a virtual clock
+	$(BIN)/python -m sollol.bench.scheduler_limits $(ARGS)
 
 ollama-suite: $(VENV)/.dev
 	PYTHON=$(PYTHON) $(BIN)/python -m tests.clients.ollama_suite

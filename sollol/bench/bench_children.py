@@ -1,10 +1,11 @@
 """Child processes on chosen cores: started, watched through ``/proc``, and always ended."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -106,31 +107,40 @@ class Children:
         self,
         name: str,
         command: Sequence[str],
-        cores: frozenset[int],
+        cores: frozenset[int] | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> Child:
-        """Start a process on ``cores`` in the temporary folder.
+        """Start a process on ``cores``, or on any, in the temporary folder.
 
         Variables that would change how SOLLOL or a client behaves are kept from it.
         """
         output = self._folder / f"{len(self._children):03}-{name}.txt"
-        own_cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)  # inherited: there is no moment without it
-        try:
-            with output.open("wb") as file:
-                process = subprocess.Popen(
-                    command,
-                    cwd=self._folder,
-                    env=_clean_environment() | dict(variables or {}),
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                )
-        finally:
-            os.sched_setaffinity(0, own_cores)
+        with _running_on(cores), output.open("wb") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=self._folder,
+                env=_clean_environment() | dict(variables or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
         child = Child(name, process, output)
         self._children.append(child)
         return child
+
+
+@contextlib.contextmanager
+def _running_on(cores: frozenset[int] | None) -> Iterator[None]:
+    """Let this process run on ``cores`` only; children inherit it, from their first moment on."""
+    if cores is None:
+        yield
+        return
+    own_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own_cores)
 
 
 def free_port() -> int:

@@ -78,11 +78,9 @@ def synthetic(*, rate_per_s: float, requests: int, seed: int) -> list[Request]:
     made: list[Request] = []
     starts = _bursty_starts(rng, rate_per_s / _REQUESTS_PER_SESSION)
     ids = itertools.count(1)
-    for start in starts:
-        if len(made) >= requests * 1.1 + 50:
-            break
+    while len(made) < requests * 1.1 + 50:  # the last sessions go on when others would have begun
         make = rng.choices(_KINDS, _SHARES)[0]
-        made.extend(make(rng, start, next(ids)))
+        made.extend(make(rng, next(starts), next(ids)))
     made.sort(key=lambda request: request.at)
     return made[:requests]
 
@@ -222,3 +220,13 @@ def batch_under_chat(
         ask = text_ask(Task.CHAT, prompt)
         made.append(Request(at, model, ask, prompt, output, priority=8, caller=_user(chat_rng)))
     return sorted(made, key=lambda request: request.at)
+
+
+def steady_chat(model: str, *, rate_per_s: float, seconds: float, seed: int) -> list[Request]:
+    """Return short chats with one model, none of which go on."""
+    rng = Random(seed)
+    made, at = [], 0.0
+    while (at := at + rng.expovariate(rate_per_s)) < seconds:
+        prompt, output = _lognormal(rng, 200, 0.5, 1500), _lognormal(rng, 120, 0.5, 500)
+        made.append(Request(at, model, text_ask(Task.CHAT, prompt), prompt, output))
+    return made

@@ -7,6 +7,7 @@ import typer
 
 from sollol import __version__
 from sollol.cli import (
+    bench,
     chat,
     config,
     doctor,
@@ -60,6 +61,7 @@ app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 app.command("route", epilog=route.EXAMPLES)(route.route)
 app.command("queue", epilog=queue.EXAMPLES)(queue.queue)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.add_typer(config.app, name="config")
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
@@ -42,9 +42,14 @@ class Gateway:
     ``clock`` is monotonic and the same for all parts; ``look_up`` resolves the names of nodes.
     """
 
-    def __init__(self, settings: Settings, look_up: Resolve = resolve) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        look_up: Resolve = resolve,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings
-        self.clock = time.monotonic
+        self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
         scheduler = Scheduler(_limits(settings, self.rules), random.Random())
         self.admission = Admission(scheduler, self.clock)

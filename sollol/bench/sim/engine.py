@@ -92,16 +92,16 @@ class Engine:
         Raises:
             NodeBusy: the model must be loaded and too many requests wait for that already.
         """
-        started = self._loop.time()
         num_ctx, wanted = runner_options(self.config, model, options)
         runner = self._usable(model, wanted)
-        load_s = 0.0
+        load_s = HOT_LOAD_S
         if runner is None:
+            started = self._loop.time()
             runner, load_s = await self._load(model, name, wanted, num_ctx)
+            load_s = max(load_s, self.unscaled(self._loop.time() - started))
         runner.refs += 1
         runner.idle.clear()
-        waited_s = self.unscaled(self._loop.time() - started)
-        return runner, HOT_LOAD_S if load_s == 0.0 else max(load_s, waited_s)
+        return runner, load_s
 
     def release(self, runner: Runner) -> None:
         """Count a request out; the last one starts the runner's ``keep_alive``."""
@@ -137,9 +137,10 @@ class Engine:
         finally:
             self._pending -= 1
         try:
-            runner = self._usable(model, wanted) or await self._load_now(
-                model, name, wanted, num_ctx
-            )
+            runner = self._usable(model, wanted)
+            if runner is not None:  # somebody who waited ahead wanted the same
+                return runner, HOT_LOAD_S
+            runner = await self._load_now(model, name, wanted, num_ctx)
         finally:
             self._loader.release()
         return runner, model.size_gib / self.config.load_gib_per_s

@@ -1,6 +1,7 @@
 """From the fields of a request to the prompt a model sees, and to what it will answer."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from sollol.bench.sim.text import (
 
 _ANY_JSON: dict[str, Any] = {"properties": {"answer": {"type": "string"}}}
 _TOOL_TOKENS = 16
+_WISH = re.compile(r"\(in (\d{1,6}) tokens\)\n?(?:<\|assistant\|>)?$")
+_WISH_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,9 @@ def plan_answer(model: SimModel, prompt: Prompt) -> Answer:
         pieces = json_pieces(fill_schema(prompt.schema, seed), prompt.partial)
         return Answer(pieces)
     limit = prompt.limit
+    wish = _wished_length(prompt.text)
+    if wish and not prompt.partial and (not limit or wish < limit):
+        return Answer(answer_pieces(seed, "", wish) or ())
     if prompt.may_end and limit >= _natural_length(seed, prompt):
         limit = 0
     thinking = _thoughts(seed, limit) if prompt.thinks and not prompt.partial else ()
@@ -100,6 +106,15 @@ def plan_answer(model: SimModel, prompt: Prompt) -> Answer:
     if said is None:  # a partial answer of somebody else is one more piece of prompt
         said = answer_pieces(seed_of(model.digest, prompt.text + prompt.partial), "", limit) or ()
     return Answer(said, thinking, done_reason="length" if limit else "stop")
+
+
+def _wished_length(text: str) -> int:
+    """Return N where a prompt ends in ``(in N tokens)``; 0 where it does not.
+
+    A caller can so decide how long an answer gets without telling whoever reads only the options.
+    """
+    found = _WISH.search(text[-_WISH_CHARS:])
+    return int(found[1]) if found else 0
 
 
 def context_ids(prompt_tokens: int, eval_count: int) -> list[int]:

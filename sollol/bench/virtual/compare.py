@@ -1,19 +1,20 @@
 """Policies side by side on one workload, and the load that a policy can just carry."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from random import Random
 
+from sollol.bench.balance import DIRECT_POLICIES, Balance
 from sollol.bench.fleets import Fleet
-from sollol.bench.virtual.direct import DIRECT_POLICIES, DirectBalancer
-from sollol.bench.virtual.drive import Drive, Front, Record, Replay, Slowdown
+from sollol.bench.outcome import Replay, quantile
+from sollol.bench.virtual.direct import DirectBalancer
+from sollol.bench.virtual.drive import Drive, Front, Slowdown
 from sollol.bench.virtual.gateway import Gateway
 from sollol.bench.workload import Request
 from sollol.scheduling.scheduler import Scheduler
 
 MakeScheduler = Callable[[str, Random], Scheduler]
 MakeWorkload = Callable[[float, int], Sequence[Request]]
-"""A workload by its load factor and its seed."""
+"""A workload by its rate in requests a second, and its seed."""
 
 GRACE_S = 60.0
 MAX_P95_WAIT_S = 15.0
@@ -34,22 +35,10 @@ def replay(
     rng = Random(seed)
     front: Front
     if policy in DIRECT_POLICIES:
-        front = DirectBalancer(drive, policy, rng)
+        front = DirectBalancer(drive, Balance(policy, fleet, rng))
     else:
         front = Gateway(drive, make_scheduler(policy, rng))
     return drive.run(front, slowdowns)
-
-
-def quantile(values: Iterable[float], share: float) -> float:
-    """Return the value that ``share`` of them do not exceed; 0 of none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
-
-
-def mean(values: Iterable[float]) -> float:
-    """Return the mean; 0 of none."""
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else 0.0
 
 
 def is_carried(result: Replay) -> bool:
@@ -75,7 +64,7 @@ def find_load(
     make_scheduler: MakeScheduler,
     seeds: Sequence[int] = (1, 2, 3),
 ) -> float:
-    """Return the highest load factor that a policy carries with most of the seeds, within 3 %."""
+    """Return the highest rate that a policy carries with most of the seeds, within 3 %."""
 
     def carries(factor: float) -> bool:
         kept = (
@@ -103,77 +92,9 @@ def _bracket(carries: Callable[[float], bool]) -> tuple[float, float]:
     low = 1.0
     while not carries(low):
         low /= 2
-        if low < 1e-4:
+        if low < 0.01:
             raise ValueError("no load is small enough for this policy")
     high = low * 2
     while carries(high):
         low, high = high, high * 2
     return low, high
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """One policy's figures over all seeds; latencies in seconds, counts for one seed on average."""
-
-    policy: str
-    mean_s: float
-    p50_s: float
-    p95_s: float
-    p99_s: float
-    first_byte_p95_s: float
-    loads: float
-    reloads: float
-    evictions: float
-    success: float
-    """Share of the requests that were served."""
-    by_priority: dict[int, tuple[float, float]]
-    """Mean and p95 latency."""
-    by_node: dict[str, float]
-    prediction_error: float
-    """The median of how far, as a share of the truth, the predicted seconds were off."""
-
-
-def summarise(policy: str, replays: Sequence[Replay]) -> Summary:
-    """Return the figures of several runs of a policy."""
-    records = [record for one in replays for record in one.records]
-    served = [record for record in records if record.outcome == "served"]
-    latencies = sorted(record.latency_s for record in served)
-    runs = len(replays)
-    return Summary(
-        policy=policy,
-        mean_s=mean(latencies),
-        p50_s=quantile(latencies, 0.5),
-        p95_s=quantile(latencies, 0.95),
-        p99_s=quantile(latencies, 0.99),
-        first_byte_p95_s=quantile((record.first_byte_s for record in served), 0.95),
-        loads=sum(one.loads for one in replays) / runs,
-        reloads=sum(one.reloads for one in replays) / runs,
-        evictions=sum(one.evictions for one in replays) / runs,
-        success=len(served) / max(1, len(records)),
-        by_priority=_by_priority(served),
-        by_node=_by_node(served, runs),
-        prediction_error=_prediction_error(served),
-    )
-
-
-def _by_priority(served: Sequence[Record]) -> dict[int, tuple[float, float]]:
-    grouped: dict[int, list[float]] = {}
-    for record in served:
-        grouped.setdefault(record.priority, []).append(record.latency_s)
-    return {
-        priority: (mean(grouped[priority]), quantile(grouped[priority], 0.95))
-        for priority in sorted(grouped)
-    }
-
-
-def _by_node(served: Sequence[Record], runs: int) -> dict[str, float]:
-    counts: dict[str, float] = {}
-    for record in served:
-        counts[record.node] = counts.get(record.node, 0.0) + 1 / runs
-    return dict(sorted(counts.items()))
-
-
-def _prediction_error(served: Sequence[Record]) -> float:
-    predicted = [record for record in served if record.predicted_s > 0]
-    errors = (abs(r.predicted_s - r.service_s) / max(r.service_s, 1e-3) for r in predicted)
-    return quantile(errors, 0.5)

@@ -20,14 +20,14 @@ class Decoder:
         self._slowdown = 1.0
         self._done_s = 0.0
         self._since = 0.0
-        self._sequences: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequences: list[tuple[float, int, Callable[[], object]]] = []
         self._next = count()
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
         return len(self._sequences)
 
-    def add(self, work_s: float, ended: Callable[[], None]) -> None:
+    def add(self, work_s: float, ended: Callable[[], object]) -> None:
         """Begin a sequence."""
         self._advance()
         heappush(self._sequences, (self._done_s + work_s, next(self._next), ended))

@@ -1,10 +1,10 @@
 """Replays a workload over virtual nodes, through the real scheduler or straight to the nodes."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
+from sollol.bench.outcome import Record, Replay
 from sollol.bench.sim.config import SimConfig
 from sollol.bench.virtual.loop import EventLoop
 from sollol.bench.virtual.node import VirtualNode, Visit
@@ -12,34 +12,6 @@ from sollol.bench.workload import Request
 
 NETWORK_S = 0.001
 """Each way between gateway and node."""
-
-
-@dataclass(slots=True)
-class Record:
-    """What became of a request; seconds of the virtual clock, from its arrival where not said."""
-
-    arrived_at: float
-    model: str
-    priority: int
-    outcome: str = "waiting"
-    """``served``, or the code of the error."""
-    node: str = ""
-    queue_wait_s: float = 0.0
-    """In the gateway."""
-    node_wait_s: float = 0.0
-    """For a slot, on the node."""
-    load_s: float = 0.0
-    was_loaded: bool = False
-    cached_tokens: int = 0
-    first_byte_s: float = 0.0
-    latency_s: float = 0.0
-    predicted_s: float = 0.0
-    """From the grant to the end."""
-
-    @property
-    def service_s(self) -> float:
-        """From the grant to the end, in truth."""
-        return self.latency_s - self.queue_wait_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +23,15 @@ class Slowdown:
     factor: float
 
 
-@dataclass(frozen=True)
-class Replay:
-    """What a run gave: one record for each request, in the order of the workload."""
-
-    records: Sequence[Record]
-    loads: int
-    """All of them, reloads too."""
-    reloads: int
-    """Those only for other options."""
-    evictions: int
-    ended_at: float
-    max_running: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """The most sequences at once, by node and model."""
-
-    @property
-    def digest(self) -> str:
-        """Return what only an equal run has."""
-        text = repr([astuple(record) for record in self.records])
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
 class Front(Protocol):
     """What stands between callers and nodes."""
 
     def submit(self, index: int, request: Request) -> None:
         """Take a request in."""
+        ...
+
+    def began(self, index: int, visit: Visit) -> None:
+        """See the first byte of a streamed answer for which a model was loaded."""
         ...
 
     def ended(self, index: int, visit: Visit) -> None:
@@ -120,6 +75,7 @@ class Drive:
             known_tokens=request.known_tokens,
             conversation=request.conversation,
             options=dict(request.ask.options),
+            began=lambda visit: self._begin(index, visit, front),
             ended=lambda visit: self._return(index, visit, front),
         )
         self.loop.after(NETWORK_S, lambda: node.serve(visit))
@@ -143,6 +99,10 @@ class Drive:
                 front.submit(index, request)
 
             self.loop.at(request.at, arrive)
+
+    def _begin(self, index: int, visit: Visit, front: Front) -> None:
+        if visit.was_loaded:
+            self.loop.after(NETWORK_S, lambda: front.began(index, visit))
 
     def _return(self, index: int, visit: Visit, front: Front) -> None:
         def arrive() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sollol.bench.virtual.drive import NETWORK_S, Drive
 from sollol.bench.virtual.node import VirtualNode, Visit
 from sollol.bench.workload import Request
-from sollol.scheduling.decision import Effect, Grant, Refusal
+from sollol.scheduling.decision import Effect, Refusal
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Lease, Measured, RouteRequest
 from sollol.wire.names import model_key
@@ -54,6 +54,11 @@ class Gateway:
         )
         self._carry_out(self.scheduler.submit(route, now))
 
+    def began(self, index: int, visit: Visit) -> None:
+        """Say that the model is in memory."""
+        now = self._drive.loop.now
+        self._carry_out(self.scheduler.loaded(self._leases[index], now))
+
     def ended(self, index: int, visit: Visit) -> None:
         """Give the slot back with what the answer says, and look at a node that loaded."""
         lease = self._leases.pop(index)
@@ -67,10 +72,10 @@ class Gateway:
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, Grant):
-                self._send(effect.lease)
-            elif isinstance(effect, Refusal):
+            if isinstance(effect, Refusal):
                 self._drive.finish(int(effect.request_id), effect.error.code)
+            else:
+                self._send(effect.lease)
 
     def _send(self, lease: Lease) -> None:
         index = int(lease.request_id)

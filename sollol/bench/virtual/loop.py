@@ -10,8 +10,8 @@ class Timer:
 
     __slots__ = ("action",)
 
-    def __init__(self, action: Callable[[], None]) -> None:
-        self.action: Callable[[], None] | None = action
+    def __init__(self, action: Callable[[], object]) -> None:
+        self.action: Callable[[], object] | None = action
 
     def cancel(self) -> None:
         """Make it not happen."""
@@ -27,13 +27,13 @@ class EventLoop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._next = count()
 
-    def at(self, when: float, action: Callable[[], None]) -> Timer:
+    def at(self, when: float, action: Callable[[], object]) -> Timer:
         """Let something happen at a moment, at once if that is past."""
         timer = Timer(action)
         heappush(self._timers, (max(when, self.now), next(self._next), timer))
         return timer
 
-    def after(self, delay_s: float, action: Callable[[], None]) -> Timer:
+    def after(self, delay_s: float, action: Callable[[], object]) -> Timer:
         """Let something happen later."""
         return self.at(self.now + delay_s, action)
 

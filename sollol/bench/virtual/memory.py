@@ -150,17 +150,17 @@ class Memory:
         size_bytes = loaded_bytes(self.config, load.model, load.num_ctx)
         while self.loaded and not self._fits(size_bytes):
             victim = load.awaited or choose_victim(self.loaded.values())
+            assert victim is not None  # something is loaded
             if not self._has_left(load, victim, "room"):
                 return False
         return True
 
-    def _has_left(self, load: _Load, runner: VirtualRunner | None, reason: UnloadReason) -> bool:
-        if runner is not None and runner.refs:
+    def _has_left(self, load: _Load, runner: VirtualRunner, reason: UnloadReason) -> bool:
+        if runner.refs:
             load.awaited = runner
             return False
         load.awaited = None
-        if runner is not None:
-            self._remove(runner, reason)
+        self._remove(runner, reason)
         return True
 
     def _fits(self, size_bytes: int) -> bool:
@@ -189,7 +189,7 @@ class Memory:
     def _finish(self, load: _Load, runner: VirtualRunner) -> None:
         self._queue.popleft()
         runner.refs += 1
-        load.ready(runner, max(self._load_s(load.model), self._loop.now - load.asked_at))
+        load.ready(runner, max(HOT_LOAD_S, self._loop.now - load.asked_at))
 
     def _build(self, load: _Load) -> VirtualRunner:
         config, model = self.config, load.model

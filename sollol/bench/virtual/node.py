@@ -14,6 +14,7 @@ from sollol.types import Engine, Model, NodeState, NodeView, Resident
 from sollol.wire.names import model_key
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_FOR_EVER_S = timedelta(days=365 * 293).total_seconds()
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +31,8 @@ class Visit:
     known_tokens: int = 0
     conversation: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    began: Callable[["Visit"], None] = lambda _: None
+    """Told at the first byte of a streamed answer."""
     ended: Callable[["Visit"], None] = lambda _: None
     arrived_at: float = 0.0
     load_s: float = 0.0
@@ -68,10 +71,6 @@ class VirtualNode:
         self._models = {model.name: model for model in config.models}
         self._shown = {model_key(model.name): _shown(model) for model in config.models}
 
-    def has(self, model: str) -> bool:
-        """Whether a model is on the node's disk."""
-        return model in self._models
-
     def set_slowdown(self, slowdown: float) -> None:
         """Make all that begins from here on take so many times as long; 1 is as configured."""
         self._slowdown = self.memory.slowdown = slowdown
@@ -97,7 +96,7 @@ class VirtualNode:
             version=self.config.version,
             models=self._shown,
             resident={
-                model_key(runner.model.name): _resident(runner)
+                model_key(runner.model.name): _resident(runner, self._loop.now)
                 for runner in self.memory.loaded.values()
             },
         )
@@ -145,6 +144,7 @@ class VirtualNode:
 
     def _decode(self, visit: Visit, runner: VirtualRunner) -> None:
         visit.first_byte_at = self._loop.now
+        visit.began(visit)
 
         def end() -> None:
             visit.output_s = self._loop.now - visit.first_byte_at
@@ -178,8 +178,10 @@ def _shown(model: SimModel) -> Model:
     )
 
 
-def _resident(runner: VirtualRunner) -> Resident:
+def _resident(runner: VirtualRunner, now: float) -> Resident:
     expires_at = runner.expires_at
+    if expires_at is None:
+        expires_at = now + runner.keep_alive_s
     return Resident(
         key=model_key(runner.model.name),
         name=runner.model.name,
@@ -187,10 +189,11 @@ def _resident(runner: VirtualRunner) -> Resident:
         size_bytes=runner.size_bytes,
         vram_bytes=runner.vram_bytes,
         context_length=runner.num_ctx,
-        expires_at="" if expires_at is None else wall_clock(expires_at),
+        expires_at=wall_clock(expires_at),
     )
 
 
 def wall_clock(moment: float) -> str:
     """Return a moment of the virtual clock as nodes write it; 0 is the first of January 2026."""
+    moment = min(moment, _FOR_EVER_S)
     return (_EPOCH + timedelta(seconds=moment)).isoformat().replace("+00:00", "Z")

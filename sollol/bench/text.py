@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sollol.bench.virtual.compare import Summary
+from sollol.bench.outcome import Summary
 
 BASELINES = ("round_robin", "least_in_flight", "direct_round_robin", "direct_least_connections")
 _HEAD = (

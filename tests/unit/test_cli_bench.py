@@ -1,0 +1,71 @@
+"""``sollol bench``."""
+
+from pathlib import Path
+
+import pytest
+
+from sollol.cli.bench import _Progress
+from sollol.cli.main import main
+
+SMALL = ["bench", "--virtual", "--requests", "60", "--rounds", "1"]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments])
+    return int(ended.value.code or 0)
+
+
+def test_it_compares_and_names_its_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*SMALL, "--rate", "0.5", "--out", str(tmp_path)) == 0
+    said = capsys.readouterr()
+    assert "0.50 requests a second, on a virtual clock" in said.out
+    assert "\nfastest " in said.out
+    assert "round 1 of 1, fastest: 60 requests" in said.err
+    for name in ("report.md", "report.html", "report.json"):
+        assert str(tmp_path / name) in said.out
+        assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["--workload", "azure"], "--trace FILE goes with"),
+        (["--policies", "best", "--rate", "1"], "no such policy: best"),
+        (["--workload", "azure", "--trace", "/none"], "No such file"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    wrong: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*SMALL, *wrong) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert run(*SMALL, "--rate", "1", "--policies", "random", "--out", str(file)) == 1
+    assert str(file) in capsys.readouterr().err
+
+
+def test_over_http_it_says_how_long_it_will_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = ["bench", "--requests", "20", "--rounds", "1", "--time-scale", "0.01", "--rate", "1"]
+    assert run(*real, "--policies", "direct_round_robin", "--out", str(tmp_path)) == 0
+    assert "over HTTP: 1 runs of 0 s or more" in capsys.readouterr().out
+
+
+def test_on_a_terminal_it_counts_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    progress = _Progress()
+    progress("a run", 1, count=2)
+    progress("a run", 2, count=2)
+    assert capsys.readouterr().err == "\ra run: 1/2\ra run: 2/2\n"
