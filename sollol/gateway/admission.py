@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from sollol.scheduling.decision import Effect, Grant, Refusal, Statistics
+from sollol.scheduling.decision import Effect, Grant, Prewarm, Refusal, Statistics
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Lease, Measured, NodeView, RouteRequest
 
@@ -14,9 +14,15 @@ TICK_S = 0.25
 class Admission:
     """Feeds events to the scheduler and carries its effects to the callers that wait."""
 
-    def __init__(self, scheduler: Scheduler, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        clock: Callable[[], float],
+        prewarm: Callable[[Prewarm], None] = lambda _: None,
+    ) -> None:
         self._scheduler = scheduler
         self._clock = clock
+        self._prewarm = prewarm
         self._waiters: dict[str, asyncio.Future[Lease]] = {}
         self._idle: dict[str, asyncio.Event] = {}
 
@@ -65,6 +71,15 @@ class Admission:
         """Tell the scheduler that a node is gone."""
         self._scheduler.node_removed(node_id)
 
+    def load_ended(self, effect: Prewarm, *, has_failed: bool) -> None:
+        """Tell the scheduler how carrying out a prewarm ended."""
+        node_id, model, now = effect.node_id, effect.model, self._clock()
+        self._deliver(self._scheduler.load_ended(node_id, model, now, has_failed=has_failed))
+
+    def unloaded(self, model: str) -> None:
+        """Tell the scheduler that a caller had a model unloaded."""
+        self._scheduler.unloaded(model)
+
     def in_flight(self, node_id: str) -> int:
         """Return how many requests are on a node."""
         return self.statistics().in_flight.get(node_id, 0)
@@ -83,8 +98,7 @@ class Admission:
         """Let the scheduler notice that time passes; runs until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
-            if self._waiters:
-                self._deliver(self._scheduler.tick(self._clock()))
+            self._deliver(self._scheduler.tick(self._clock()))
 
     def statistics(self) -> Statistics:
         """The scheduler's counts."""
@@ -99,6 +113,9 @@ class Admission:
 
     def _deliver(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Prewarm):
+                self._prewarm(effect)
+                continue
             if isinstance(effect, Refusal):
                 waiter = self._waiters[effect.request_id]
                 if not waiter.done():
@@ -115,4 +132,5 @@ def _own(effects: Sequence[Effect]) -> Lease:
     (effect,) = effects
     if isinstance(effect, Grant):
         return effect.lease
+    assert isinstance(effect, Refusal)
     raise effect.error

@@ -1,8 +1,9 @@
 """The nodes as the scheduler sees them, and which of them may run a model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from sollol.errors import ModelNotFound, NoNodeAvailable, SollolError
+from sollol.scheduling.memories import Memories
 from sollol.scheduling.memory import index, reconcile
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner
@@ -21,6 +22,7 @@ class Fleet:
     def __init__(self, rates: RateBook, is_allowed: Callable[[str, str], bool]) -> None:
         self.nodes: dict[str, Node] = {}
         self.copies: dict[str, int] = {}
+        self.kept = Memories()
         self._rates = rates
         self._is_allowed = is_allowed
         self._open: dict[str, list[Runner]] = {}
@@ -42,6 +44,7 @@ class Fleet:
         if before is None or before.models != view.models or before.outvoted != view.outvoted:
             self._forget(view.id)
             index(node, view)
+            self.kept.give(node)
             for model in view.models:
                 self._holders.setdefault(model, {})[view.id] = None
         elif before.state is not view.state:
@@ -59,6 +62,7 @@ class Fleet:
         if node is None:
             return
         self._forget(node_id)
+        self.kept.forget_node(node_id)
         self._unsure.pop(node_id, None)
         for runner in node.runners.values():
             runner.set_resident(False, 0.0)
@@ -72,6 +76,10 @@ class Fleet:
         if request.model in self._mixed:
             return _suited(runners, request.ask, prompt_tokens)
         return runners
+
+    def open_to(self, model: str) -> Sequence[Runner]:
+        """Return the runners of a model on all nodes that may be given requests for it."""
+        return self._open.get(model, ())
 
     def has(self, model: str) -> bool:
         """Whether any node has a model, be it down."""

@@ -31,6 +31,7 @@ def begin_load(runner: Runner, load_s: float, now: float) -> None:
     """Note that a model is being loaded, and that others leave for it."""
     for other in victims(runner):
         other.set_resident(False, now)
+        other.was_pushed_out = True
         other.touched_at = now
     runner.set_resident(True, now)
     runner.ready_at = now + load_s
@@ -62,6 +63,8 @@ def reconcile(node: Node, view: NodeView, now: float) -> None:
         bytes_before = sum(_bytes(held) for held in node.seen.values())
         bytes_come = sum(_bytes(seen[key]) for key in came)
         node.capacity.seen_too_much(bytes_before + bytes_come, len(node.seen) + len(came))
+        for key in left:
+            node.runners[key].was_pushed_out = True
     node.seen = seen
     node.capacity.seen_together(sum(map(_bytes, seen.values())), len(seen))
     for key, runner in node.runners.items():
@@ -70,6 +73,7 @@ def reconcile(node: Node, view: NodeView, now: float) -> None:
 
 def _reconcile(runner: Runner, seen: Resident | None, now: float) -> None:
     if seen is not None:
+        runner.seen_at = now
         runner.need_bytes = _bytes(seen) or runner.need_bytes
         runner.num_ctx = seen.context_length
         runner.cpu_share = _cpu_share(seen)

@@ -6,7 +6,8 @@
     cancel(request_id)            a waiting caller left
     node_changed(view, now)       a node's facts changed     -> grants
     node_removed(node_id)
-    tick(now)                     time passed                -> grants and refusals
+    load_ended(node_id, ...)      a model was prewarmed      -> grants
+    tick(now)                     time passed                -> grants, refusals and prewarms
 
 Slots are those of a runner: the names under which a node has one digest share them. What a request
 costs on a runner is said by ``cost.py``, which runner is best by ``choice.py``, who of those who
@@ -76,7 +77,9 @@ class Scheduler:
         if not request.takes_slot:
             best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
             return [Grant(self._leases.take_beside(request, best.node, now))]
-        self._chooser.demand.note(request.model, now)
+        self._chooser.demand.note(
+            request.model, now, work.prompt_tokens, work.output_tokens, bool(work.options)
+        )
         work.key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
         verdict = self._verdict(request, work.key, now)
         if verdict.chosen is not None:
@@ -143,12 +146,40 @@ class Scheduler:
         effects = self._refuse_expired(now) + self._refuse_stranded(now)
         if len(self._queue):
             effects += self._serve(self._queue.models(), now)
+        if self._limits.prewarms and self._chooser.policy.rank is None:
+            effects += self._chooser.placement.plan(now)
         if now - self._cleaned_at >= HOUSEKEEPING_S:
             self._cleaned_at = now
             self._fleet.settle(now)
             self._chooser.clean(now)
             self._fair.forget_past(now)
         return effects
+
+    def load_ended(self, node_id: str, model: str, now: float, *, has_failed: bool) -> list[Effect]:
+        """Take how carrying out a :class:`Prewarm` ended."""
+        node = self._chooser.placement.ended(node_id, model, now, has_failed=has_failed)
+        return self._serve_node(node, now) if node is not None and len(self._queue) else []
+
+    def unloaded(self, model: str) -> None:
+        """Note that a caller had a model unloaded: it is not loaded again until it is asked for."""
+        self._chooser.demand.forget(model)
+
+    @property
+    def lessons(self) -> int:
+        """Answers learned from since the start."""
+        return self._chooser.lessons
+
+    def learned(self) -> dict[str, object]:
+        """Return what is worth keeping between runs; later events change nothing in it."""
+        return self._chooser.learned()
+
+    def take_learned(self, kept: object) -> int:
+        """Take over what :meth:`learned` gave; return how many parts of it did not fit.
+
+        Raises:
+            ValueError: it is something else, or of another version.
+        """
+        return self._chooser.take_learned(kept)
 
     def preview(self, request: RouteRequest, now: float) -> Decision:
         """Return what would be decided for a request, without doing it.

@@ -1,6 +1,7 @@
 """What the scheduler keeps of each node and of each model on it. Changed by the scheduler only."""
 
 from collections.abc import Iterable
+from math import inf
 
 import msgspec
 
@@ -76,6 +77,10 @@ class Runner:
         self.backlog: list[tuple[float, float]] = []
         """Queue key and seconds of those who are to run here once a slot is free, in order."""
         self.is_resident = False
+        self.seen_at = -inf
+        """When the node last said that it is in memory."""
+        self.was_pushed_out = False
+        """It left the memory, the last time, for another model to come."""
         self.options: Options | None = None
         """What it was loaded with; None when somebody else loaded it."""
         self.num_ctx: int | None = None
@@ -105,6 +110,7 @@ class Runner:
             self._copies[self.key] = self._copies.get(self.key, 0) + (1 if is_resident else -1)
         if is_resident and not self.is_resident:
             self.loaded_at = now
+            self.was_pushed_out = False
         if not is_resident:
             self.conversations.forget()
             self.options = None
