@@ -51,6 +51,12 @@ FIRST_BYTE = Spec(
 QUEUE_WAIT = Spec(
     "sollol_queue_wait_seconds", "histogram", ("task",), "Time a request waited for a slot."
 )
+PREWARMS = Spec(
+    "sollol_prewarms_total",
+    "counter",
+    ("node", "outcome"),
+    "Models loaded before they were asked for; outcome is ok, or an error code.",
+)
 GAUGES = (
     Spec("sollol_node_up", "gauge", ("node",), "Whether it may be given work (1) or not (0)."),
     Spec("sollol_node_in_flight", "gauge", ("node",), "Requests on the node."),
@@ -58,7 +64,7 @@ GAUGES = (
     Spec("sollol_node_connections", "gauge", ("node",), "Connections to it, idle ones included."),
     Spec("sollol_queue_length", "gauge", (), "Requests that wait for a slot."),
 )
-ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, *GAUGES)
+ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, PREWARMS, *GAUGES)
 
 
 class Timings:
@@ -92,6 +98,7 @@ class Metrics:
     def __init__(self, gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
         self._requests: dict[tuple[str, str, str], int] = {}
+        self._prewarms: dict[tuple[str, str], int] = {}
         self._duration = Timings()
         self._first_byte = Timings()
         self._queue_wait = Timings()
@@ -123,16 +130,26 @@ class Metrics:
         if queue_wait_s is not None:
             self._queue_wait.observe(task, queue_wait_s)
 
+    def prewarm_done(self, node: str, outcome: str) -> None:
+        """Count a model that was loaded before it was asked for, or was not."""
+        self._prewarms[(node, outcome)] = self._prewarms.get((node, outcome), 0) + 1
+
     def forget_node(self, node: str) -> None:
         """Drop the counters of a node that is gone: names of found ones may come without end."""
         for labels in [labels for labels in self._requests if labels[1] == node]:
             del self._requests[labels]
+        for pair in [pair for pair in self._prewarms if pair[0] == node]:
+            del self._prewarms[pair]
 
     def _families(self) -> Iterable[Metric]:
         requests = CounterMetricFamily(REQUESTS.name, REQUESTS.text, labels=REQUESTS.labels)
         for labels, count in self._requests.items():
             requests.add_metric(list(labels), count)
         yield requests
+        prewarms = CounterMetricFamily(PREWARMS.name, PREWARMS.text, labels=PREWARMS.labels)
+        for pair, count in self._prewarms.items():
+            prewarms.add_metric(list(pair), count)
+        yield prewarms
         yield self._duration.family(DURATION)
         yield self._first_byte.family(FIRST_BYTE)
         yield self._queue_wait.family(QUEUE_WAIT)

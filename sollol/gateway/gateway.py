@@ -11,12 +11,14 @@ import structlog
 from sollol.gateway.admission import Admission
 from sollol.gateway.blobs import Blobs
 from sollol.gateway.embedded import EmbeddedKeeper
+from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
 from sollol.gateway.forward import Forwarder, Limits
 from sollol.gateway.membership import Membership
 from sollol.gateway.reload import needs_restart
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.targets import Policy
+from sollol.gateway.warming import Warming
 from sollol.metrics import Metrics
 from sollol.nodes.addresses import Resolve, resolve
 from sollol.nodes.discovery import Discovery
@@ -24,6 +26,7 @@ from sollol.nodes.health import HealthLimits
 from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import NodeTimeouts, Registry
+from sollol.scheduling.decision import Prewarm
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.settings import Settings
@@ -42,9 +45,12 @@ class Gateway:
     def __init__(self, settings: Settings, look_up: Resolve = resolve) -> None:
         self.settings = settings
         self.clock = time.monotonic
-        limits = SchedulerLimits(queue_max_length=settings.queue.max_length)
+        limits = SchedulerLimits(
+            queue_max_length=settings.queue.max_length, prewarms=settings.scheduling.prewarm
+        )
         scheduler = Scheduler(limits, random.Random())
-        self.admission = Admission(scheduler, self.clock)
+        self.estimates = Estimates(scheduler, settings.scheduling.state_file)
+        self.admission = Admission(scheduler, self.clock, self._prewarm)
         self._routes = MissingRoutes()
         self.registry = Registry(
             limits=HealthLimits(fall=settings.probe.fall, rise=settings.probe.rise),
@@ -54,6 +60,10 @@ class Gateway:
             on_remove=self._node_removed,
         )
         self.prober = Prober(self.registry, settings.probe)
+        self.metrics = Metrics(self._gauges)
+        self.warming = Warming(
+            self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
+        )
         places = Places(self.registry, look_up)
         self.membership = Membership(
             self.registry, self.prober, self.admission, places, settings.server
@@ -77,7 +87,6 @@ class Gateway:
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
         self.blobs = Blobs(self.fleet, self.clock)
-        self.metrics = Metrics(self._gauges)
         self.is_stopping = False
 
     def is_ready(self) -> bool:
@@ -91,6 +100,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Probe nodes, watch the clock and keep the embedded node, for the length of a block."""
+        await self.estimates.load()
         for node in self.settings.nodes:
             self.registry.add(node)
         first_rounds = (self.prober.first_round, self.discovery.first_round)
@@ -104,13 +114,16 @@ class Gateway:
                     tasks.create_task(self.prober.run(), name="prober"),
                     tasks.create_task(self.discovery.run(), name="discovery"),
                     tasks.create_task(keeper.run(), name="embedded"),
+                    tasks.create_task(self.warming.run(), name="warming"),
                 ]
+                tasks.create_task(self.estimates.run(), name="estimates")
                 try:
                     yield
                 finally:
                     for task in background:
                         task.cancel()
                     await self.membership.stop()
+                    self.estimates.stop()
         finally:
             await self.registry.aclose()
 
@@ -123,6 +136,9 @@ class Gateway:
         live = {"nodes": settings.nodes, "discovery": settings.discovery}
         self.settings = self.settings.model_copy(update=live)
         log.info("settings_reloaded", nodes=len(settings.nodes))
+
+    def _prewarm(self, effect: Prewarm) -> None:
+        self.warming.begin(effect)
 
     def _node_changed(self, view: NodeView) -> None:
         self._routes.node_changed(view)

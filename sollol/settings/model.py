@@ -60,6 +60,11 @@ def _at_home(path: Path) -> Path:
     return Path(expanded)
 
 
+def _none_if_off(value: object) -> object:
+    """Take ``off`` for nothing: an empty variable of the environment counts as not given."""
+    return None if value in ("", "off", False) else value
+
+
 def _has_zeroconf(is_on: bool) -> bool:
     if is_on and find_spec("zeroconf") is None:
         raise ValueError("needs the package zeroconf: pip install zeroconf")
@@ -220,6 +225,18 @@ class QueueSettings(Group):
     """Seconds a request may wait; then it gets 504."""
 
 
+class SchedulingSettings(Group):
+    """Which node gets a request, and what is learned for that."""
+
+    prewarm: bool = True
+    """Load a model before it is asked for where its copies cannot serve the demand for long."""
+    state_file: Annotated[ExpandedPath | None, BeforeValidator(_none_if_off)] = Path(
+        "~/.local/state/sollol/estimates.json"
+    )
+    """Where learned speeds and lengths are kept between runs; `off` for nowhere.
+    `XDG_STATE_HOME`, when set, changes the default."""
+
+
 class UpstreamSettings(Group):
     """Requests from the gateway to nodes."""
 
@@ -290,6 +307,7 @@ class Settings(Group):
     discovery: DiscoverySettings = DiscoverySettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     queue: QueueSettings = QueueSettings()
+    scheduling: SchedulingSettings = SchedulingSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     fleet: FleetSettings = FleetSettings()
     probe: ProbeSettings = ProbeSettings()
