@@ -226,3 +226,6 @@ class Lease(msgspec.Struct, frozen=True):
     """Seconds from the grant to the end of the answer, as predicted at the grant."""
     loads: bool = False
     """The node must load the model for it first, as far as is known."""
+    options: tuple[tuple[str, int | float | bool], ...] | None = None
+    """Runner options to be sent in place of those of the body, so that the node need not load the
+    model anew; None: as they came."""

@@ -160,14 +160,11 @@ class Answer:
 
     def _rendered(self, status: int, headers: Headers, framing: bytes) -> bytes:
         self.is_started = True
-        lines = [_STATUS_LINES[status], self._sink.common_headers()]
         if self.extra_headers:
             headers = headers + self.extra_headers
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
-        lines.append(framing)
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        return b"".join(lines)
+        lines = [b": ".join(header) for header in headers]
+        lines.append(framing + (b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"))
+        return _STATUS_LINES[status] + self._sink.common_headers() + b"\r\n".join(lines)
 
     def _close_body(self, data: bytes) -> None:
         head, self._head = self._head, b""

@@ -1,13 +1,10 @@
 """Reads a request body, within bounds of size and patience."""
 
 import asyncio
-import tempfile
 
 from sollol.api.request import Request
-from sollol.errors import InvalidRequest, Overloaded, RequestTooLarge
-from sollol.gateway.body import Body, BodyWriter
-
-RETRY_AFTER_S = 10.0
+from sollol.errors import InvalidRequest, RequestTooLarge
+from sollol.gateway.body import Body, BodyWriter, no_room
 
 
 async def read_body(request: Request, *, max_bytes: int, stall_timeout_s: float) -> Body:
@@ -58,12 +55,6 @@ async def next_piece(request: Request, stall_timeout_s: float) -> bytes:
     except TimeoutError:
         text = f"no more of the request body came for {stall_timeout_s:g} s"
         raise InvalidRequest(text) from None
-
-
-def no_room(error: OSError) -> Overloaded:
-    """Return what a caller is told whose body could not be written to a file."""
-    text = f"no room for the request body in {tempfile.gettempdir()}: {error.strerror}"
-    return Overloaded(text, retry_after_s=RETRY_AFTER_S)
 
 
 def _too_large(max_bytes: int) -> RequestTooLarge:

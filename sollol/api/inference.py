@@ -8,11 +8,12 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from sollol.api.answer import Answer
-from sollol.api.body import no_room, read_body
+from sollol.api.body import read_body
 from sollol.api.request import Headers, Request
 from sollol.api.serving import Serving, shortened, shown_id, target_of
 from sollol.errors import (
@@ -24,15 +25,19 @@ from sollol.errors import (
 )
 from sollol.gateway.body import Body, aside, spooled
 from sollol.gateway.call import Call, Outcome
+from sollol.gateway.fallback import forward_any
 from sollol.gateway.gateway import Gateway
+from sollol.gateway.model_rules import Meant
 from sollol.gateway.relay import Downstream
+from sollol.gateway.rewriting import Changes, KeepAlive, rewritten, seen_in
 from sollol.types import Dialect, Task
+from sollol.wire.ask import ask_of
 from sollol.wire.checks import check_request, model_not_found
 from sollol.wire.compression import decompress
 from sollol.wire.kinds import OPTIONAL, UNCACHED_STREAMS, BodyKind
-from sollol.wire.multipart import peek_form
 from sollol.wire.names import model_key
-from sollol.wire.peek import Peek, peek
+from sollol.wire.peek import Peek
+from sollol.wire.urgency import PRIORITY, body_priority, deadline_s_of, priority_of
 
 PASSED_HEADERS = (
     b"accept",
@@ -43,6 +48,8 @@ PASSED_HEADERS = (
     b"tracestate",
     b"user-agent",
 )
+
+NO_RULES = Meant("", ())
 
 
 class Arrival(msgspec.Struct):
@@ -82,11 +89,16 @@ class Arrival(msgspec.Struct):
         outcome = self.outcome
         if not outcome.node_id:
             return []
-        return [
+        told = [
             (b"x-sollol-node", outcome.node_id.encode()),
             (b"x-sollol-attempts", b"%d" % outcome.attempts),
             (b"x-sollol-queue-wait", b"%.3f" % (outcome.queue_wait_s or 0.0)),
         ]
+        if outcome.model:
+            told.append((b"x-sollol-model", quote(outcome.model, safe="/:@ ").encode()))
+        if outcome.stripped:
+            told.append((b"x-sollol-stripped", ",".join(outcome.stripped).encode()))
+        return told
 
     def told_refused(self) -> Headers:
         """Return the headers that a refusal has besides."""
@@ -95,9 +107,11 @@ class Arrival(msgspec.Struct):
 
     def noted(self) -> dict[str, Any]:
         """Return the fields of its log line."""
+        answering = {"answering_model": self.outcome.model} if self.outcome.model else {}
         return {
             "path": self.kind.path,
             "model": self.model,
+            **answering,
             "node": self.outcome.node_id,
             "attempts": self.outcome.attempts,
             "queue_wait_s": shortened(self.outcome.queue_wait_s or 0.0),
@@ -113,6 +127,9 @@ class Inference:
         self._serving = Serving(gateway)
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
+        scheduling = gateway.settings.scheduling
+        overrides = scheduling.keep_alive_overrides
+        self._keep_alive = KeepAlive(scheduling.keep_alive, overrides=overrides)
 
     async def serve(self, kind: BodyKind, request: Request, answer: Answer) -> None:
         """Answer one request."""
@@ -126,11 +143,50 @@ class Inference:
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         body = await self._read_body(arrival.kind, request)
         with body:
-            call = await aside(body, _call, arrival, target_of(request), body)
-            try:
-                await self._gateway.forwarder.forward(call, downstream, arrival.outcome)
-            except (ModelNotFound, NoNodeAvailable) as error:
-                raise await aside(body, _as_ollama_says, call, error) from None
+            call = await aside(body, self._call, arrival, request, body)
+            with call.body:  # another one where something was changed
+                await self._forward(call, arrival, downstream)
+
+    async def _forward(self, call: Call, arrival: Arrival, downstream: Downstream) -> None:
+        try:
+            await forward_any(self._gateway.forwarder, call, downstream, arrival.outcome)
+        except (ModelNotFound, NoNodeAvailable) as error:
+            raise await aside(call.body, _as_ollama_says, call, error) from None
+
+    def _call(self, arrival: Arrival, request: Request, body: Body) -> Call:
+        """Return what is to be forwarded; of what was read of the body nothing is kept but its answers.
+
+        Raises:
+            SollolError: the request is wrong, or its body has to be written anew and cannot be.
+        """
+        kind, headers, queue = arrival.kind, arrival.headers, self._gateway.settings.queue
+        seen = _read(kind, body, headers)
+        arrival.model, arrival.streams = seen.model, seen.stream
+        own = body_priority(seen.fields)
+        priority = priority_of(
+            headers, own, default=queue.default_priority, maximum=queue.max_priority
+        )
+        deadline_s = deadline_s_of(headers)
+        key = model_key(seen.model)
+        name, others = self._gateway.rules.resolve(key) or NO_RULES
+        arrival.outcome.model = name
+        changes = Changes(name, () if own is None else (PRIORITY,), self._keep_alive.of(kind, seen))
+        return Call(
+            id=arrival.id,
+            kind=kind,
+            target=target_of(request),
+            body=rewritten(kind, body, seen, headers, changes),
+            model=arrival.model,
+            model_key=model_key(name) if name else key,
+            headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
+            is_unload=seen.is_load_only and seen.keep_alive_zero,
+            ask=ask_of(kind, seen.fields, headers.get(b"x-sollol-session")),
+            priority=priority,
+            caller=request.connection.peer,
+            arrived_at=arrival.arrived_at,
+            deadline_s=deadline_s,
+            others=() if seen.is_load_only and seen.keep_alive_zero else others,
+        )
 
     async def _read_body(self, kind: BodyKind, request: Request) -> Body:
         limits = self._gateway.settings.server
@@ -143,27 +199,7 @@ class Inference:
         if encoding is None or encoding.lower() != b"zstd" or not kind.path.startswith("/v1/"):
             return body
         with body:
-            try:
-                return await aside(body, _decompressed, body)
-            except OSError as error:
-                raise no_room(error) from error
-
-
-def _call(arrival: Arrival, target: str, body: Body) -> Call:
-    """Return what is to be forwarded; of what was read of the body nothing is kept but its answers."""
-    kind, headers = arrival.kind, arrival.headers
-    seen = _read(kind, body, headers)
-    arrival.model, arrival.streams = seen.model, seen.stream
-    return Call(
-        id=arrival.id,
-        kind=kind,
-        target=target,
-        body=body,
-        model=arrival.model,
-        model_key=model_key(arrival.model),
-        headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
-        is_unload=seen.is_load_only and seen.keep_alive_zero,
-    )
+            return await aside(body, _decompressed, body)
 
 
 def _decompressed(body: Body) -> Body:
@@ -173,12 +209,10 @@ def _decompressed(body: Body) -> Body:
 
 def _read(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
     """Return what routing needs from the body."""
-    if kind.is_multipart:
-        return peek_form(body.view(), headers.get(b"content-type", b""))
     if kind.task is not Task.OTHER:
-        return peek(kind, body.view())
+        return seen_in(kind, body, headers)
     try:
-        seen = peek(kind, body.view())
+        seen = seen_in(kind, body, headers)
     except InvalidBody:
         raise RouteNotFound from None
     if not seen.model:

@@ -33,7 +33,7 @@ def inventory_router(gateway: Gateway) -> APIRouter:
 
     @router.api_route("/api/tags", methods=["GET", "HEAD"], summary="Models on all nodes")
     async def tags() -> Response:
-        models = catalog.installed(gateway.registry.views())
+        models = gateway.installed()
         return _json({"models": [model.entry for model in models]}, OLLAMA_JSON)
 
     @router.get("/api/ps", summary="Models in memory")
@@ -42,12 +42,12 @@ def inventory_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/v1/models", summary="Models on all nodes, as OpenAI lists them")
     async def models() -> Response:
-        entries = [_openai_entry(model) for model in catalog.installed(gateway.registry.views())]
+        entries = [_openai_entry(model) for model in gateway.installed()]
         return _json({"object": "list", "data": entries or None}, OPENAI_JSON, end=b"\n")
 
     @router.get("/v1/models/{name}", summary="One model, as OpenAI describes it")
     async def model(name: str) -> Response:
-        for known in catalog.installed(gateway.registry.views()):
+        for known in gateway.installed():
             if known.key == model_key(name):
                 return _json({**_openai_entry(known), "id": name}, OPENAI_JSON, end=b"\n")
         error = ModelNotFound(f"model '{display_name(name)}' not found")

@@ -6,9 +6,9 @@ make with any request.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import httptools
+import msgspec
 
 from sollol.api.request import Headers, Request
 
@@ -19,7 +19,7 @@ HEAD_TOO_LARGE = b"431 Request Header Fields Too Large"
 UNKNOWN_VERSION = b"505 HTTP Version Not Supported"
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct):
     """The head of a request: names of headers in lower case, ``is_old`` for HTTP/1.0."""
 
     method: str

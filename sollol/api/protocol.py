@@ -71,7 +71,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     limits: ClassVar[ProtocolLimits] = ProtocolLimits()
     common: ClassVar[CommonHeaders] = CommonHeaders()
-    outbox: ClassVar[Outbox] = Outbox()
+    outbox: ClassVar[Outbox]
 
     def __init__(
         self,
@@ -108,6 +108,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._unsent_bytes = 0
         self._closing_since: float | None = None
         self.is_slow = False
+        self.peer = ""
 
     # For whoever serves a request
 
@@ -165,6 +166,7 @@ class GatewayProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for a head; silence counts as a slow one."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        self.peer = address_of(transport.get_extra_info("peername"))
         self.write = partial(self.outbox.put, self._transport)
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._arm_timer()
@@ -371,3 +373,9 @@ class GatewayProtocol(asyncio.Protocol):
             self._closing_since, self._unsent_bytes = now, unsent_bytes
         elif now - since >= self.limits.write_timeout_s:
             self._reset()
+
+
+def address_of(peername: object) -> str:
+    """Return the address in what a socket calls its peer, of IPv4 also where IPv6 wraps it."""
+    host = peername[0] if isinstance(peername, tuple) and peername else ""
+    return str(host).removeprefix("::ffff:")

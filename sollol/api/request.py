@@ -38,6 +38,11 @@ class Source(Protocol):
         """Write ``100 Continue``."""
         ...
 
+    @property
+    def peer(self) -> str:
+        """The address of the caller's end, without a port; empty where it has none."""
+        ...
+
 
 class Request:
     """One request, whose body is read by one task while it comes.

@@ -1,6 +1,7 @@
 """The checks of ``sollol doctor``; each looks at one thing and advises on it."""
 
 import asyncio
+import contextlib
 import platform
 import shutil
 import socket
@@ -15,7 +16,14 @@ import httpx
 
 from sollol.cli.output import bytes_text
 from sollol.llamacpp.binaries import INSTALL_HINT
-from sollol.settings import EmbeddedSettings, NodeSettings, ServerSettings, Settings
+from sollol.settings import (
+    EMBEDDED_ID,
+    EmbeddedSettings,
+    NodeSettings,
+    ServerSettings,
+    Settings,
+)
+from sollol.upstream.control import ControlClient
 from sollol.upstream.detect import FactsReader
 
 OLDEST_PYTHON = (3, 11)
@@ -46,6 +54,7 @@ def check_all(settings: Settings, cpuinfo: Path) -> list[Check]:
     return [
         check_python(sys.version_info[:3]),
         check_port(settings.server),
+        *check_pins(settings),
         *nodes,
         *check_embedded(settings.embedded, cpuinfo, is_needed=not is_up),
     ]
@@ -82,6 +91,18 @@ def check_port(server: ServerSettings) -> Check:
         return Check("ok", subject, "a SOLLOL gateway answers")
     advice = "Take another port with --port, or stop what uses this one."
     return Check("fail", subject, f"cannot listen on {server.host}: {reason}", advice)
+
+
+def check_pins(settings: Settings) -> list[Check]:
+    """Warn of models that are pinned to nodes which the settings do not list."""
+    listed = {node.id for node in settings.nodes} | {EMBEDDED_ID}
+    advice = "Correct the id, unless the node is to be found or added while the gateway runs."
+    return [
+        Check("warn", f"model {name}", f"pinned to {node_id}, which is not listed", advice)
+        for name, model in settings.models.items()
+        for node_id in model.pin
+        if node_id not in listed
+    ]
 
 
 def check_embedded(settings: EmbeddedSettings, cpuinfo: Path, *, is_needed: bool) -> list[Check]:
@@ -123,11 +144,10 @@ async def _check_nodes(settings: Settings) -> list[Check]:
 async def _check_node(node: NodeSettings, timeout_s: float, advice: str) -> Check:
     subject = f"node {node.id}"
     key = node.api_key.get_secret_value() if node.api_key else None
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    client = httpx.AsyncClient(headers=headers, timeout=timeout_s, trust_env=False)
+    client = ControlClient(node.url, timeout_s, api_key=key)
     try:
-        async with asyncio.timeout(timeout_s * 5), client:
-            facts = await FactsReader().read(client, node.url, node.known_engine)
+        async with asyncio.timeout(timeout_s * 5), contextlib.aclosing(client):
+            facts = await FactsReader().read(client, node.known_engine)
     except Exception as error:  # whatever goes wrong, it is what there is to say of this node
         reason = str(error) or type(error).__name__
         return Check("warn", subject, f"no answer at {node.url}: {reason}", advice)

@@ -42,6 +42,23 @@ nodes:
 
 An entry is a URL, or a mapping of:
 """
+_MODELS_TEXT = """\
+As `SOLLOL_MODELS` and `--set models=`: a JSON object of the mappings below; a source's models replace
+those of the sources after it. Names are compared as Ollama compares them: `llama3` is `llama3:latest`.
+[Rules for models](../guides/models.md) explains them. In the file:
+
+```yaml
+models:
+  llama3.1:70b:
+    pin: [gpu1:11434]
+    fallback: [llama3.1:8b]
+  gpt-4o:
+    alias_of: llama3.1:70b
+```
+
+A model has a mapping of:
+"""
+_ENTRIES = {"nodes": (_NODES_TEXT, "NodeSettings"), "models": (_MODELS_TEXT, "ModelSettings")}
 _METRICS_HEAD = """\
 # Metrics
 
@@ -62,10 +79,9 @@ def settings_page() -> str:
     parts = [_SETTINGS_HEAD]
     for group, property_ in schema["properties"].items():
         parts.append(f"## {group}\n")
-        if group == "nodes":
-            parts += [property_["description"] + "\n", _NODES_TEXT]
-            node = schema["$defs"]["NodeSettings"]
-            parts.append(_table(node, ""))
+        if group in _ENTRIES:
+            text, name = _ENTRIES[group]
+            parts += [property_["description"] + "\n", text, _table(schema["$defs"][name], "")]
             continue
         members = schema["$defs"][property_["$ref"].rpartition("/")[2]]
         parts += [members["description"] + "\n", _table(members, group)]

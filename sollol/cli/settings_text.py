@@ -24,6 +24,15 @@ _NODES = """\
 #    slots: 8
 #    api_key: the key that this node asks for
 """
+_MODELS = """\
+#models:
+#  llama3.1:70b:
+#    pin: [gpu1:11434]
+#    fallback: [llama3.1:8b]
+#  gpt-4o:
+#    alias_of: llama3.1:70b
+"""
+_ENTRIES = {"nodes": _NODES, "models": _MODELS}
 
 
 def effective_yaml(loaded: Loaded) -> str:
@@ -31,12 +40,11 @@ def effective_yaml(loaded: Loaded) -> str:
     values: dict[str, Any] = loaded.settings.model_dump(mode="json")
     lines: list[str] = []
     for group, members in values.items():
-        if isinstance(members, Mapping):
+        if group not in _ENTRIES:
             lines.append(f"{group}:")
             lines += [_member(f"{group}.{name}", members[name], loaded) for name in members]
             continue
-        entries = [{k: v for k, v in entry.items() if v is not None} for entry in members]
-        lines += [f"# {loaded.sources.get(group, 'default')}", _block({group: entries})]
+        lines += [f"# {loaded.sources.get(group, 'default')}", _block({group: _given(members)})]
     return "\n".join(lines) + "\n"
 
 
@@ -45,8 +53,8 @@ def template() -> str:
     schema = Settings.model_json_schema()
     parts = [_HEAD]
     for group, property_ in schema["properties"].items():
-        if group == "nodes":
-            parts.append(_comment(property_["description"]) + _NODES)
+        if group in _ENTRIES:
+            parts.append(_comment(property_["description"]) + _ENTRIES[group])
             continue
         members = schema["$defs"][property_["$ref"].rpartition("/")[2]]
         body = "".join(_commented(name, text) for name, text in members["properties"].items())
@@ -61,6 +69,17 @@ def scalar(value: Any) -> str:
     if isinstance(value, str) and _is_plain(value):
         return value
     return json.dumps(value)  # JSON is YAML
+
+
+def _given(entries: Any) -> Any:
+    """Return nodes or models without what says nothing."""
+    if isinstance(entries, Mapping):
+        return {name: _without_nothing(entry) for name, entry in entries.items()}
+    return [_without_nothing(entry) for entry in entries]
+
+
+def _without_nothing(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value not in (None, [])}
 
 
 def _is_plain(text: str) -> bool:

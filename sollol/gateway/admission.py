@@ -80,6 +80,10 @@ class Admission:
         """Tell the scheduler that a caller had a model unloaded."""
         self._scheduler.unloaded(model)
 
+    def rules_changed(self) -> None:
+        """Tell the scheduler that other nodes may run a model."""
+        self._deliver(self._scheduler.rules_changed(self._clock()))
+
     def in_flight(self, node_id: str) -> int:
         """Return how many requests are on a node."""
         return self.statistics().in_flight.get(node_id, 0)

@@ -11,7 +11,11 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from typing import IO, Any, Self, TypeVar
 
+from sollol.errors import Overloaded
+
 Result = TypeVar("Result")
+
+RETRY_AFTER_S = 10.0
 
 SPOOL_BYTES = 1024 * 1024
 """Longer bodies go to a file."""
@@ -67,7 +71,7 @@ def spooled(content: bytes) -> Body:
     """Return a body of what is in memory, without keeping a long one there.
 
     Raises:
-        OSError: the disk is full.
+        Overloaded: the disk is full.
     """
     if len(content) <= SPOOL_BYTES:
         return Body(content)
@@ -76,9 +80,15 @@ def spooled(content: bytes) -> Body:
         writer.write_to_disk()
         writer.write(content)
         return writer.finish()
-    except OSError:
+    except OSError as error:
         writer.discard()
-        raise
+        raise no_room(error) from error
+
+
+def no_room(error: OSError) -> Overloaded:
+    """Return what a caller is told whose body could not be written to a file."""
+    text = f"no room for the request body in {tempfile.gettempdir()}: {error.strerror}"
+    return Overloaded(text, retry_after_s=RETRY_AFTER_S)
 
 
 class BodyWriter:

@@ -3,16 +3,21 @@
 import msgspec
 
 from sollol.gateway.body import Body
-from sollol.types import RouteRequest
+from sollol.types import NOTHING_KNOWN, Ask, RouteRequest
 from sollol.wire.kinds import SHOW, BodyKind
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A request to be forwarded. ``model`` is the name as the caller wrote it.
+    """A request to be forwarded.
 
+    ``model`` is the name as the caller wrote it, ``model_key`` that of the model which the body
+    names: another one where the name is an alias.
     ``target`` is the path and query as they came.
     ``headers`` are those of the caller's that a node may see.
     ``is_unload``: nothing is asked for but to take the model out of memory.
+    ``caller`` is the address of the caller's end of the connection, without its port.
+    ``others`` are names of models to try when no node has this one.
+    ``deadline_s`` counts from ``arrived_at``, which is of the gateway's clock.
     """
 
     id: str
@@ -23,16 +28,32 @@ class Call(msgspec.Struct, frozen=True):
     model_key: str
     headers: list[tuple[bytes, bytes]]
     is_unload: bool = False
+    ask: Ask = NOTHING_KNOWN
+    priority: int = 5
+    caller: str = ""
+    arrived_at: float = 0.0
+    deadline_s: float | None = None
+    others: tuple[str, ...] = ()
+
+    def is_too_late(self, now: float) -> bool:
+        """Whether its deadline has passed."""
+        return self.deadline_s is not None and now >= self.arrived_at + self.deadline_s
 
     def route_request(self, now: float, timeout_s: float, excluded: frozenset[str]) -> RouteRequest:
         """Return what the scheduler needs to know; ``excluded`` nodes have failed already."""
+        expires_at = now + timeout_s
+        if self.deadline_s is not None:
+            expires_at = min(expires_at, self.arrived_at + self.deadline_s)
         return RouteRequest(
             id=self.id,
             model=self.model_key,
             arrived_at=now,
-            expires_at=now + timeout_s,
+            expires_at=expires_at,
             excluded=excluded,
             takes_slot=self.kind is not SHOW and not self.is_unload,
+            priority=self.priority,
+            caller=self.caller,
+            ask=self.ask,
         )
 
 
@@ -40,7 +61,10 @@ class Outcome(msgspec.Struct):
     """What happened to a call so far; filled in on the way, read by the log and the metrics.
 
     ``status`` is what the client was told, 0 before that. ``queue_wait_s`` adds up the waits for
-    slots and is None while there was none. ``error`` is a code of ``errors.py``.
+    slots and is None while there was none. ``first_byte_s`` counts from the arrival. ``sent_at`` is
+    when the last attempt was sent, of the gateway's clock. ``error`` is a code of ``errors.py``. ``model`` is the model that was
+    asked last where it is another than the caller named, and ``stripped`` are the runner options
+    that were replaced for the last attempt.
     """
 
     node_id: str = ""
@@ -48,5 +72,8 @@ class Outcome(msgspec.Struct):
     attempts: int = 0
     queue_wait_s: float | None = None
     first_byte_s: float | None = None
+    sent_at: float = 0.0
     error: str = ""
     error_text: str = ""
+    model: str = ""
+    stripped: tuple[str, ...] = ()

@@ -13,9 +13,12 @@ from sollol.types import Dialect, Engine, NodeView, Task
 from sollol.upstream.http import UpstreamRequest
 from sollol.wire.bodies import TEXT
 from sollol.wire.checks import check_fields
+from sollol.wire.edit import edited, with_options
 from sollol.wire.kinds import SHOW, V1_ANTHROPIC_MESSAGES
 from sollol.wire.peek import peek
 from sollol.wire.translate_request import LocalAnswer, translate
+
+Options = tuple[tuple[str, int | float | bool], ...]
 
 __all__ = ["Exchange", "LocalAnswer", "plan_exchange"]
 
@@ -27,8 +30,13 @@ class Exchange(msgspec.Struct, frozen=True):
     translator: Translator | None
 
 
-def plan_exchange(call: Call, node: NodeView, api_key: str | None) -> Exchange | LocalAnswer:
+def plan_exchange(
+    call: Call, node: NodeView, api_key: str | None, options: Options | None = None
+) -> Exchange | LocalAnswer:
     """Return the exchange with ``node``, or the answer when the node need not be asked.
+
+    Args:
+        options: runner options to send in place of the caller's; None: as they came.
 
     Raises:
         InvalidRequest: an Ollama would refuse the call, or the node's engine cannot do it.
@@ -42,7 +50,8 @@ def plan_exchange(call: Call, node: NodeView, api_key: str | None) -> Exchange |
         # It calls a missing field its own failure, and takes a missing limit for none.
         check_fields(kind, peek(kind, call.body.view()))
     if kind.dialect is not Dialect.OLLAMA or node.engine is Engine.OLLAMA:
-        return Exchange(_as_it_came(call, headers), None)
+        send = _as_it_came(call, headers)
+        return Exchange(send if options is None else _with_options(call, send, options), None)
     if kind.task is Task.OTHER:
         text = str(RouteNotFound())
         raise MissingOnNode(f"{node.id}: {text}", TEXT, text.encode(), lacks_route=True)
@@ -60,3 +69,11 @@ def plan_exchange(call: Call, node: NodeView, api_key: str | None) -> Exchange |
 
 def _as_it_came(call: Call, headers: list[tuple[bytes, bytes]]) -> UpstreamRequest:
     return UpstreamRequest("POST", call.target, headers, call.body.upstream(), len(call.body))
+
+
+def _with_options(call: Call, request: UpstreamRequest, options: Options) -> UpstreamRequest:
+    fields = peek(call.kind, call.body.view()).fields
+    asked = [name for name, _ in call.ask.options]
+    text = with_options(fields.raws["options"], asked, options)
+    body = edited(fields, replace={"options": text})
+    return UpstreamRequest(request.method, request.target, request.headers, body)

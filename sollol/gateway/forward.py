@@ -17,7 +17,17 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from sollol.errors import ConnectFailed, MissingOnNode, NoNodeAvailable, SollolError
+import msgspec
+
+from sollol.errors import (
+    ClientDisconnected,
+    ConnectFailed,
+    DeadlineExceeded,
+    MissingOnNode,
+    NoNodeAvailable,
+    QueueTimeout,
+    SollolError,
+)
 from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
 from sollol.gateway.call import Call, Outcome
@@ -26,8 +36,9 @@ from sollol.gateway.failover import can_retry
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.skew import MissingRoutes
 from sollol.nodes.registry import Node, Registry
-from sollol.types import Engine, Lease, NodeState, NodeView, Task
+from sollol.types import Engine, Lease, Measured, NodeState, NodeView, Task
 from sollol.wire.kinds import SHOW
+from sollol.wire.measured import NOTHING_TOLD
 
 OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
@@ -73,6 +84,8 @@ class Forwarder:
         failure: SollolError | None = None
         while True:
             waits_since = self._clock()
+            if call.is_too_late(waits_since):
+                raise failure or too_late(call)
             request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
             try:
                 lease = await self._admission.acquire(request)
@@ -80,6 +93,9 @@ class Forwarder:
                 raise failure or self._routes.why_none(
                     call, self._registry.views(), refusal
                 ) from None
+            except QueueTimeout as refusal:
+                is_late = call.is_too_late(self._clock())
+                raise failure or (too_late(call) if is_late else refusal) from refusal
             except SollolError as refusal:
                 raise failure or refusal from refusal
             finally:
@@ -88,13 +104,10 @@ class Forwarder:
             outcome.attempts += 1
             outcome.node_id = lease.node_id
             try:
-                await self._attempt(call, lease, downstream)
+                await self._attempt(call, lease, downstream, outcome)
                 return
             except SollolError as error:
                 failure = error
-                self._note_failure(call, lease, error)
-            finally:
-                self._admission.release(lease)
             if not can_retry(
                 failure,
                 is_committed=downstream.is_started,
@@ -104,29 +117,68 @@ class Forwarder:
                 raise failure
             excluded |= {lease.node_id}
 
-    async def _attempt(self, call: Call, lease: Lease, downstream: Downstream) -> None:
+    async def _attempt(
+        self, call: Call, lease: Lease, downstream: Downstream, outcome: Outcome
+    ) -> None:
+        """Try a call on one node, and give the lease back with what was measured."""
+        measured: Measured | None = None
+        try:
+            await self._exchange(call, lease, downstream, outcome)
+            measured = self._measured(call, downstream, outcome)
+        except (ClientDisconnected, asyncio.CancelledError):
+            measured = self._measured(call, downstream, outcome, left_early=True)
+            raise
+        except SollolError as error:
+            self._note_failure(call, lease, error)
+            raise
+        finally:
+            self._admission.release(lease, measured)
+
+    async def _exchange(
+        self, call: Call, lease: Lease, downstream: Downstream, outcome: Outcome
+    ) -> None:
         node = self._registry.find(lease.node_id)
         if node is None:
             raise ConnectFailed(f"node {lease.node_id} was removed")
+        outcome.stripped = _stripped(call, lease)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
-            if node.view.engine is Engine.OLLAMA
-            else await aside(call.body, plan_exchange, call, node.view, node.api_key)
+            if node.view.engine is Engine.OLLAMA and lease.options is None
+            else await aside(call.body, plan_exchange, call, node.view, node.api_key, lease.options)
         )
         if isinstance(exchange, LocalAnswer):
             downstream.answer(200, [(b"content-type", exchange.content_type)], exchange.body)
             return
         if call.is_unload:
             await self._unload_elsewhere(call, lease.node_id)
+        outcome.sent_at = self._clock()
         upstream = await node.connections.send(exchange.request)
         self._note_residency(call, node, upstream.status)
         try:
             if exchange.translator is None:
-                await relay(upstream, downstream, is_known=call.kind.task is not Task.OTHER)
+                await relay(upstream, downstream, call.kind.task)
             else:
                 await relay_translated(upstream, downstream, exchange.translator)
         finally:
             upstream.close()
+
+    def _measured(
+        self, call: Call, downstream: Downstream, outcome: Outcome, *, left_early: bool = False
+    ) -> Measured | None:
+        """Return what is known of an answer; None of errors, and where nothing was to be done."""
+        told = downstream.measured
+        is_over = told is not None
+        if told is None and left_early and downstream.pieces and not downstream.is_whole:
+            told = NOTHING_TOLD
+        if told is None or call.is_unload:
+            return None
+        begun_at = call.arrived_at + (outcome.first_byte_s or 0.0)
+        return msgspec.structs.replace(
+            told,
+            pieces=downstream.pieces,
+            first_byte_s=begun_at - outcome.sent_at,
+            total_s=self._clock() - outcome.sent_at if is_over else None,
+        )
 
     async def _unload_elsewhere(self, call: Call, node_id: str) -> None:
         """Unload a model from all other nodes too: the caller knows only of one server."""
@@ -165,6 +217,19 @@ class Forwarder:
                 self._registry.model_missing(lease.node_id, call.model_key)
         elif isinstance(error, ConnectFailed) and not is_ours(error):
             self._registry.connection_failed(lease.node_id, str(error))
+
+
+def _stripped(call: Call, lease: Lease) -> tuple[str, ...]:
+    """Return the names of the options that a node gets otherwise than the caller set them."""
+    if lease.options is None:
+        return ()
+    return tuple(name for name, value in call.ask.options if (name, value) not in lease.options)
+
+
+def too_late(call: Call) -> DeadlineExceeded:
+    """Return the error for a call whose deadline passed before a node began with it."""
+    text = f"the request waited for a slot until its deadline of {call.deadline_s:g} s had passed"
+    return DeadlineExceeded(text)
 
 
 def is_ours(error: ConnectFailed) -> bool:

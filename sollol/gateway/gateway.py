@@ -15,11 +15,13 @@ from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
 from sollol.gateway.forward import Forwarder, Limits
 from sollol.gateway.membership import Membership
-from sollol.gateway.reload import needs_restart
+from sollol.gateway.model_rules import ModelRules
+from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.targets import Policy
 from sollol.gateway.warming import Warming
 from sollol.metrics import Metrics
+from sollol.nodes import catalog
 from sollol.nodes.addresses import Resolve, resolve
 from sollol.nodes.discovery import Discovery
 from sollol.nodes.health import HealthLimits
@@ -29,8 +31,8 @@ from sollol.nodes.registry import NodeTimeouts, Registry
 from sollol.scheduling.decision import Prewarm
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
-from sollol.settings import Settings
-from sollol.types import NodeState, NodeView
+from sollol.settings import NodeSettings, Settings
+from sollol.types import Model, NodeState, NodeView
 from sollol.upstream.http import Timeouts
 
 log = structlog.get_logger()
@@ -45,10 +47,8 @@ class Gateway:
     def __init__(self, settings: Settings, look_up: Resolve = resolve) -> None:
         self.settings = settings
         self.clock = time.monotonic
-        limits = SchedulerLimits(
-            queue_max_length=settings.queue.max_length, prewarms=settings.scheduling.prewarm
-        )
-        scheduler = Scheduler(limits, random.Random())
+        self.rules = ModelRules(settings.models, self._settings_of)
+        scheduler = Scheduler(_limits(settings, self.rules), random.Random())
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)
         self.admission = Admission(scheduler, self.clock, self._prewarm)
         self._routes = MissingRoutes()
@@ -128,17 +128,27 @@ class Gateway:
             await self.registry.aclose()
 
     def reload(self, settings: Settings) -> None:
-        """Take over changed settings: nodes and discovery at once, others at the next start."""
+        """Take over changed settings: some groups at once, others at the next start."""
         for name in needs_restart(self.settings, settings):
             log.warning("setting_needs_a_restart", setting=name)
+        self.rules.use(settings.models)
         self.membership.follow(settings.nodes)
+        self.admission.rules_changed()
         self.discovery.use(settings.discovery)
-        live = {"nodes": settings.nodes, "discovery": settings.discovery}
+        live = {name: getattr(settings, name) for name in LIVE}
         self.settings = self.settings.model_copy(update=live)
         log.info("settings_reloaded", nodes=len(settings.nodes))
 
     def _prewarm(self, effect: Prewarm) -> None:
         self.warming.begin(effect)
+
+    def installed(self) -> list[Model]:
+        """Return the models to list, the most recently modified first; aliases are among them."""
+        return self.rules.installed(catalog.listings(self.registry.views()))
+
+    def _settings_of(self, node_id: str) -> NodeSettings | None:
+        node = self.registry.find(node_id)
+        return None if node is None else node.settings
 
     def _node_changed(self, view: NodeView) -> None:
         self._routes.node_changed(view)
@@ -168,6 +178,23 @@ class Gateway:
             },
             "sollol_queue_length": {"": float(statistics.queue_length)},
         }
+
+
+def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
+    queue, scheduling = settings.queue, settings.scheduling
+    return SchedulerLimits(
+        queue_max_length=queue.max_length,
+        policy=scheduling.policy,
+        ageing_s=queue.ageing_s,
+        max_in_flight_per_caller=queue.max_in_flight_per_caller,
+        explore_share=scheduling.explore_share,
+        prewarms=scheduling.prewarm,
+        uses_affinity=scheduling.affinity,
+        is_allowed=rules.is_allowed,
+        pinned_to=rules.pinned_to,
+        counts_options=scheduling.context_protection != "off",
+        adapts_options=scheduling.context_protection == "strip",
+    )
 
 
 def _timeouts(settings: Settings) -> NodeTimeouts:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sollol.errors import MissingOnNode, UpstreamCut
+from sollol.types import Measured, Task
 from sollol.upstream.http import UpstreamResponse
 from sollol.wire.bodies import JSON_UTF8
-from sollol.wire.streams import StreamFraming, WholeLines, is_final
+from sollol.wire.measured import NOTHING_TOLD, measured_of_body, measured_of_stream
+from sollol.wire.streams import StreamFraming, WholeLines, last_record
 
 HOLD_BYTES = 1024 * 1024
 TRANSLATE_BYTES = 64 * 1024 * 1024
@@ -20,7 +22,8 @@ TRANSLATE_BYTES = 64 * 1024 * 1024
 
 Headers = list[tuple[bytes, bytes]]
 
-_NOT_FOUND = 404
+_OK, _NOT_FOUND = 200, 404
+_TELLING = (Task.CHAT, Task.GENERATE, Task.EMBED)
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
 
 
@@ -58,6 +61,9 @@ class Downstream:
 
     ``is_whole`` says that the last record of a stream has gone out, if not yet the end of its body.
 
+    ``pieces`` counts those of a stream, and ``measured`` is what the node told of its answer; None
+    before its end, and of errors. The relay does not return it: a client that leaves ends it.
+
     Streams are pushed: their pieces go from the node's socket to the client's in one callback.
     """
 
@@ -69,6 +75,9 @@ class Downstream:
         self.is_started = False
         self.is_stream = False
         self.is_whole = False
+        self.pieces = 0
+        self.first = b""
+        self.measured: Measured | None = None
 
     def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
         """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
@@ -118,15 +127,16 @@ class Translator(Protocol):
         """Return the caller's form of an error answer of the node."""
         ...
 
+    def measured(self) -> Measured | None:
+        """Return what the node told of its answer, once it has ended; None of an error."""
+        ...
 
-async def relay(
-    upstream: UpstreamResponse, downstream: Downstream, *, is_known: bool = True
-) -> None:
+
+async def relay(upstream: UpstreamResponse, downstream: Downstream, task: Task = Task.CHAT) -> None:
     """Pass an answer on in the dialect it came in.
 
     Args:
-        is_known: we know how a stream of this route ends; one of another is taken to be whole when
-            HTTP says so.
+        task: how a stream of ``OTHER`` ends is not known: it is taken to be whole when HTTP says so.
 
     Raises:
         MissingOnNode: the node answered 404; nothing was passed on.
@@ -137,9 +147,9 @@ async def relay(
     framing = StreamFraming.of(upstream.content_type)
     headers = [(name, value) for name, value in upstream.headers if name in _PASSED_HEADERS]
     if framing is None:
-        await _relay_body(upstream, downstream, headers)
+        await _relay_body(upstream, downstream, headers, task)
         return
-    await _relay_stream(upstream, downstream, headers, framing if is_known else None)
+    await _relay_stream(upstream, downstream, headers, framing if task is not Task.OTHER else None)
 
 
 async def _missing(upstream: UpstreamResponse) -> MissingOnNode:
@@ -159,10 +169,26 @@ async def _relay_stream(
     try:
         await _pump(upstream, downstream, headers, lines.feed)
     finally:  # also when the client leaves: many do so at the last record
-        downstream.is_whole = framing is not None and is_final(lines.last_line(), framing)
-    if framing is not None and not downstream.is_whole:
+        _note_end(upstream, downstream, lines, framing)
+    if framing is None:
+        downstream.measured = NOTHING_TOLD
+    elif not downstream.is_whole:
         raise UpstreamCut("the node ended the stream before the answer was complete")
     await _finish(upstream.status, downstream, headers, lines.rest())
+
+
+def _note_end(
+    upstream: UpstreamResponse,
+    downstream: Downstream,
+    lines: WholeLines,
+    framing: StreamFraming | None,
+) -> None:
+    """Take note whether a stream has come to its end, and of what the node told there."""
+    last = None if framing is None else last_record(lines.last_line(), framing)
+    if last is not None:
+        downstream.is_whole = True
+        if upstream.status == _OK:
+            downstream.measured = measured_of_stream(last, downstream.first, lines.tail())
 
 
 async def _pump(
@@ -178,6 +204,7 @@ async def _pump(
     """
 
     def pass_on(piece: bytes) -> bool:
+        downstream.pieces += 1
         whole = records(piece)
         return downstream.push(whole) if whole else False
 
@@ -186,7 +213,9 @@ async def _pump(
         piece = await upstream.read()
         if not piece:
             return
+        downstream.pieces += 1
         whole = records(piece)
+    downstream.first = whole
     downstream.start(upstream.status, headers, is_stream=True)
     if downstream.push(whole):
         await downstream.wait_room()
@@ -201,20 +230,36 @@ async def _finish(status: int, downstream: Downstream, headers: Headers, rest: b
     await downstream.finish(rest)
 
 
-async def _relay_body(upstream: UpstreamResponse, downstream: Downstream, headers: Headers) -> None:
-    whole = upstream.take_whole()
-    if whole is not None:  # most short answers: they came with their head
+async def _relay_body(
+    upstream: UpstreamResponse, downstream: Downstream, headers: Headers, task: Task
+) -> None:
+    whole = upstream.take_whole()  # most short answers: they came with their head
+    if whole is None:
+        whole = await _held(upstream)
+        if len(whole) > HOLD_BYTES:
+            await _relay_long_body(upstream, downstream, headers, whole)
+    if not downstream.is_started:
         downstream.answer(upstream.status, headers, whole)
-        return
+    if upstream.status == _OK and task is not Task.SHOW:
+        downstream.measured = _told(whole, task)
+
+
+async def _held(upstream: UpstreamResponse) -> bytes:
+    """Return a body, or the beginning of one that is longer than ``HOLD_BYTES``."""
     held: list[bytes] = []
     size = 0
     while data := await upstream.read():
         held.append(data)
         size += len(data)
         if size > HOLD_BYTES:
-            await _relay_long_body(upstream, downstream, headers, b"".join(held))
-            return
-    downstream.answer(upstream.status, headers, b"".join(held))
+            break
+    return b"".join(held)
+
+
+def _told(whole: bytes, task: Task) -> Measured | None:
+    if task not in _TELLING or len(whole) > HOLD_BYTES:
+        return NOTHING_TOLD
+    return measured_of_body(whole, is_embedding=task is Task.EMBED)
 
 
 async def _relay_long_body(
@@ -238,14 +283,15 @@ async def relay_translated(
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
     headers = [(b"content-type", translator.content_type)]
-    if upstream.status != 200:
+    if upstream.status != _OK:
         body = await upstream.read_all(HOLD_BYTES)
         status, body = translator.error(upstream.status, body)
         downstream.answer(status, [(b"content-type", JSON_UTF8)], body)
         return
     if not translator.streaming:
         translated = translator.feed(await upstream.read_all(TRANSLATE_BYTES)) + translator.finish()
-        downstream.answer(200, headers, translated)
-        return
-    await _pump(upstream, downstream, headers, translator.feed)
-    await _finish(200, downstream, headers, translator.finish())
+        downstream.answer(_OK, headers, translated)
+    else:
+        await _pump(upstream, downstream, headers, translator.feed)
+        await _finish(_OK, downstream, headers, translator.finish())
+    downstream.measured = translator.measured()

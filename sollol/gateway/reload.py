@@ -7,6 +7,9 @@ from sollol.settings import NodeSettings, Settings
 from sollol.settings.model import setting_names
 from sollol.types import Source
 
+LIVE = ("nodes", "discovery", "models")
+"""What of the settings takes effect at once."""
+
 
 @dataclass(slots=True)
 class NodePlan:
@@ -51,9 +54,7 @@ def needs_restart(running: Settings, wanted: Settings) -> list[str]:
     return [
         name
         for name in setting_names()
-        if name != "nodes"
-        and not name.startswith("discovery.")
-        and _value(running, name) != _value(wanted, name)
+        if name.partition(".")[0] not in LIVE and _value(running, name) != _value(wanted, name)
     ]
 
 

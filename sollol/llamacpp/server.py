@@ -5,14 +5,15 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from http import HTTPStatus
 from pathlib import Path
 
-import httpx
-
+from sollol.errors import SollolError
 from sollol.llamacpp.binaries import LlamaBinaries
 from sollol.llamacpp.process import ChildProcess, LineCallback
 from sollol.llamacpp.tether import CANNOT_RUN
+from sollol.upstream.control import ControlClient
 
 HOST = "127.0.0.1"
 BIND_ATTEMPTS = 3
@@ -152,12 +153,8 @@ class LlamaServer:
 
     async def _becomes_ready(self, child: ChildProcess) -> bool:
         """Wait for a first good answer; False when the process ends before it."""
-        async with httpx.AsyncClient(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {self.api_key}"},
-            timeout=PROBE_TIMEOUT_S,
-            trust_env=False,
-        ) as client:
+        client = ControlClient(self.url, PROBE_TIMEOUT_S, api_key=self.api_key)
+        async with aclosing(client):
             while child.returncode is None:
                 if await _is_ready(client):
                     return True
@@ -172,14 +169,14 @@ class LlamaServer:
         return LlamaServerFailed(f"{reason}; its last output:\n{tail}" if tail else reason)
 
 
-async def _is_ready(client: httpx.AsyncClient) -> bool:
+async def _is_ready(client: ControlClient) -> bool:
     """Ask for health, which is 503 during the load, then whether the key is right.
 
     The second keeps us from taking a stranger for our child, which then fails to bind the port.
     """
     try:
-        if (await client.get("/health")).status_code != httpx.codes.OK:
+        if (await client.get("/health")).status != HTTPStatus.OK:
             return False
-        return (await client.get("/props")).status_code == httpx.codes.OK
-    except httpx.TransportError:
+        return (await client.get("/props")).status == HTTPStatus.OK
+    except SollolError:
         return False

@@ -22,12 +22,12 @@ from sollol.nodes.sources import Candidate, DnsFinder, Finder, LocalFinder
 from sollol.nodes.twins import Twins
 from sollol.settings import DiscoverySettings, NodeSettings
 from sollol.types import NodeState
-from sollol.upstream.control import control_client
+from sollol.upstream.control import ControlClient
 from sollol.upstream.facts import NodeFacts
 
 log = structlog.get_logger()
 
-GATEWAY_HEADER = "x-sollol-version"
+GATEWAY_HEADER = b"x-sollol-version"
 """Tells a gateway, which could be this one, from the Ollama that it answers like."""
 
 LOOKS_AT_ONCE = 16
@@ -171,12 +171,13 @@ class Discovery:
         """Return the facts of a node; None if there is none, or a gateway."""
         timeout_s = self._prober.timeout_s
         try:
-            async with control_client(timeout_s, self._registry.ssl_context) as client:
+            client = ControlClient(candidate.url, timeout_s, self._registry.ssl_context)
+            async with contextlib.aclosing(client):
                 async with asyncio.timeout(timeout_s):
-                    answer = await client.get(f"{candidate.url}/api/version")
+                    answer = await client.get("/api/version")
                 if GATEWAY_HEADER in answer.headers:
                     return None
-                return await self._prober.read(client, candidate.url, candidate.engine)
+                return await self._prober.read(client, candidate.engine)
         except Exception:  # whatever it is, it is no node
             return None
 

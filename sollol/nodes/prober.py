@@ -4,11 +4,11 @@ import asyncio
 import itertools
 import random
 
-import httpx
-
+from sollol.errors import ConnectFailed
 from sollol.nodes.registry import Node, Registry
 from sollol.settings import ProbeSettings
 from sollol.types import Engine
+from sollol.upstream.control import ControlClient
 from sollol.upstream.detect import FactsReader
 from sollol.upstream.facts import NodeFacts
 
@@ -81,24 +81,23 @@ class Prober:
         number = next(self._begun)
         node_id = node.view.id
         try:
-            facts = await self.read(node.control, node.settings.url, node.engine)
+            facts = await self.read(node.control, node.engine)
         except Exception as error:
             if self._is_news(node, number):
-                is_refused = isinstance(error, httpx.ConnectError)
                 text = _describe(error, self.timeout_s)
-                self._registry.probe_failed(node_id, text, is_refused=is_refused)
+                self._registry.probe_failed(node_id, text, is_refused=_is_refused(error))
         else:
             if self._is_news(node, number):
                 self._registry.probe_succeeded(node_id, facts)
 
-    async def read(self, client: httpx.AsyncClient, url: str, engine: Engine | None) -> NodeFacts:
+    async def read(self, client: ControlClient, engine: Engine | None) -> NodeFacts:
         """Read a server's facts; the whole is bounded too: the first time asks of each model.
 
         Raises:
             Exception: it did not answer, or not as a node does.
         """
         async with asyncio.timeout(self.timeout_s * WHOLE_PROBE):
-            return await self._reader.read(client, url, engine)
+            return await self._reader.read(client, engine)
 
     def _is_news(self, node: Node, number: int) -> bool:
         """Whether no later probe has told of the node already, nor another node has its name."""
@@ -108,7 +107,12 @@ class Prober:
         return True
 
 
+def _is_refused(error: Exception) -> bool:
+    """Whether the server is not there; one that is slow to take a connection may be."""
+    return isinstance(error, ConnectFailed) and not isinstance(error.__cause__, TimeoutError)
+
+
 def _describe(error: Exception, timeout_s: float) -> str:
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
+    if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
     return str(error) or type(error).__name__

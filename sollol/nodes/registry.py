@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import httpx
 import structlog
 
 from sollol.errors import NodeConflict
@@ -17,7 +16,7 @@ from sollol.nodes import digests
 from sollol.nodes.health import NOT_PROBED, Health, HealthLimits
 from sollol.settings import NodeSettings
 from sollol.types import Engine, NodeState, NodeView, Resident, Source
-from sollol.upstream.control import control_client
+from sollol.upstream.control import ControlClient
 from sollol.upstream.facts import NodeFacts
 from sollol.upstream.http import NodeConnections, Origin, Timeouts
 
@@ -51,7 +50,7 @@ class Node:
         limits: HealthLimits,
         connections: NodeConnections,
         management: NodeConnections,
-        control: httpx.AsyncClient,
+        control: ControlClient,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -71,12 +70,14 @@ class Node:
             state=NodeState.UNHEALTHY,
             slots=self.slots(),
             last_error=self.health.last_error,
+            memory_bytes=settings.memory_bytes,
+            weight=settings.weight,
         )
 
     @property
     def api_key(self) -> str | None:
         """The key the node asks for, if any."""
-        return self.settings.api_key.get_secret_value() if self.settings.api_key else None
+        return _api_key(self.settings)
 
     def slots(self) -> int:
         """Return how many requests it runs at once for one model, as far as that is known."""
@@ -133,8 +134,8 @@ class Registry:
             settings,
             source,
             self._limits,
-            NodeConnections(origin, self._timeouts.requests, max_idle=self._max_idle_connections),
-            NodeConnections(origin, self._timeouts.management, max_idle=1),
+            self._connections(origin, self._timeouts.requests, self._max_idle_connections),
+            self._connections(origin, self._timeouts.management, 1),
             self._control(settings),
         )
         self._nodes[settings.id] = node
@@ -147,9 +148,14 @@ class Registry:
             node.engine = settings.known_engine
         node.settings = settings
         node.source = source or node.source
-        node.control.headers.pop("authorization", None)
-        node.control.headers.update(_credentials(settings))
-        self._update(node, replace(node.view, slots=node.slots()))
+        node.control.api_key = node.api_key
+        view = replace(
+            node.view,
+            slots=node.slots(),
+            memory_bytes=settings.memory_bytes,
+            weight=settings.weight,
+        )
+        self._update(node, view)
 
     async def remove(self, node_id: str) -> None:
         """Forget a node and close its connections, those in use too; unknown ids are ignored."""
@@ -224,8 +230,13 @@ class Registry:
         resident = {name: held for name, held in node.view.resident.items() if held.key != gone.key}
         self._update(node, replace(node.view, resident=resident))
 
-    def _control(self, settings: NodeSettings) -> httpx.AsyncClient:
-        return control_client(self._timeouts.control_s, self.ssl_context, _credentials(settings))
+    def _connections(self, origin: Origin, timeouts: Timeouts, max_idle: int) -> NodeConnections:
+        return NodeConnections(origin, timeouts, max_idle=max_idle, ssl_context=self.ssl_context)
+
+    def _control(self, settings: NodeSettings) -> ControlClient:
+        return ControlClient(
+            settings.url, self._timeouts.control_s, self.ssl_context, _api_key(settings)
+        )
 
     def _failed(self, node_id: str, error: str, *, is_refused: bool) -> None:
         node = self._nodes.get(node_id)
@@ -276,9 +287,8 @@ class Registry:
         self._conflicts = chosen
 
 
-def _credentials(settings: NodeSettings) -> dict[str, str]:
-    key = settings.api_key
-    return {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+def _api_key(settings: NodeSettings) -> str | None:
+    return settings.api_key.get_secret_value() if settings.api_key else None
 
 
 def _votes_alike(one: NodeView, other: NodeView) -> bool:

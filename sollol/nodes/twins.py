@@ -1,8 +1,8 @@
 """Watches for servers that are there twice, under two addresses (rules: ``duplicates.py``)."""
 
+import contextlib
 from collections.abc import Callable
 
-import httpx
 import structlog
 
 from sollol.nodes.duplicates import (
@@ -18,7 +18,7 @@ from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.types import Engine, NodeState
-from sollol.upstream.control import control_client
+from sollol.upstream.control import ControlClient
 from sollol.upstream.facts import NodeFacts
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ class Twins:
             is_alike = seen is not None and seen.stock() == told.stock()
             if not is_alike or not (told.has_times or is_here):
                 continue
-            verdict = await self._compare(node, url, facts.engine, None, is_here=is_here)
+            verdict = await self._compare_found(node, url, facts.engine, is_here=is_here)
             if verdict.is_suspect:
                 return node.view.id, verdict
         return None
@@ -85,9 +85,7 @@ class Twins:
         first, second = (self._registry.find(node_id) for node_id in pair)
         if first is None or second is None:
             return
-        verdict = await self._compare(
-            first, second.settings.url, second.engine, second.control, is_here=is_here
-        )
+        verdict = await self._compare(first, second.control, second.engine, is_here=is_here)
         if verdict is not Verdict.UNKNOWN:
             self._verdicts[pair] = verdict
 
@@ -115,26 +113,23 @@ class Twins:
         elif other is not None and other.source.is_found:
             self._let_go(other_id, f"is {node.view.id}")
 
+    async def _compare_found(
+        self, node: Node, url: str, engine: Engine, *, is_here: bool
+    ) -> Verdict:
+        client = ControlClient(url, self._prober.timeout_s, self._registry.ssl_context)
+        async with contextlib.aclosing(client):
+            return await self._compare(node, client, engine, is_here=is_here)
+
     async def _compare(
-        self,
-        node: Node,
-        url: str,
-        engine: Engine | None,
-        client: httpx.AsyncClient | None,
-        *,
-        is_here: bool,
+        self, node: Node, other: ControlClient, engine: Engine | None, *, is_here: bool
     ) -> Verdict:
         """Ask a node, the other server, and the node again."""
-        other = client or control_client(self._prober.timeout_s, self._registry.ssl_context)
         try:
-            before = await self._prober.read(node.control, node.settings.url, node.engine)
-            told = await self._prober.read(other, url, engine)
-            after = await self._prober.read(node.control, node.settings.url, node.engine)
+            before = await self._prober.read(node.control, node.engine)
+            told = await self._prober.read(other, engine)
+            after = await self._prober.read(node.control, node.engine)
         except Exception:  # one does not answer now: nothing is known
             return Verdict.UNKNOWN
-        finally:
-            if client is None:
-                await other.aclose()
         return compare(
             _fingerprint(before), _fingerprint(told), _fingerprint(after), is_here=is_here
         )

@@ -5,6 +5,8 @@ only believed as far as measured times have borne it out.
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
 
 PER_SLOT = 32
 """Conversations a runner is taken to remember for each of its slots."""
@@ -20,12 +22,18 @@ _RECOVERY = 1.01
 """Each turn of a conversation lets a runner that forgot be believed a little more."""
 
 
+Homes = dict[int, dict[Any, None]]
+"""Conversation -> the runners that remember it; one for all nodes."""
+
+
 class Conversations:
     """The conversations of one runner; each is worth the prompt tokens it had last."""
 
-    __slots__ = ("_known", "_max", "trust")
+    __slots__ = ("_homes", "_known", "_max", "_runner", "trust")
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, runner: Hashable, homes: Homes) -> None:
+        self._runner = runner
+        self._homes = homes
         self._known: OrderedDict[int, int] = OrderedDict()
         self._max = PER_SLOT * slots
         self.trust = FIRST_TRUST
@@ -47,8 +55,9 @@ class Conversations:
             return
         self._known[conversation] = tokens
         self._known.move_to_end(conversation)
+        self._homes.setdefault(conversation, {})[self._runner] = None
         if len(self._known) > self._max:
-            self._known.popitem(last=False)
+            self._leave(next(iter(self._known)))
         self.trust = min(1.0, self.trust * _RECOVERY)
 
     def verify(self, conversation: int, fresh_tokens: float, prompt_tokens: int) -> None:
@@ -67,4 +76,12 @@ class Conversations:
 
     def forget(self) -> None:
         """Drop everything: the runner has left the memory."""
-        self._known.clear()
+        for conversation in list(self._known):
+            self._leave(conversation)
+
+    def _leave(self, conversation: int) -> None:
+        del self._known[conversation]
+        home = self._homes[conversation]
+        home.pop(self._runner, None)
+        if not home:
+            del self._homes[conversation]

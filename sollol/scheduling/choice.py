@@ -1,12 +1,18 @@
 """Which of the nodes that have a model is best for a request. Reads state, changes none."""
 
-from collections.abc import Sequence
-from heapq import heapify, heappop
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from random import Random
 
-from sollol.scheduling.cost import Priced, Prices, Work, bound_s
+from sollol.scheduling.cost import Priced
 from sollol.scheduling.policies.policy import Policy
 from sollol.scheduling.state import Runner
+
+_PRICED = float("inf")
+_total_s = attrgetter("total_s")
+
+MOST_ALIKE = 24
+"""So many nodes are looked at closely at most, where more look as good."""
 
 ALIKE = 1.01
 """Nodes whose costs differ by less are alike: predictions are not that exact."""
@@ -14,35 +20,44 @@ ALIKE = 1.01
 
 def by_cost(
     runners: Sequence[Runner],
-    work: Work,
-    prices: Prices,
-    now: float,
+    bounds: list[float],
+    price: Callable[[Runner], Priced],
+    rng: Random,
     *,
     at_least: int = 2,
 ) -> list[Priced]:
     """Return the cheapest runners, the cheapest first.
 
     Pricing one takes microseconds and there may be hundreds, so they are priced in the order of
-    what they cost at least, until no other can be the best.
+    what they cost at least, until no other can be the best; of many that are alike, only some.
 
     Args:
+        bounds: what each costs at least, in seconds; it is used up.
         at_least: how many to price in any case, so that people see what else there was.
     """
     if len(runners) == 1:
-        return [prices.price(runners[0], work, now)]
-    bounds = [(bound_s(runner, work), at) for at, runner in enumerate(runners)]
-    heapify(bounds)
+        return [price(runners[0])]
+    start = int(rng.random() * len(runners))  # of those alike, not always the first ones
     priced: list[Priced] = []
     best_s = float("inf")
-    while bounds:
-        bound, at = heappop(bounds)
-        if len(priced) >= at_least and bound > best_s * ALIKE:
+    while len(priced) < max(at_least, MOST_ALIKE):
+        bound = min(bounds)
+        if bound == _PRICED or (len(priced) >= at_least and bound > best_s * ALIKE):
             break
-        candidate = prices.price(runners[at], work, now)
+        at = _index(bounds, bound, start)
+        bounds[at] = _PRICED
+        candidate = price(runners[at])
         priced.append(candidate)
         best_s = min(best_s, candidate.total_s)
-    priced.sort(key=lambda candidate: candidate.total_s)
+    priced.sort(key=_total_s)
     return priced
+
+
+def _index(bounds: list[float], bound: float, start: int) -> int:
+    try:
+        return bounds.index(bound, start)
+    except ValueError:
+        return bounds.index(bound)
 
 
 def pick(priced: Sequence[Priced], rng: Random) -> Priced:
@@ -54,7 +69,7 @@ def pick(priced: Sequence[Priced], rng: Random) -> Priced:
     if len(priced) == 1 or priced[1].total_s > best.total_s * ALIKE:
         return best
     alike = [p for p in priced if p.total_s <= best.total_s * ALIKE]
-    return rng.choice([p for p in alike if not p.why_wait] or alike)
+    return rng.choice([p for p in alike if p.can_start] or alike)
 
 
 def by_rank(policy: Policy, runners: Sequence[Runner], rng: Random) -> Runner | None:

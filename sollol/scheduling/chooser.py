@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from sollol.scheduling.choice import by_cost, by_rank, pick
-from sollol.scheduling.cost import Prices, Work
+from sollol.scheduling.cost import Prices
 from sollol.scheduling.decision import MAX_OPTIONS, Rule
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.explore import Explorer
@@ -18,6 +18,7 @@ from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.state import Held, Runner
 from sollol.scheduling.verdict import Verdict
+from sollol.scheduling.work import Work
 from sollol.types import Measured, RouteRequest
 
 VERSION = 1
@@ -32,26 +33,29 @@ class Chooser:
         self.rates = RateBook()
         self.lengths = Lengths()
         self.demand = Demand()
-        self.fleet = Fleet(self.rates, limits.is_allowed)
-        self._prices = Prices(self.demand, self.fleet.copies)
+        self.fleet = Fleet(self.rates, limits)
+        self._prices = Prices(self.demand, self.fleet.shared.copies)
         self.placement = Placement(self.fleet, self.demand, self._prices)
         self.lessons = 0
         """Answers learned from since the start."""
         self._explorer = Explorer(limits.explore_share)
         self._learner = Learner(self.rates, self.lengths)
+        self._ageing_s = limits.ageing_s
         self._uses_affinity = limits.uses_affinity
+        self._counts_options = limits.counts_options
         self._rng = rng
 
-    def work(self, request: RouteRequest, key: float) -> Work:
+    def work(self, request: RouteRequest, key: float, now: float) -> Work:
         """Return a request in the units that costs are made of."""
         ask = request.ask
         return Work(
             model=request.model,
             prompt_tokens=self.lengths.prompt_tokens(request.model, ask),
             output_tokens=self.lengths.output_tokens(request.model, ask, request.caller),
-            options=ask.options,
+            options=ask.options if self._counts_options else (),
             conversation=ask.conversation if self._uses_affinity else 0,
             key=key,
+            level=max(request.priority, (now - key) / self._ageing_s),
         )
 
     def choose(
@@ -71,7 +75,7 @@ class Chooser:
             is_impatient: any node that can start now will do.
             is_preview: show as many options as there are; try nothing out.
         """
-        work = self.work(request, key)
+        work = self.work(request, key, now)
         runners = self.fleet.eligible(request, work.prompt_tokens)
         verdict = Verdict(request, work, self.policy.name, (), len(runners), Rule.WAIT, None, None)
         if not runners:
@@ -128,24 +132,31 @@ class Chooser:
     def _by_cost(
         self,
         verdict: Verdict,
-        runners: Sequence[Runner],
+        runners: list[Runner],
         now: float,
         is_impatient: bool,
         is_preview: bool,
     ) -> None:
         looks = len(runners) if is_impatient or self._explorer.is_due else 2
         at_least = MAX_OPTIONS if is_preview else looks
-        options = by_cost(runners, verdict.work, self._prices, now, at_least=at_least)
+        work, prices = verdict.work, self._prices
+        options = by_cost(
+            runners,
+            self.fleet.bounds_s(runners, work),
+            lambda runner: prices.price(runner, work, now),
+            self._rng,
+            at_least=at_least,
+        )
         best = pick(options, self._rng)
         verdict.options, verdict.best = options, best
-        if not best.why_wait:
+        if best.can_start:
             verdict.chosen, verdict.rule = best, Rule.COST
             other = None if is_preview else self._explorer.candidate(options, best, now)
             if other is not None:
                 verdict.best = verdict.chosen = other
                 verdict.rule = Rule.EXPLORE
         elif is_impatient:
-            free = [option for option in options if not option.why_wait]
+            free = [option for option in options if option.can_start]
             if free:
                 verdict.best = verdict.chosen = free[0]
                 verdict.rule = Rule.PATIENCE

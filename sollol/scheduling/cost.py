@@ -9,52 +9,43 @@ from heapq import heapify, heapreplace
 
 import msgspec
 
-from sollol.scheduling.decision import Terms
+from sollol.scheduling.decision import Obstacle, Terms
 from sollol.scheduling.demand import Demand
-from sollol.scheduling.memory import victims
-from sollol.scheduling.state import Held, Node, Options, Runner
+from sollol.scheduling.remaining import remaining_s
+from sollol.scheduling.room import NO_ROOM_NEEDED, Room, make_room
+from sollol.scheduling.state import Node, Runner, Shape
+from sollol.scheduling.work import YIELDS, Work
 
 RETRY_S = 1.0
 """What a failed attempt costs besides the time it took."""
 
-MISSED_WITHIN_S = 120.0
-"""A model that is pushed out and asked for within this time is missed."""
-
-WARM_S = 3.0
-"""A model that others want stays in memory for at least this many times what a load takes."""
-
-MIN_WARM_S = 10.0
 OVERLAP = 0.5
 """How much of its time another request on the node spends beside this one, on average."""
 
 
-class Work(msgspec.Struct):
-    """A request in the units that costs are made of."""
-
-    model: str
-    prompt_tokens: int
-    output_tokens: int
-    options: Options
-    conversation: int
-    key: float
-    """Its place in the queue: who has a smaller one goes first."""
-
-
 class Priced(msgspec.Struct):
-    """A runner and what the request costs there; ``why_wait`` is empty if it can start now."""
+    """A runner and what the request costs there."""
 
     runner: Runner
     terms: Terms
     total_s: float
     cached_tokens: int
     loads: bool
-    why_wait: str
+    """The model must be loaded first."""
+    obstacle: Obstacle
+    other: Runner | None
+    """The runner that stands in the way, if it is one."""
+
+    @property
+    def can_start(self) -> bool:
+        """Whether the request can be sent there now."""
+        return self.obstacle is Obstacle.NONE
 
 
 class Prices:
     """Prices runners; reads the state of nodes and the demand, changes nothing."""
 
-    def __init__(self, demand: Demand, copies: dict[str, int]) -> None:
+    def __init__(self, demand: Demand, copies: dict[Shape, int]) -> None:
         self._demand = demand
         self._copies = copies
 
@@ -63,119 +54,68 @@ class Prices:
 
         1. Loaded as the request wants it: perhaps a wait for a slot or for a load under way.
         2. Not loaded, or otherwise: a load, the room for it, and what that costs others.
+        3. In either case less urgent requests let those be that are clearly more urgent.
         """
         node = runner.node
-        cached_tokens = runner.conversations.cached_tokens(work.conversation, work.prompt_tokens)
+        loads = not (
+            runner.is_resident and runner.matches(work.options) and not node.makes_room(runner)
+        )
+        cached_tokens = 0
+        if loads:
+            room = make_room(runner, work, self._demand, self._copies, now)
+            load_s = runner.load_s
+        else:
+            room = _wait_for_slot(runner, work, now)
+            load_s = max(0.0, runner.ready_at - now)
+            cached_tokens = runner.conversations.cached_tokens(
+                work.conversation, work.prompt_tokens
+            )
+        if node.most_urgent - work.level >= YIELDS and node.slope > 0.0:
+            room = _yields(node, work, room, now)
         prefill_s = (work.prompt_tokens - cached_tokens) * runner.prefill_s
         alone_s = work.output_tokens * runner.decode_s
-        others = node.in_flight
-        slope = node.slope
-        crowd = 1.0 + slope * others
-        eviction_s = 0.0
-        if runner.is_resident and runner.matches(work.options) and not node.makes_room(runner):
-            wait_s, why_wait = _wait_for_slot(runner, work, now)
-            load_s = max(0.0, runner.ready_at - now)
-            loads = False
-        else:
-            wait_s, why_wait, eviction_s = self._room(runner, now)
-            load_s = runner.load_s
-            cached_tokens = 0
-            prefill_s = work.prompt_tokens * runner.prefill_s
-            loads = True
-        decode_s = alone_s * crowd
+        crowd = node.crowd
         terms = Terms(
-            wait_s=wait_s,
+            wait_s=room.wait_s,
             load_s=load_s,
             prefill_s=prefill_s,
-            decode_s=decode_s,
+            decode_s=alone_s * crowd,
             risk_s=node.failure_share * (RETRY_S + load_s + prefill_s),
-            eviction_s=eviction_s,
-            crowding_s=others * slope * alone_s * OVERLAP / crowd if others else 0.0,
+            eviction_s=room.eviction_s,
+            crowding_s=node.in_flight * node.slope * alone_s * OVERLAP / crowd,
         )
-        return Priced(runner, terms, terms.total_s, cached_tokens, loads, why_wait)
-
-    def _room(self, runner: Runner, now: float) -> tuple[float, str, float]:
-        """Return the wait before a load can begin, what for, and what it costs others.
-
-        Nodes load one model at a time, and a model in use is waited for.
-        """
-        node = runner.node
-        wait_s, why_wait = 0.0, ""
-        other = node.loading(now)
-        if other is not None:
-            wait_s, why_wait = other.ready_at - now, f"{other.model} is being loaded there"
-        leaving = victims(runner)
-        if runner.is_resident and runner not in leaving:  # a reload with other options
-            leaving.append(runner)
-        eviction_s = 0.0
-        for victim in leaving:
-            eviction_s += self._missed_s(victim, now)
-            if victim.running:
-                busy_s = max(remaining_s(held, now) for held in victim.running.values())
-                if busy_s >= wait_s:
-                    wait_s, why_wait = busy_s, f"{victim.model} is in use there and must leave"
-            if victim.is_in_demand() and not node.is_claimed_by(runner):
-                warm_s = victim.loaded_at + max(MIN_WARM_S, WARM_S * victim.load_s) - now
-                if victim.backlog or victim.running:
-                    if warm_s > wait_s:
-                        wait_s = warm_s
-                    why_wait = why_wait or f"{victim.model} is wanted there and was loaded lately"
-        if node.claim is not None and node.claim is not runner:
-            wait_s += node.claim.load_s
-            why_wait = why_wait or f"room is being made there for {node.claim.model}"
-        return wait_s, why_wait, eviction_s
-
-    def _missed_s(self, victim: Runner, now: float) -> float:
-        """Return what its users will wait for the model, were it to leave now."""
-        rate = sum(self._demand.rate(name, now) for name in victim.names)
-        if rate <= 0.0:
-            return 0.0
-        elsewhere = self._copies.get(victim.key, 1) - 1
-        chance = min(1.0, rate * MISSED_WITHIN_S / (1 + elsewhere))
-        return victim.load_s * chance / (1 + elsewhere)
+        return Priced(runner, terms, terms.total_s, cached_tokens, loads, room.obstacle, room.other)
 
 
-def _wait_for_slot(runner: Runner, work: Work, now: float) -> tuple[float, str]:
-    """Return the seconds until a slot is free for the request, and what it waits for."""
+def _wait_for_slot(runner: Runner, work: Work, now: float) -> Room:
+    """Return the wait until a slot is free for the request, after those whose turn comes before."""
     backlog = runner.backlog
     ahead = bisect_left(backlog, (work.key, 0.0)) if backlog else 0
     slots = runner.node.slots
     if len(runner.running) + ahead < slots:
-        return 0.0, ""
+        return NO_ROOM_NEEDED
     free_at = [remaining_s(held, now) for held in runner.running.values()]
     free_at += [0.0] * (slots - len(free_at))
     if ahead:
         heapify(free_at)
         for _, service_s in backlog[:ahead]:
             heapreplace(free_at, free_at[0] + service_s)
-    wait_s = min(free_at)
-    why = "all slots there are taken" if not ahead else f"{ahead} wait for its slots there"
-    return wait_s, why
+    return Room(min(free_at), 0.0, Obstacle.FULL, None)
 
 
-def remaining_s(held: Held, now: float) -> float:
-    """Return how long an answer will still take.
-
-    One that is overdue is longer than was thought: the longer it is overdue, the longer.
-    """
-    left_s = held.ends_at - now
-    predicted_s = held.ends_at - held.granted_at
-    if left_s > 0.05 * predicted_s:
-        return left_s
-    return max(0.1 * predicted_s, -0.5 * left_s)
+def _yields(node: Node, work: Work, room: Room, now: float) -> Room:
+    """Return the wait until nobody clearly more urgent runs on a node."""
+    urgent = [h for h in node.held.values() if h.request.priority - work.level >= YIELDS]
+    wait_s = max((remaining_s(held, now) for held in urgent), default=0.0)
+    if room.obstacle is not Obstacle.NONE and room.wait_s >= wait_s:
+        return room
+    return room._replace(wait_s=wait_s, obstacle=Obstacle.URGENT, other=None)
 
 
 def bound_s(runner: Runner, work: Work) -> float:
-    """Return what a request costs on a runner at least: what :meth:`Prices.price` gives is no less.
-
-    It is written for speed; hundreds of nodes are ruled out by it for every request.
-    """
-    node: Node = runner.node
-    seconds = work.output_tokens * runner.decode_s * (1.0 + node.slope * node.in_flight)
-    if runner.is_resident:
-        conversation = work.conversation
-        fresh = work.prompt_tokens
-        if conversation:
-            fresh -= runner.conversations.cached_tokens(conversation, fresh)
-        return seconds + fresh * runner.prefill_s
-    return seconds + work.prompt_tokens * runner.prefill_s + runner.load_s
+    """Return what a request costs on a runner at least: :meth:`Prices.price` gives no less."""
+    seconds = work.output_tokens * runner.decode_s * runner.node.crowd
+    if not runner.is_resident:
+        return seconds + work.prompt_tokens * runner.prefill_s + runner.load_s
+    cached_tokens = runner.conversations.cached_tokens(work.conversation, work.prompt_tokens)
+    return seconds + (work.prompt_tokens - cached_tokens) * runner.prefill_s

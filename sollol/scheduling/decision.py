@@ -41,15 +41,38 @@ class Terms(msgspec.Struct, frozen=True):
         return self.own_s + self.eviction_s + self.crowding_s
 
 
+class Obstacle(StrEnum):
+    """What keeps a request from being sent to a node now."""
+
+    NONE = ""
+    FULL = "full"
+    """Its slots are taken, or others come before."""
+    LOADING = "loading"
+    """It loads another model."""
+    BUSY = "busy"
+    """What must leave its memory is in use."""
+    WANTED = "wanted"
+    """What must leave is wanted by others and was loaded lately."""
+    KEPT = "kept"
+    """What must leave was used lately by somebody clearly more urgent."""
+    CLAIMED = "claimed"
+    """Room is being made there for another model."""
+    URGENT = "urgent"
+    """Somebody clearly more urgent runs there and would be slowed down."""
+
+
 class Option(msgspec.Struct, frozen=True):
-    """A node that was considered, and what it would cost; ``why_not`` says why it was left out."""
+    """A node that was considered, and what it would cost."""
 
     node_id: str
     terms: Terms | None
     is_resident: bool
     has_free_slot: bool
     in_flight: int
-    why_not: str = ""
+    obstacle: Obstacle = Obstacle.NONE
+    """Why the request could not be sent there at once."""
+    other_model: str = ""
+    """The model that stood in the way."""
 
 
 class Rule(StrEnum):

@@ -1,7 +1,7 @@
 """Decisions as records of what was compared, and as sentences for people."""
 
 from sollol.scheduling.cost import Priced
-from sollol.scheduling.decision import MAX_OPTIONS, Decision, Option, Rule
+from sollol.scheduling.decision import MAX_OPTIONS, Decision, Obstacle, Option, Rule
 from sollol.scheduling.verdict import Verdict
 
 
@@ -31,7 +31,8 @@ def _option(priced: Priced) -> Option:
         runner.is_resident and not priced.loads,
         len(runner.running) < runner.node.slots,
         runner.node.in_flight,
-        priced.why_wait,
+        priced.obstacle,
+        "" if priced.other is None else priced.other.model,
     )
 
 
@@ -44,8 +45,9 @@ def sentence(decision: Decision) -> str:
     seconds = f"{chosen.terms.own_s:.2f} s" if chosen.terms else "an unknown time"
     match decision.rule:
         case Rule.WAIT:
-            why = best.why_not or "no slot is free"
-            return f"waits for {best.node_id}, which still has the answer soonest: {why}"
+            return (
+                f"waits for {best.node_id}, which has the answer soonest all the same: {why(best)}"
+            )
         case Rule.CALLER:
             return "waits: its caller has as many requests in flight as it may"
         case Rule.POLICY:
@@ -58,6 +60,23 @@ def sentence(decision: Decision) -> str:
             return f"{decision.chosen} was free after a longer wait than predicted; {seconds}"
         case Rule.COST:
             return _by_cost(decision, chosen, seconds)
+
+
+def why(option: Option) -> str:
+    """Return why a request could not be sent to a node at once; empty if it could."""
+    return _WHY[option.obstacle].format(model=option.other_model)
+
+
+_WHY = {
+    Obstacle.NONE: "",
+    Obstacle.FULL: "its slots are taken or spoken for",
+    Obstacle.LOADING: "it is loading {model}",
+    Obstacle.BUSY: "{model} is in use there and would have to leave",
+    Obstacle.WANTED: "{model} would have to leave, is wanted and was loaded lately",
+    Obstacle.KEPT: "{model} would have to leave and is kept for more urgent requests",
+    Obstacle.CLAIMED: "room is being made there for {model}",
+    Obstacle.URGENT: "a more urgent request runs there",
+}
 
 
 def _by_cost(decision: Decision, chosen: Option, seconds: str) -> str:

@@ -46,7 +46,7 @@ class Explorer:
         if not self.is_due:
             return None
         for option in priced:
-            if option is chosen or option.why_wait or option.loads:
+            if option is chosen or option.loads or not option.can_start:
                 continue
             if option.total_s > WORSE_AT_MOST * chosen.total_s:
                 break

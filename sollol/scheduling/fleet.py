@@ -1,12 +1,16 @@
 """The nodes as the scheduler sees them, and which of them may run a model."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from sollol.errors import ModelNotFound, NoNodeAvailable, SollolError
+from sollol.scheduling.columns import Columns
+from sollol.scheduling.cost import bound_s
+from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.memories import Memories
 from sollol.scheduling.memory import index, reconcile
 from sollol.scheduling.rates import RateBook
-from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner
+from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner, Shared
+from sollol.scheduling.work import Work
 from sollol.types import Ask, NodeView, RouteRequest
 
 RETRY_AFTER_S = 5.0
@@ -19,13 +23,15 @@ ANSWER_TOKENS = 64
 class Fleet:
     """Owner of the nodes' scheduling state, and the index of runners by model."""
 
-    def __init__(self, rates: RateBook, is_allowed: Callable[[str, str], bool]) -> None:
+    def __init__(self, rates: RateBook, limits: SchedulerLimits) -> None:
         self.nodes: dict[str, Node] = {}
-        self.copies: dict[str, int] = {}
+        self.shared = Shared()
         self.kept = Memories()
         self._rates = rates
-        self._is_allowed = is_allowed
-        self._open: dict[str, list[Runner]] = {}
+        self._is_allowed = limits.is_allowed
+        self._pinned_to = limits.pinned_to
+        self._adapts_options = limits.adapts_options
+        self._open: dict[str, Columns] = {}
         """Model -> runners on nodes that may be given requests for it."""
         self._holders: dict[str, dict[str, None]] = {}
         """Model -> ids of all nodes that have it."""
@@ -39,7 +45,7 @@ class Fleet:
         node = self.nodes.get(view.id)
         before = node.view if node else None
         if node is None:
-            node = self.nodes[view.id] = Node(view, self.copies)
+            node = self.nodes[view.id] = Node(view, self.shared, adapts=self._adapts_options)
         node.use(view)
         if before is None or before.models != view.models or before.outvoted != view.outvoted:
             self._forget(view.id)
@@ -65,11 +71,25 @@ class Fleet:
         self.kept.forget_node(node_id)
         self._unsure.pop(node_id, None)
         for runner in node.runners.values():
-            runner.set_resident(False, 0.0)
+            runner.unload()
+        self.shared.remove_node(node.crowd_at)
+
+    def rules_changed(self) -> None:
+        """Find anew which nodes may run which models."""
+        self._open.clear()
+        self._mixed.clear()
+        for node in self.nodes.values():
+            for runner in node.runners.values():
+                runner.columns.clear()
+            if node.is_open:
+                self._add_open(node)
 
     def eligible(self, request: RouteRequest, prompt_tokens: int) -> list[Runner]:
         """Return the runners that may serve a request, busy ones included."""
-        runners = self._open.get(request.model, [])
+        columns = self._open.get(request.model)
+        if columns is None:
+            return []
+        runners = columns.runners
         if request.excluded:
             excluded = request.excluded
             runners = [runner for runner in runners if runner.node.id not in excluded]
@@ -79,7 +99,20 @@ class Fleet:
 
     def open_to(self, model: str) -> Sequence[Runner]:
         """Return the runners of a model on all nodes that may be given requests for it."""
-        return self._open.get(model, ())
+        columns = self._open.get(model)
+        return () if columns is None else columns.runners
+
+    def bounds_s(self, runners: list[Runner], work: Work) -> list[float]:
+        """Return what a request costs on each of its eligible runners at least, in seconds."""
+        columns = self._open.get(work.model)
+        if columns is None or columns.runners is not runners:
+            return [bound_s(runner, work) for runner in runners]
+        bounds = columns.bounds_s(work)
+        for runner in self.shared.homes.get(work.conversation, ()):
+            at = runner.columns.get(columns)
+            if at is not None:
+                bounds[at] = bound_s(runner, work)
+        return bounds
 
     def has(self, model: str) -> bool:
         """Whether any node has a model, be it down."""
@@ -97,25 +130,42 @@ class Fleet:
                 del self._unsure[node.id]
 
     def why_none(self, model: str) -> SollolError:
-        """Return why no node can be given a request for a model."""
-        holders = ", ".join(sorted(self._holders.get(model, ())))
-        if holders:
-            text = f"no node with the model is available (it is on {holders})"
-            return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
-        if any(node.is_open for node in self.nodes.values()):
+        """Return why no node can be given a request for a model.
+
+        1. Nodes that may run it have it, or it is pinned to one that is not up: come back later.
+        2. Others are up: for callers there is no such model.
+        3. Nothing is up: come back later.
+        """
+        pins = self._pinned_to(model)
+        holders = [id_ for id_ in self._holders.get(model, ()) if self._is_allowed(id_, model)]
+        if pins and (holders or not all(map(self._is_open, pins))):
+            text = f"no node that the model is pinned to is available ({', '.join(pins)})"
+        elif holders:
+            names = ", ".join(sorted(holders))
+            text = f"no node with the model is available (it is on {names})"
+        elif any(node.is_open for node in self.nodes.values()):
             return ModelNotFound(f"model '{model}' not found")
-        text = "no node is available" if self.nodes else "no node is configured"
+        else:
+            text = "no node is available" if self.nodes else "no node is configured"
         return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
+
+    def _is_open(self, node_id: str) -> bool:
+        node = self.nodes.get(node_id)
+        return node is not None and node.is_open
 
     def _add_open(self, node: Node) -> None:
         view = node.view
         for model, runner in node.by_model.items():
-            if model in view.outvoted or not self._is_allowed(node.id, model):
+            if not self._is_allowed(node.id, model):
                 continue
-            runners = self._open.setdefault(model, [])
-            if runner not in runners:
-                runners.append(runner)
-                self._note_mixed(model, runners)
+            if model in view.outvoted and not self._pinned_to(model):
+                continue
+            columns = self._open.get(model)
+            if columns is None:
+                columns = self._open[model] = Columns(self.shared.crowds)
+            if columns not in runner.columns:
+                columns.add(runner)
+                self._note_mixed(model, columns.runners)
 
     def _note_mixed(self, model: str, runners: list[Runner]) -> None:
         if len({(r.capabilities, r.context_length) for r in runners}) > 1:
@@ -134,12 +184,17 @@ class Fleet:
     def _close(self, node_id: str, models: Iterable[str]) -> None:
         """Give a node no more requests."""
         for model in models:
-            runners = [r for r in self._open.get(model, ()) if r.node.id != node_id]
-            if runners:
-                self._open[model] = runners
-                self._note_mixed(model, runners)
-            else:
-                self._open.pop(model, None)
+            before = self._open.pop(model, None)
+            if before is None:
+                continue
+            kept = Columns(self.shared.crowds)
+            for runner in before.runners:
+                runner.columns.pop(before, None)
+                if runner.node.id != node_id:
+                    kept.add(runner)
+            if kept.runners:
+                self._open[model] = kept
+                self._note_mixed(model, kept.runners)
 
 
 def _suited(runners: list[Runner], ask: Ask, prompt_tokens: int) -> list[Runner]:

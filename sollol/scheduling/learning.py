@@ -60,8 +60,7 @@ class Learner:
         if seconds is None or tokens < WORTH_TOKENS or seconds <= 0.0:
             return
         node = runner.node
-        area = node.busy_area + node.in_flight * (now - node.busy_at) - held.busy_area
-        concurrency = area / max(now - held.granted_at, 1e-9)
+        concurrency = (node.area(now) - held.busy_area) / max(now - held.granted_at, 1e-9)
         self._rates.learn_decode(runner, seconds / tokens, concurrency, now)
 
 

@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from sollol.scheduling.cost import Priced, Work
+from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Terms
 from sollol.scheduling.memory import begin_load
 from sollol.scheduling.state import Held, Node
+from sollol.scheduling.work import Work
 from sollol.types import Lease, RouteRequest
 
 _NO_TERMS = Terms()
@@ -46,13 +47,12 @@ class Leases:
             queue_wait_s=queue_wait_s,
             predicted_s=seconds,
             loads=priced.loads,
+            options=None if priced.loads else runner.replacement(work.options),
         )
         if priced.loads:
-            begin_load(runner, terms.load_s, now)
-            runner.options = work.options
-        node.count(1, now)
+            begin_load(runner, work.options, terms.load_s, now)
         node.last_grant = next(self._grants)
-        runner.used_at = now
+        runner.note_use(request.priority, now)
         runner.touched_at = now if priced.loads else runner.touched_at
         held = Held(
             lease=lease,
@@ -66,8 +66,9 @@ class Leases:
             output_tokens=work.output_tokens,
             cached_tokens=priced.cached_tokens,
             loads=priced.loads,
-            busy_area=node.busy_area,
+            busy_area=node.area(now),
         )
+        node.begin(held, now)
         runner.running[lease.id] = held
         self._keep(held)
         return held
@@ -75,9 +76,7 @@ class Leases:
     def take_beside(self, request: RouteRequest, node: Node, now: float) -> Lease:
         """Let a request through that takes no slot."""
         lease = Lease(next(self._ids), request.id, node.id, "", now - request.arrived_at)
-        self._keep(
-            Held(lease, request, None, node, now, now, _NO_TERMS, 0, 0, 0, False, node.busy_area)
-        )
+        self._keep(Held(lease, request, None, node, now, now, _NO_TERMS, 0, 0, 0, False, 0.0))
         return lease
 
     def find(self, lease: Lease) -> Held | None:
@@ -92,7 +91,7 @@ class Leases:
         _decrement(self._in_flight, lease.node_id)
         _decrement(self._by_caller, held.request.caller)
         if held.runner is not None:
-            held.runner.node.count(-1, now)
+            held.runner.node.end(held, now)
             held.runner.running.pop(lease.id, None)
             held.runner.used_at = now
         return held

@@ -1,6 +1,6 @@
 """What is in a node's memory, by the latest view of it and by what we did since; what must leave."""
 
-from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner
+from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Options, Runner
 from sollol.types import NodeView, Resident
 
 
@@ -11,7 +11,7 @@ def victims(runner: Runner) -> list[Runner]:
     not used for longest; a busy one is waited for.
     """
     node = runner.node
-    others = [other for other in node.resident() if other is not runner]
+    others = [other for other in node.loaded.values() if other is not runner]
     used_bytes = runner.need_bytes + sum(other.need_bytes for other in others)
     count = len(others) + 1
     if node.capacity.has_room(used_bytes, count):
@@ -27,13 +27,13 @@ def victims(runner: Runner) -> list[Runner]:
     return leaving
 
 
-def begin_load(runner: Runner, load_s: float, now: float) -> None:
+def begin_load(runner: Runner, options: Options, load_s: float, now: float) -> None:
     """Note that a model is being loaded, and that others leave for it."""
     for other in victims(runner):
-        other.set_resident(False, now)
+        other.unload()
         other.was_pushed_out = True
         other.touched_at = now
-    runner.set_resident(True, now)
+    runner.load(options, now)
     runner.ready_at = now + load_s
     runner.touched_at = now
 
@@ -76,12 +76,16 @@ def _reconcile(runner: Runner, seen: Resident | None, now: float) -> None:
         runner.seen_at = now
         runner.need_bytes = _bytes(seen) or runner.need_bytes
         runner.num_ctx = seen.context_length
+        if runner.options == ():
+            runner.default_ctx = seen.context_length
         runner.cpu_share = _cpu_share(seen)
     if (runner.running and runner.is_resident) or now - runner.touched_at < LOCAL_TRUTH_S:
         return
-    if (seen is not None) != runner.is_resident:
-        runner.set_resident(seen is not None, now)
-        runner.num_ctx = seen.context_length if seen else None
+    if seen is None:
+        runner.unload()
+    elif not runner.is_resident:
+        runner.load(None, now)
+        runner.num_ctx = seen.context_length
 
 
 def _bytes(seen: Resident) -> int:

@@ -16,12 +16,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from sollol.scheduling.cost import Prices, Work
+from sollol.scheduling.cost import Prices
 from sollol.scheduling.decision import Prewarm
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.fleet import Fleet
 from sollol.scheduling.memory import begin_load, victims
 from sollol.scheduling.state import Node, Runner
+from sollol.scheduling.work import Work
 from sollol.types import Engine
 
 PLAN_S = 2.0
@@ -44,6 +45,9 @@ HARDLY_PER_S = 1 / 240
 
 URGENT = 8
 """The least priority for which a node is left alone."""
+
+LEVEL = 5.0
+"""As urgent as a prewarm is: as a request that says nothing of it."""
 
 BACK_OFF_S = 60.0
 MAX_BACK_OFF_S = 3600.0
@@ -136,7 +140,7 @@ class Placement:
         if has_failed:
             self._note_failure((node_id, model), now)
             if not runner.running:
-                runner.set_resident(False, now)
+                runner.unload()
             return runner.node
         runner.used_at = self._unused[(node_id, model)] = now
         return runner.node
@@ -168,17 +172,16 @@ class Placement:
     def _wants(self, now: float) -> dict[str, Want]:
         wants: dict[str, Want] = {}
         for model in self._demand.models():
-            runners, asked = self._fleet.open_to(model), self._demand.asked(model)
-            if not runners or asked.with_options > OPTIONS_AT_MOST:
-                continue
+            runners = self._fleet.open_to(model)
             rate_per_s = self._demand.rate(model, now)
+            plain_per_s = self._demand.shape_rate(model, (), now)
+            if not runners or rate_per_s - plain_per_s > OPTIONS_AT_MOST * rate_per_s:
+                continue
             same = wants.get(runners[0].key)
             if same is not None:
                 same.rate_per_s += rate_per_s
                 continue
-            wants[runners[0].key] = Want(
-                model, runners, rate_per_s, asked.prompt_tokens, asked.output_tokens
-            )
+            wants[runners[0].key] = Want(model, runners, rate_per_s, *self._demand.size(model))
         return wants
 
     def _is_scarce(self, key: str, want: Want, since: float, now: float) -> bool:
@@ -191,7 +194,7 @@ class Placement:
         return (
             want.rate_per_s > STEADY_PER_S
             and now - max(runner.seen_at for runner in want.runners) < GONE_WITHIN_S
-            and not self._fleet.copies.get(key)
+            and not any(shape[0] == key for shape in self._fleet.shared.copies)
             and not any(runner.backlog or runner.was_pushed_out for runner in want.runners)
         )
 
@@ -225,7 +228,7 @@ class Placement:
                 continue
             if now < self._failures.get((node.id, want.model), (0, 0.0))[1] or _is_busy(node):
                 continue
-            if self._prices.price(runner, _load_only(want.model), now).why_wait:
+            if not self._prices.price(runner, _load_only(want.model), now).can_start:
                 continue
             if all(self._may_leave(other, now) for other in _leaving(runner)):
                 yield runner
@@ -236,8 +239,7 @@ class Placement:
         return not is_wanted and now - runner.loaded_at >= KEEP_S
 
     def _begin(self, runner: Runner, model: str, reason: str, now: float) -> Prewarm:
-        begin_load(runner, runner.load_s, now)
-        runner.options = ()
+        begin_load(runner, (), runner.load_s, now)
         runner.used_at = now
         self._begun[(runner.node.id, model)] = self._last_at[runner.node.id] = now
         return Prewarm(runner.node.id, model, reason)
@@ -255,7 +257,7 @@ class Placement:
 def has_sure_room(runner: Runner) -> bool:
     """Whether a model is known to fit beside those in its node's memory."""
     node = runner.node
-    others = [other for other in node.resident() if other is not runner]
+    others = [other for other in node.loaded.values() if other is not runner]
     if not others:
         return True
     used_bytes = runner.need_bytes + sum(other.need_bytes for other in others)
@@ -266,17 +268,15 @@ def _leaving(runner: Runner) -> list[Runner]:
     """Return what leaves for a model, and where that is not known, what would leave first."""
     if has_sure_room(runner):
         return []
-    others = [other for other in runner.node.resident() if other is not runner]
+    others = [other for other in runner.node.loaded.values() if other is not runner]
     return victims(runner) or [min(others, key=lambda other: other.used_at)]
 
 
 def _is_busy(node: Node) -> bool:
     """Whether a load would be in the way of what a node has to do."""
-    if 2 * node.in_flight > node.slots or any(r.backlog for r in node.runners.values()):
-        return True
-    held = (held for runner in node.runners.values() for held in runner.running.values())
-    return any(one.request.priority >= URGENT for one in held)
+    is_full = 2 * node.in_flight > node.slots or node.most_urgent >= URGENT
+    return is_full or any(runner.backlog for runner in node.runners.values())
 
 
 def _load_only(model: str) -> Work:
-    return Work(model, 0, 0, (), 0, 0.0)
+    return Work(model, 0, 0, (), 0, 0.0, LEVEL)

@@ -22,6 +22,9 @@ CPU_SLOWDOWN = 9.0
 WORTH_LOAD_S = 0.1
 """Less is what finding a loaded model takes, however much of it the node calls a load."""
 
+REFRESHED_AT_ONCE = 500
+"""Runners whose expectations are brought up to date in one go: some milliseconds."""
+
 MANY_HITS = 8
 """So many answers in a row that were too fast to be without a cached prompt: the node is faster."""
 
@@ -41,6 +44,7 @@ class RateBook:
         self._load = Speeds(LOAD_BYTES_PER_S)
         self._slopes: dict[str, float] = {}
         self._is_stale = False
+        self._stale: list[Runner] = []
 
     def join(self, node: Node) -> None:
         """Give a node's runners what is known of them."""
@@ -95,12 +99,11 @@ class RateBook:
 
     def refresh(self, nodes: Iterable[Node]) -> None:
         """Bring expectations up to date that rest on other nodes and models; for now and then."""
-        if not self._is_stale:
-            return
-        self._is_stale = False
-        for node in nodes:
-            for runner in node.runners.values():
-                self._expect(runner)
+        if not self._stale and self._is_stale:
+            self._is_stale = False
+            self._stale = [runner for node in nodes for runner in node.runners.values()]
+        for _ in range(min(REFRESHED_AT_ONCE, len(self._stale))):
+            self._expect(self._stale.pop())
 
     def learn_load(self, runner: Runner, seconds: float, now: float) -> None:
         """Take how long a load took."""
@@ -150,6 +153,7 @@ class RateBook:
         runner.decode_s = self._blend(rates.decode, self._decode, runner, slower)
         runner.prefill_s = self._blend(rates.prefill, self._prefill, runner, slower)
         runner.load_s = self._blend(rates.load, self._load, runner, 1.0)
+        runner.update_columns()
 
     def _blend(self, measured: Average, speeds: Speeds, runner: Runner, slower: float) -> float:
         guess = speeds.expected_s(runner.node.id, runner.key, runner.size_bytes) * slower

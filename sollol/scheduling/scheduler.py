@@ -6,6 +6,7 @@
     cancel(request_id)            a waiting caller left
     node_changed(view, now)       a node's facts changed     -> grants
     node_removed(node_id)
+    rules_changed(now)            other nodes may be used    -> grants
     load_ended(node_id, ...)      a model was prewarmed      -> grants
     tick(now)                     time passed                -> grants, refusals and prewarms
 
@@ -33,11 +34,14 @@ from sollol.scheduling.verdict import Verdict
 from sollol.scheduling.waiting import claim_room, is_impatient, plan, unplan
 from sollol.types import Lease, Measured, NodeView, RouteRequest
 
-LOOK_AHEAD = 6
+LOOK_AHEAD = 4
 """So many of a model's requests in a row that cannot start, and those behind them cannot either."""
 
 MAX_LOOKS = 64
-"""Requests looked at for one event; a tick looks at others."""
+"""Requests looked at in a tick."""
+
+LOOKS_FOR_SLOT = 12
+"""Requests looked at when one slot has become free; a tick looks at others."""
 
 STRANDED_S = 15.0
 """How long those who wait for a node that went down wait for it to come back."""
@@ -70,18 +74,16 @@ class Scheduler:
         3. The queue is full: refused, or else one that is less urgent is.
         4. It waits, because the best node is busy, be others free or not.
         """
-        work = self._chooser.work(request, now)
-        runners = self._fleet.eligible(request, work.prompt_tokens)
+        runners = self._fleet.eligible(request, 0)
         if not runners:
             return [Refusal(request.id, self._fleet.why_none(request.model))]
         if not request.takes_slot:
             best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
             return [Grant(self._leases.take_beside(request, best.node, now))]
-        self._chooser.demand.note(
-            request.model, now, work.prompt_tokens, work.output_tokens, bool(work.options)
-        )
-        work.key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
-        verdict = self._verdict(request, work.key, now)
+        self._chooser.demand.note(request.model, request.ask.options, now)
+        verdict = self._verdict(request, self._key(request, now), now)
+        work = verdict.work
+        self._chooser.demand.note_size(request.model, work.prompt_tokens, work.output_tokens)
         if verdict.chosen is not None:
             self._charge(request, verdict, now)
             return [self._grant(request, verdict, 0.0, now)]
@@ -93,7 +95,7 @@ class Scheduler:
         if held is None or held.runner is None or held.runner.ready_at <= now:
             return []
         held.runner.ready_at = now
-        return self._serve_node(held.runner.node, now)
+        return self._serve([m for m in self._queue.models() if m in held.runner.node.by_model], now)
 
     def release(
         self,
@@ -118,7 +120,7 @@ class Scheduler:
         self._note_end(held, now, has_failed=has_failed)
         if not len(self._queue):
             return []
-        effects = self._serve_node(held.node, now) if held.runner and held.node else []
+        effects = self._serve_slot(held.node, now) if held.runner and held.node else []
         held_back = self._held_back.pop(held.request.caller, None)
         return effects + (self._serve(held_back, now) if held_back else [])
 
@@ -141,6 +143,11 @@ class Scheduler:
         self._fleet.remove(node_id)
         self._chooser.forget_node(node_id)
 
+    def rules_changed(self, now: float) -> list[Effect]:
+        """Find anew which nodes may run which models, and serve who waits for those."""
+        self._fleet.rules_changed()
+        return self._serve(self._queue.models(), now) if len(self._queue) else []
+
     def tick(self, now: float) -> list[Effect]:
         """Serve who can start by now, and refuse who has waited for as long as it may."""
         effects = self._refuse_expired(now) + self._refuse_stranded(now)
@@ -158,7 +165,9 @@ class Scheduler:
     def load_ended(self, node_id: str, model: str, now: float, *, has_failed: bool) -> list[Effect]:
         """Take how carrying out a :class:`Prewarm` ended."""
         node = self._chooser.placement.ended(node_id, model, now, has_failed=has_failed)
-        return self._serve_node(node, now) if node is not None and len(self._queue) else []
+        if node is None or not len(self._queue):
+            return []
+        return self._serve([m for m in self._queue.models() if m in node.by_model], now)
 
     def unloaded(self, model: str) -> None:
         """Note that a caller had a model unloaded: it is not loaded again until it is asked for."""
@@ -189,8 +198,8 @@ class Scheduler:
         """
         if not self._fleet.eligible(request, 0):
             raise self._fleet.why_none(request.model)
-        key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
-        return explain.decision(self._verdict(request, key, now, is_preview=True), now)
+        verdict = self._verdict(request, self._key(request, now), now, is_preview=True)
+        return explain.decision(verdict, now)
 
     def statistics(self) -> Statistics:
         """Counts for the status routes and for the tests' invariants."""
@@ -219,6 +228,9 @@ class Scheduler:
             is_impatient=is_impatient,
             is_preview=is_preview,
         )
+
+    def _key(self, request: RouteRequest, now: float) -> float:
+        return self._fair.start(request, now) - request.priority * self._limits.ageing_s
 
     def _charge(self, request: RouteRequest, verdict: Verdict, now: float) -> None:
         self._fair.charge(request, verdict.share_s(), now)
@@ -250,7 +262,7 @@ class Scheduler:
             self._held_back.setdefault(waiting.request.caller, set()).add(waiting.request.model)
         if verdict.best is not None and not verdict.is_over:
             plan(waiting, verdict.best)
-            claim_room(waiting, verdict.best, self._limits.ageing_s, now)
+            claim_room(waiting, verdict.work, verdict.best, self._limits.ageing_s, now)
         else:
             unplan(waiting)
 
@@ -265,25 +277,31 @@ class Scheduler:
             node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
         if held.loads and held.runner is not None:
             if has_failed and not held.runner.running:
-                held.runner.set_resident(False, now)
+                held.runner.unload()
             held.runner.ready_at = min(held.runner.ready_at, now)
 
-    def _serve_node(self, node: Node, now: float) -> list[Effect]:
-        """Grant what can be granted to those who might run on a node."""
+    def _serve_slot(self, node: Node, now: float) -> list[Effect]:
+        """Grant a slot that has become free, or the room for a load, to one who waits."""
         planned = [name for r in node.runners.values() if r.backlog for name in r.names]
         models = planned or [m for m in self._queue.models() if m in node.by_model]
-        return self._serve(models, now)
+        return self._serve(models, now, most=1, looks=LOOKS_FOR_SLOT)
 
-    def _serve(self, models: Iterable[str], now: float) -> list[Effect]:
-        """Grant what can be granted to those who wait for any of the models, in their order."""
+    def _serve(
+        self, models: Iterable[str], now: float, most: int = MAX_LOOKS, looks: int = MAX_LOOKS
+    ) -> list[Effect]:
+        """Grant what can be granted to those who wait for any of the models, in their order.
+
+        Args:
+            most: grants to make.
+            looks: requests to look at.
+        """
         effects: list[Effect] = []
         misses = dict.fromkeys(models, 0)
-        looks = 0
         for waiting in self._queue.in_order(misses):
             request = waiting.request
             if misses[request.model] >= self._look_ahead():
                 continue
-            looks += 1
+            looks -= 1
             verdict = self._verdict(
                 request,
                 waiting.key,
@@ -294,11 +312,13 @@ class Scheduler:
                 self._queue.remove(request.id)
                 unplan(waiting)
                 effects.append(self._grant(request, verdict, now - waiting.since, now))
+                if len(effects) >= most:
+                    break
                 continue
             self._keep_waiting(waiting, verdict, now)
             if not request.excluded and not verdict.is_over:
                 misses[request.model] += 1
-            if looks >= MAX_LOOKS:
+            if looks <= 0:
                 break
         return effects
 

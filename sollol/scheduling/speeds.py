@@ -25,6 +25,8 @@ class Speeds:
     def __init__(self, bytes_per_s: float) -> None:
         self._default = -log(bytes_per_s)
         self._nodes: dict[str, tuple[float, int]] = {}
+        self._sum = 0.0
+        """Of what the known nodes add."""
         self._models: dict[str, tuple[float, int]] = {}
 
     def expected_s(self, node_id: str, model: str, size_bytes: int) -> float:
@@ -39,12 +41,13 @@ class Speeds:
         # What the first measurement on a node tells is the node's; of a model, as far as it is known.
         node_share = 1.0 if not node_count else NODE_SHARE * max(0.15, 1 / (node_count + 1))
         kind_share = 0.0 if not node_count else (1 - NODE_SHARE) * max(0.15, 1 / (kind_count + 1))
+        self._sum += node_share * off if node_count else node + off
         self._nodes[node_id] = (node + node_share * off, node_count + 1)
         self._models[model] = (kind + kind_share * off, kind_count + 1)
 
     def forget_node(self, node_id: str) -> None:
         """Drop what is known of a node."""
-        self._nodes.pop(node_id, None)
+        self._sum -= self._nodes.pop(node_id, (0.0, 0))[0]
 
     def knows(self, node_id: str) -> bool:
         """Whether anything was measured on a node."""
@@ -78,7 +81,7 @@ class Speeds:
         """Return the average of the nodes that are known, which a new one is taken for."""
         if not self._nodes:
             return self._default
-        return sum(value for value, _ in self._nodes.values()) / len(self._nodes)
+        return self._sum / len(self._nodes)
 
     def _log_expected(self, node_id: str, model: str, size_bytes: int) -> float:
         known = self._nodes.get(node_id)

@@ -1,23 +1,39 @@
 """What the scheduler keeps of each node and of each model on it. Changed by the scheduler only."""
 
-from collections.abc import Iterable
 from math import inf
+from typing import Protocol
 
 import msgspec
 
-from sollol.scheduling.affinity import Conversations
+from sollol.scheduling.affinity import Conversations, Homes
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
 from sollol.scheduling.decision import Terms
-from sollol.types import Lease, NodeState, NodeView, Resident, RouteRequest
+from sollol.types import Engine, Lease, NodeState, NodeView, Resident, RouteRequest
 
 LOCAL_TRUTH_S = 10.0
 """How long what we did to a node's memory counts for more than a poll that may be older."""
+
+URGENT_S = 60.0
+"""How long the highest priority of a runner's users is remembered."""
 
 SLOPE = 0.2
 """Share by which each further sequence lengthens a step, where nothing was measured."""
 
 Options = tuple[tuple[str, int | float | bool], ...]
+Crowds = list[float]
+"""For each node, how many times longer a token takes there than it would alone."""
+
+Shape = tuple[str, Options]
+"""A runner's key and the options it is loaded with."""
+
+
+class Columns(Protocol):
+    """Takes over a runner's numbers (``columns.py``)."""
+
+    def update(self, runner: "Runner") -> None:
+        """Read them again."""
+        ...
 
 
 class Held(msgspec.Struct):
@@ -62,7 +78,7 @@ class Runner:
     def __init__(self, node: "Node", key: str, size_bytes: int) -> None:
         self.node = node
         self.key = key
-        self._copies = node.copies
+        self._copies = node.shared.copies
         self.names: tuple[str, ...] = ()
         self.size_bytes = size_bytes
         self.context_length: int | None = None
@@ -72,7 +88,9 @@ class Runner:
         self.load_s = 0.0
         self.rates = Rates()
         self.cpu_share = 0.0
-        self.conversations = Conversations(node.slots)
+        self.conversations = Conversations(node.slots, self, node.shared.homes)
+        self.columns: dict[Columns, int] = {}
+        """Where its numbers are side by side with those of other nodes, for each of its names."""
         self.running: dict[int, Held] = {}
         self.backlog: list[tuple[float, float]] = []
         """Queue key and seconds of those who are to run here once a slot is free, in order."""
@@ -85,10 +103,15 @@ class Runner:
         """What it was loaded with; None when somebody else loaded it."""
         self.num_ctx: int | None = None
         """What the node says it was loaded with."""
+        self.default_ctx: int | None = None
+        """What the node gives it where nothing is set, once that was seen."""
         self.ready_at = 0.0
         """When the load under way will be done, as predicted; in the past when there is none."""
         self.loaded_at = 0.0
         self.used_at = 0.0
+        self.urgency = 0
+        """The highest priority of those who used it lately."""
+        self.urgent_at = 0.0
         self.touched_at = -LOCAL_TRUTH_S
         """When we last did something that changes or shows whether it is in memory."""
         self.need_bytes = int(size_bytes * 1.15)
@@ -104,55 +127,147 @@ class Runner:
         """A name of the model."""
         return self.names[0]
 
-    def set_resident(self, is_resident: bool, now: float) -> None:
-        """Note that the model is in memory, or is not."""
-        if is_resident is not self.is_resident:
-            self._copies[self.key] = self._copies.get(self.key, 0) + (1 if is_resident else -1)
-        if is_resident and not self.is_resident:
-            self.loaded_at = now
-            self.was_pushed_out = False
-        if not is_resident:
-            self.conversations.forget()
-            self.options = None
-            self.num_ctx = None
-            self.ready_at = 0.0
-        self.is_resident = is_resident
+    def load(self, options: Options | None, now: float) -> None:
+        """Note that the model is in memory, with options that are None where nobody told us."""
+        self.unload()
+        self.is_resident = True
+        self.node.loaded[self.key] = self
+        self.options = options
+        self.loaded_at = now
+        self.was_pushed_out = False
+        self._count_copy(1)
+        self.update_columns()
+
+    def unload(self) -> None:
+        """Note that the model is not in memory, nor what it remembered."""
+        if self.is_resident:
+            self._count_copy(-1)
+            self.node.loaded.pop(self.key, None)
+        self.is_resident = False
+        self.options = None
+        self.num_ctx = None
+        self.ready_at = 0.0
+        self.conversations.forget()
+        self.update_columns()
+
+    def update_columns(self) -> None:
+        """Show changed numbers to those who compare nodes."""
+        for columns in self.columns:
+            columns.update(self)
+
+    def note_use(self, priority: int, now: float) -> None:
+        """Note that a request of some priority uses the model."""
+        self.used_at = now
+        if priority >= self.urgency or now - self.urgent_at > URGENT_S:
+            self.urgency, self.urgent_at = priority, now
+
+    @property
+    def shape(self) -> Shape:
+        """What is loaded: another choice of runner options is another model to those who want it."""
+        return self.key, self.options or ()
+
+    def _count_copy(self, change: int) -> None:
+        self._copies[self.shape] = self._copies.get(self.shape, 0) + change
+        if not self._copies[self.shape]:
+            del self._copies[self.shape]
 
     def is_in_demand(self) -> bool:
         """Whether somebody uses it or waits for it."""
         return bool(self.running or self.backlog)
 
     def matches(self, options: Options) -> bool:
-        """Whether the loaded model serves a request with these runner options without a reload."""
-        if self.options is not None:
-            return self.options == options or self._is_same_context(options)
-        return not options or self._is_same_context(options)
+        """Whether the loaded model serves a request with these runner options without a reload.
 
-    def _is_same_context(self, options: Options) -> bool:
-        """Whether the only option is the context that the model has anyway."""
-        if self.num_ctx is None or len(options) > 1:
-            return False
-        loaded = self.options or ()
-        return all(name == "num_ctx" for name, _ in (*options, *loaded)) and all(
-            value == self.num_ctx for _, value in (*options, *loaded)
-        )
+        On a node that adapts, a request may be sent with the loaded model's options instead.
+        """
+        return self._is_loaded_with(options) or self.replacement(options) is not None
+
+    def replacement(self, options: Options) -> Options | None:
+        """Return the loaded model's options, where a request is sent with them in place of its own.
+
+        None where its own load nothing anew, and where it might be cut short: it wants more context
+        than is loaded, or what it wants or what is loaded is not known. One that sets nothing stays
+        as it is: not all routes have a place for options.
+        """
+        if not options or not self.node.adapts or self._is_loaded_with(options):
+            return None
+        asked, loaded = dict(options), dict(self.options or ())
+        if self.options is not None and "num_ctx" not in asked and "num_ctx" not in loaded:
+            return self.options
+        wanted = asked.get("num_ctx", self.default_ctx)
+        num_ctx = loaded.get("num_ctx", self.num_ctx)
+        if wanted is None or num_ctx is None or wanted > num_ctx:
+            return None
+        return (("num_ctx", num_ctx),) if self.options is None else self.options
+
+    def _is_loaded_with(self, options: Options) -> bool:
+        """Whether these options are those of the loaded model.
+
+        A request that sets nothing gets the node's own context length, which is known once the model
+        was loaded by such a request.
+        """
+        if self.options is None:  # somebody else loaded it, probably with nothing set
+            return not options or self._context_of(options) == self.num_ctx
+        if self.options == options:
+            return True
+        wanted = self._context_of(options)
+        return wanted is not None and wanted == self._context_of(self.options)
+
+    def _context_of(self, options: Options) -> int | None:
+        """Return the context length that options lead to; None if unknown, or not all they set."""
+        if not options:
+            return self.default_ctx
+        name, value = options[0]
+        return int(value) if len(options) == 1 and name == "num_ctx" else None
+
+
+class Shared:
+    """What all nodes write into."""
+
+    def __init__(self) -> None:
+        self.copies: dict[Shape, int] = {}
+        """How many nodes have each shape in memory."""
+        self.homes: Homes = {}
+        self.crowds: Crowds = []
+        self.free: list[int] = []
+        """Places in ``crowds`` of nodes that are gone."""
+
+    def add_node(self) -> int:
+        """Return a place in ``crowds``."""
+        if self.free:
+            return self.free.pop()
+        self.crowds.append(1.0)
+        return len(self.crowds) - 1
+
+    def remove_node(self, at: int) -> None:
+        """Give a place in ``crowds`` back."""
+        self.crowds[at] = 1.0
+        self.free.append(at)
 
 
 class Node:
     """A node: its latest view, its runners by key, and how busy it is."""
 
-    def __init__(self, view: NodeView, copies: dict[str, int]) -> None:
+    def __init__(self, view: NodeView, shared: Shared, *, adapts: bool = False) -> None:
         self.id = view.id
-        self.copies = copies
-        """How many nodes have each runner in memory; one for all nodes."""
+        self._may_adapt = adapts
+        self.shared = shared
+        self.crowd_at = shared.add_node()
         self.view = view
         self.slots = view.slots
         self.is_open = False
+        self.adapts = False
+        """Whether requests may be sent to it with the loaded model's options in place of theirs."""
         self.runners: dict[str, Runner] = {}
         self.seen: dict[str, Resident] = {}
         """What the latest view has in memory, by runner."""
         self.by_model: dict[str, Runner] = {}
         self.in_flight = 0
+        self.loaded: dict[str, Runner] = {}
+        """The runners in memory."""
+        self.held: dict[int, Held] = {}
+        self.most_urgent = 0
+        """The highest priority of a request that runs there; 0 when none does."""
         self.busy_area = 0.0
         self.busy_at = 0.0
         self.slope = SLOPE
@@ -170,13 +285,41 @@ class Node:
         """Take over a new view; runners are brought up to date by ``memory.py``."""
         self.view = view
         self.slots = view.slots
+        self.capacity.told_bytes = view.memory_bytes
         self.is_open = view.state is NodeState.HEALTHY
+        self.adapts = self._may_adapt and view.engine is Engine.OLLAMA
 
-    def count(self, change: int, now: float) -> None:
-        """Change the number of requests in flight, and keep its integral over time."""
-        self.busy_area += self.in_flight * (now - self.busy_at)
+    def begin(self, held: Held, now: float) -> None:
+        """Count a request in."""
+        self._pass(now)
+        self.held[held.lease.id] = held
+        self.in_flight += 1
+        self._crowd()
+        self.most_urgent = max(self.most_urgent, held.request.priority)
+
+    def end(self, held: Held, now: float) -> None:
+        """Count a request out."""
+        self._pass(now)
+        del self.held[held.lease.id]
+        self.in_flight -= 1
+        self._crowd()
+        self.most_urgent = max((h.request.priority for h in self.held.values()), default=0)
+
+    def area(self, now: float) -> float:
+        """Return the integral of the requests in flight over time."""
+        return self.busy_area + self.in_flight * (now - self.busy_at)
+
+    def _pass(self, now: float) -> None:
+        self.busy_area = self.area(now)
         self.busy_at = now
-        self.in_flight += change
+
+    @property
+    def crowd(self) -> float:
+        """How many times longer a token takes there than it would alone."""
+        return self.shared.crowds[self.crowd_at]
+
+    def _crowd(self) -> None:
+        self.shared.crowds[self.crowd_at] = 1.0 + self.slope * self.in_flight
 
     def makes_room(self, runner: Runner) -> bool:
         """Whether a runner is to leave for another one."""
@@ -192,8 +335,4 @@ class Node:
 
     def loading(self, now: float) -> Runner | None:
         """Return the runner that is being loaded; nodes load one at a time."""
-        return next((r for r in self.runners.values() if r.ready_at > now), None)
-
-    def resident(self) -> Iterable[Runner]:
-        """Return the runners in memory."""
-        return (runner for runner in self.runners.values() if runner.is_resident)
+        return next((r for r in self.loaded.values() if r.ready_at > now), None)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sollol.scheduling.cost import Priced, Work
+from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Rule
+from sollol.scheduling.work import Work
 from sollol.types import RouteRequest
 
 

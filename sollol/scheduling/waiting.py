@@ -2,10 +2,11 @@
 
 from bisect import bisect_left, insort
 
-from sollol.scheduling.cost import MIN_WARM_S, WARM_S, Priced
-from sollol.scheduling.memory import victims
+from sollol.scheduling.cost import Priced
+from sollol.scheduling.decision import Obstacle
 from sollol.scheduling.queue import Waiting
-from sollol.scheduling.state import Runner
+from sollol.scheduling.room import leaving, may_claim
+from sollol.scheduling.work import Work
 
 
 def plan(waiting: Waiting, priced: Priced) -> None:
@@ -33,25 +34,14 @@ def unplan(waiting: Waiting) -> None:
         node.claim, node.leaving = None, ()
 
 
-def claim_room(waiting: Waiting, priced: Priced, ageing_s: float, now: float) -> None:
-    """Have others make room for a model that somebody has waited for long enough.
-
-    Requests for a model that must push out another one in use are collected for a while, and the
-    other one stays for some times what its load took: else each request would cost a load.
-    """
+def claim_room(waiting: Waiting, work: Work, priced: Priced, ageing_s: float, now: float) -> None:
+    """Have others make room for the model that a request waits for, if it is time for that."""
     runner = priced.runner
     node = runner.node
-    if not priced.loads or node.claim is not None or now - waiting.since < ageing_s:
+    if not priced.loads or node.claim is not None or priced.obstacle is Obstacle.LOADING:
         return
-    leaving = victims(runner)
-    if runner.is_resident and runner not in leaving:
-        leaving.append(runner)
-    if all(_was_warm_long_enough(victim, now) for victim in leaving):
-        node.claim, node.leaving = runner, tuple(leaving)
-
-
-def _was_warm_long_enough(victim: Runner, now: float) -> bool:
-    return now - victim.loaded_at >= max(MIN_WARM_S, WARM_S * victim.load_s)
+    if may_claim(runner, work, now - waiting.since, ageing_s, now):
+        node.claim, node.leaving = runner, tuple(leaving(runner))
 
 
 def is_impatient(waiting: Waiting, ageing_s: float, now: float) -> bool:

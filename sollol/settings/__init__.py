@@ -1,6 +1,6 @@
 """Every setting of SOLLOL, and where its value came from.
 
-``model.py`` declares the settings, ``address.py`` reads node URLs, ``sources.py`` reads the file,
+``model.py`` declares the settings with ``nodes.py`` and ``scheduling.py``, ``address.py`` reads node URLs, ``sources.py`` reads the file,
 the environment and the command line, ``load.py`` puts them together. The command line interface
 builds one :class:`Settings` and passes it down; nothing else reads the environment.
 """
@@ -8,17 +8,14 @@ builds one :class:`Settings` and passes it down; nothing else reads the environm
 from sollol.settings.address import is_loopback
 from sollol.settings.load import Loaded, SettingsError, load, load_settings
 from sollol.settings.model import (
-    EMBEDDED_ID,
-    DiscoverySettings,
-    EmbeddedSettings,
     LogSettings,
-    NodeSettings,
     ProbeSettings,
-    QueueSettings,
     ServerSettings,
     Settings,
     UpstreamSettings,
 )
+from sollol.settings.nodes import EMBEDDED_ID, DiscoverySettings, EmbeddedSettings, NodeSettings
+from sollol.settings.scheduling import ModelSettings, QueueSettings, SchedulingSettings
 
 __all__ = [
     "EMBEDDED_ID",
@@ -26,9 +23,11 @@ __all__ = [
     "EmbeddedSettings",
     "Loaded",
     "LogSettings",
+    "ModelSettings",
     "NodeSettings",
     "ProbeSettings",
     "QueueSettings",
+    "SchedulingSettings",
     "ServerSettings",
     "Settings",
     "SettingsError",

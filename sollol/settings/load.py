@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from sollol.settings.address import is_same_server
-from sollol.settings.model import DiscoverySettings, NodeSettings, Settings
+from sollol.settings.model import Settings
+from sollol.settings.nodes import DiscoverySettings, NodeSettings
+from sollol.settings.scheduling import ModelSettings
 from sollol.settings.sources import (
     Given,
     Source,
@@ -20,6 +22,12 @@ from sollol.settings.sources import (
 )
 
 DEFAULT_FILE = Path("sollol.yaml")
+
+_BY_NAME = {
+    "nodes": ("node", NodeSettings.model_fields),
+    "models": ("model", ModelSettings.model_fields),
+}
+"""What the entries of settings with entries are called, and their own settings."""
 
 
 class SettingsError(Exception):
@@ -138,7 +146,8 @@ def _origin(value: Given) -> str:
 
 def _message(details: ErrorDetails, given: Mapping[str, Given]) -> str:
     name = _path(details["loc"])
-    setting = name.split("[")[0]
+    first = str(details["loc"][0])
+    setting = first if first in _BY_NAME else name.split("[")[0]
     value = given.get(setting, Given(None, "default", setting))
     where = value.where
     if value.lines:
@@ -161,8 +170,9 @@ def _reason(details: ErrorDetails) -> str:
         return str(details["ctx"]["error"])
     name = str(details["loc"][-1])
     if details["type"] == "extra_forbidden":
-        near = suggestion(name, NodeSettings.model_fields)
-        return f"did you mean {near}?" if near else "a node has no such setting"
+        kind, known = _BY_NAME[str(details["loc"][0])]
+        near = suggestion(name, known)
+        return f"did you mean {near}?" if near else f"a {kind} has no such setting"
     given = details["input"]
     if name == "api_key" or not isinstance(given, str | int | float) or len(str(given)) > 80:
         return details["msg"]

@@ -1,96 +1,30 @@
 """The settings as one frozen tree: names, types, bounds, defaults and help.
 
 The text under a field is its help: the reference page, ``sollol config init`` and the messages are
-made from this file. Sources and their order are in ``load.py``.
+made from it. Groups about nodes are in ``nodes.py``, those about the choice of one in
+``scheduling.py``; sources and their order in ``load.py``.
 """
 
-import json
-import os.path
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from sollol.settings.address import is_loopback, is_same_server
+from sollol.settings.nodes import (
+    EMBEDDED_ID,
+    DiscoverySettings,
+    EmbeddedSettings,
+    NodeSettings,
+    node_list,
 )
-
-from sollol.settings.address import (
-    OLLAMA_PORT,
-    host_and_port,
-    host_with_port,
-    is_loopback,
-    is_same_server,
-    normalize_url,
-    scannable_network,
+from sollol.settings.scheduling import (
+    ModelSettings,
+    QueueSettings,
+    SchedulingSettings,
+    check_models,
+    model_map,
 )
-from sollol.types import Engine
-
-
-def _listed(value: object) -> object:
-    """Split ``a,b``: the command line and the environment can only give text."""
-    if not isinstance(value, str):
-        return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _node_list(value: object) -> object:
-    """Accept node URLs separated by commas, or a JSON list for what a URL cannot say."""
-    if not isinstance(value, str | list | tuple):
-        raise ValueError("expected a list of nodes")
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return _listed(value)
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error.msg} at character {error.pos}") from None
-
-
-def _at_home(path: Path) -> Path:
-    expanded = os.path.expanduser(path)
-    if expanded.startswith("~"):
-        raise ValueError("the home directory is not known; give an absolute path")
-    return Path(expanded)
-
-
-def _none_if_off(value: object) -> object:
-    """Take ``off`` for nothing: an empty variable of the environment counts as not given."""
-    return None if value in ("", "off", False) else value
-
-
-def _has_zeroconf(is_on: bool) -> bool:
-    if is_on and find_spec("zeroconf") is None:
-        raise ValueError("needs the package zeroconf: pip install zeroconf")
-    return is_on
-
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-ExpandedPath = Annotated[Path, AfterValidator(_at_home)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Url = Annotated[str, AfterValidator(normalize_url)]
-HostAndPort = Annotated[str, AfterValidator(host_with_port)]
-Network = Annotated[str, AfterValidator(scannable_network)]
-Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
-
-
-class Group(BaseModel):
-    """What all groups share: frozen, closed, and help from the text under each field."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        validate_default=True,
-        hide_input_in_errors=True,
-    )
+from sollol.settings.values import Count, Group, Origin, Seconds, listed
 
 
 class ServerSettings(Group):
@@ -119,7 +53,7 @@ class ServerSettings(Group):
     """Seconds an idle client connection stays open."""
     shutdown_grace_s: float = Field(30.0, ge=0, allow_inf_nan=False)
     """Seconds that requests in flight get to finish when the gateway stops."""
-    origins: Annotated[tuple[Origin, ...], BeforeValidator(_listed)] = ()
+    origins: Annotated[tuple[Origin, ...], BeforeValidator(listed)] = ()
     """Origins of web pages that may call the API, besides pages of this machine; `*` allows all."""
 
     @field_validator("host")
@@ -131,110 +65,6 @@ class ServerSettings(Group):
             f"other machines reach {host}, and API keys are not available yet in this version: "
             "use loopback, a reverse proxy, or --insecure knowingly"
         )
-
-
-EMBEDDED_ID = "embedded"
-"""The name of the node inside SOLLOL."""
-
-
-class NodeSettings(Group):
-    """A server that requests are sent to: its URL, or this mapping."""
-
-    url: Url
-    """Base address; `http://` and port 11434 are assumed where it names none."""
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")
-    """Its id in logs, metrics and headers; `host:port` of the URL when not given."""
-    engine: Literal["auto", "ollama", "llama_server", "openai"] = "auto"
-    """Its software; `auto` asks the node."""
-    slots: Count | None = None
-    """Requests it runs at once for one model; what the node reports, else 1, when not given."""
-    api_key: SecretStr | None = None
-    """Sent to the node as `Authorization: Bearer`; from the file or the environment only."""
-    draining: bool = False
-    """Known, but gets no new requests."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_url(cls, value: object) -> object:
-        return {"url": value} if isinstance(value, str) else value
-
-    @property
-    def id(self) -> str:
-        """The node's name everywhere in SOLLOL."""
-        return self.name or host_and_port(self.url)
-
-    @property
-    def known_engine(self) -> Engine | None:
-        """The node's software; ``None`` means the node must be asked."""
-        return None if self.engine == "auto" else Engine(self.engine)
-
-
-class DiscoverySettings(Group):
-    """Nodes that are found without being listed."""
-
-    local: bool = True
-    """Look for an Ollama on this machine."""
-    local_url: Url = "http://127.0.0.1:11434"
-    """Where that Ollama is; `OLLAMA_HOST`, when set, changes the default."""
-    dns: Annotated[tuple[HostAndPort, ...], BeforeValidator(_listed)] = ()
-    """Names (`host` or `host:port`) of which each address is a node."""
-    mdns: Annotated[bool, AfterValidator(_has_zeroconf)] = False
-    """Look for nodes that announce themselves on the local network (`_ollama._tcp`,
-    `_sollol-node._tcp`). Needs the extra `mdns`."""
-    scan: Annotated[tuple[Network, ...], BeforeValidator(_listed), Field(max_length=16)] = ()
-    """Private networks, such as `192.168.1.0/24`, whose every address is tried; /20 at most."""
-    scan_ports: Annotated[tuple[Port, ...], BeforeValidator(_listed), Field(max_length=8)] = (
-        OLLAMA_PORT,
-    )
-    """Ports that a scan tries."""
-    interval_s: Seconds = 10.0
-    """Seconds between two looks; a scan has an interval of its own."""
-    scan_interval_s: Seconds = 300.0
-    """Seconds between two scans."""
-    forget_after_s: Seconds = 600.0
-    """Seconds a found node may be down; then it is removed until it is found again."""
-
-
-class EmbeddedSettings(Group):
-    """The llama.cpp node inside SOLLOL, with a small model: something answers on a bare machine."""
-
-    enabled: bool = True
-    """Start it when no other node can be reached."""
-    context_length: Count = 4096
-    """Tokens of context for each slot."""
-    slots: Count = 4
-    """Requests it runs at once."""
-    threads: Count | None = None
-    """CPU threads; half of the cores when not given."""
-    start_timeout_s: Seconds = 120.0
-    """Seconds until it must be ready."""
-    cache_dir: ExpandedPath = Path("~/.cache/sollol")
-    """Where the model file is put together; `XDG_CACHE_HOME`, when set, changes the default."""
-    binary: ExpandedPath | None = None
-    """A `llama-server` to run instead of the packaged one."""
-    model: ExpandedPath | None = None
-    """A GGUF file to serve instead of the packaged model."""
-
-
-class QueueSettings(Group):
-    """Requests that wait for a free slot."""
-
-    max_length: int = Field(512, ge=0)
-    """Requests that may wait at once; one more gets 503."""
-    timeout_s: Seconds = 300.0
-    """Seconds a request may wait; then it gets 504."""
-
-
-class SchedulingSettings(Group):
-    """Which node gets a request, and what is learned for that."""
-
-    prewarm: bool = True
-    """Load a model before it is asked for where its copies cannot serve the demand for long."""
-    state_file: Annotated[ExpandedPath | None, BeforeValidator(_none_if_off)] = Path(
-        "~/.local/state/sollol/estimates.json"
-    )
-    """Where learned speeds and lengths are kept between runs; `off` for nowhere.
-    `XDG_STATE_HOME`, when set, changes the default."""
 
 
 class UpstreamSettings(Group):
@@ -257,7 +87,7 @@ class FleetSettings(Group):
 
     pull_to: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
-        BeforeValidator(_listed),
+        BeforeValidator(listed),
         Field(min_length=1),
     ] = ("all",)
     """Where a model goes that no node has: `all` Ollama nodes, `one` (the least on disk), or ids."""
@@ -302,16 +132,26 @@ class Settings(Group):
     """Every setting; a value is given by the command line, the environment or ``sollol.yaml``."""
 
     server: ServerSettings = ServerSettings()
-    nodes: Annotated[tuple[NodeSettings, ...], BeforeValidator(_node_list)] = ()
+    nodes: Annotated[tuple[NodeSettings, ...], BeforeValidator(node_list)] = ()
     """The nodes: URLs, or mappings for what a URL cannot say."""
     discovery: DiscoverySettings = DiscoverySettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     queue: QueueSettings = QueueSettings()
     scheduling: SchedulingSettings = SchedulingSettings()
+    models: Annotated[dict[str, ModelSettings], BeforeValidator(model_map)] = Field(
+        default_factory=dict
+    )
+    """Models by name: pins, aliases and fallbacks."""
     upstream: UpstreamSettings = UpstreamSettings()
     fleet: FleetSettings = FleetSettings()
     probe: ProbeSettings = ProbeSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("models")
+    @classmethod
+    def _fit_together(cls, models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
+        check_models(models)
+        return models
 
     @field_validator("nodes")
     @classmethod
@@ -340,7 +180,10 @@ NOT_SETTINGS = ("SOLLOL_CONFIG", "SOLLOL_URL")
 
 
 def setting_names() -> tuple[str, ...]:
-    """Return every setting as ``group.name``, in the order of the tree; ``nodes`` is one of them."""
+    """Return every setting as ``group.name``, in the order of the tree.
+
+    ``nodes`` and ``models`` are one setting each.
+    """
     names: list[str] = []
     for field, info in Settings.model_fields.items():
         group = info.annotation

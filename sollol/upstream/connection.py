@@ -185,7 +185,9 @@ class Connection(asyncio.Protocol):
     def rest(self) -> None:
         """End an exchange and get ready for the next; only when ``is_reusable``."""
         self._busy = False
-        self.answer.take()
+        self.idle_since = self._loop.time()
+        if self.answer.pieces:
+            self.answer.take()
         self._resume_reading()
 
     def abort(self) -> None:

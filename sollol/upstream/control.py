@@ -1,75 +1,116 @@
-"""The client for the gateway's own requests to nodes: probes and inventory. Answers are bounded.
+"""The client for the gateway's own requests to a server: probes and inventory. Answers are bounded.
 
 Discovery asks servers that nobody has vouched for; one that never stops talking must not fill the
 memory until the time-out.
 """
 
+import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple, TypeVar
 
-import httpx
+from sollol.errors import UpstreamError
+from sollol.upstream import failures
+from sollol.upstream.http import NodeConnections, Origin, Timeouts, UpstreamRequest
+from sollol.upstream.json import json_object
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Longest answer read, in one go; the inventory of a thousand models has a megabyte."""
+_MAX_IDLE = 2
+
+T = TypeVar("T")
 
 
-def control_client(
-    timeout_s: float, ssl_context: ssl.SSLContext, headers: Mapping[str, str] | None = None
-) -> httpx.AsyncClient:
-    """Return a client; whoever takes it closes it.
+class ControlAnswer(NamedTuple):
+    """A whole answer; names of headers in lower case."""
+
+    status: int
+    headers: Mapping[bytes, bytes]
+    body: bytes
+
+
+class ControlClient:
+    """Asks one server. Whoever makes it closes it.
 
     Args:
+        url: the server's base URL without a trailing slash.
         timeout_s: of connecting, and of each wait for bytes.
         ssl_context: for https; making one costs 20 ms.
-        headers: sent with every request, such as credentials.
-    """
-    return httpx.AsyncClient(
-        headers={"accept-encoding": "identity", **(headers or {})},
-        timeout=timeout_s,
-        transport=_Bounded(httpx.AsyncHTTPTransport(verify=ssl_context)),
-        trust_env=False,
-    )
-
-
-class _Bounded(httpx.AsyncBaseTransport):
-    """Bounds answers, and closes the connections that httpx would forget.
-
-    Its pool knows no connection that is still being made when the pool is closed.
+        api_key: sent with every request; None for none.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
-        self._is_closed = False
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        ssl_context: ssl.SSLContext | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self.url = url
+        self.api_key = api_key
+        self._origin = Origin.parse(url)
+        timeouts = Timeouts(connect_s=timeout_s, first_byte_s=timeout_s, stall_s=timeout_s)
+        self._connections = NodeConnections(
+            self._origin, timeouts, max_idle=_MAX_IDLE, ssl_context=ssl_context
+        )
+        self._recalled: dict[str, tuple[bytes, Any]] = {}
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response = await self._inner.handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        if self._is_closed:
-            await response.aclose()
-            await response.extensions["network_stream"].aclose()
-            raise httpx.ReadError("the client was closed")
-        if response.headers.get("content-encoding", "identity") != "identity":
-            await response.aclose()  # a small answer could unpack to any length
-            raise httpx.RemoteProtocolError("the answer is compressed, though this was not asked")
-        response.stream = _BoundedStream(response.stream)
-        return response
+    async def get(self, path: str) -> ControlAnswer:
+        """Return what the server answers, whatever its status.
+
+        Raises:
+            SollolError: it gave no answer, or none that may be read; as ``NodeConnections.send``.
+        """
+        return await self._ask("GET", path, [], b"")
+
+    async def post(self, path: str, body: object) -> ControlAnswer:
+        """Return the answer to ``body``, sent as JSON; raises as :meth:`get` does."""
+        headers = [(b"content-type", b"application/json")]
+        return await self._ask("POST", path, headers, json.dumps(body).encode())
+
+    async def recall(self, path: str, read: Callable[[dict[str, Any]], T]) -> T:
+        """Return what ``read`` makes of the JSON object at ``path``, of which it must change nothing.
+
+        While the server answers the same, nothing is parsed and the same value is returned.
+
+        Raises:
+            UpstreamError: an error status; else as :meth:`get`.
+            ValueError: the answer is no JSON object, or ``read`` refuses it.
+        """
+        answer = await self.get(path)
+        if not 200 <= answer.status < 300:
+            raise UpstreamError(f"{path} answered {_status_text(answer.status)}")
+        known = self._recalled.get(path)
+        if known is None or known[0] != answer.body:
+            known = self._recalled[path] = (answer.body, read(json_object(path, answer.body)))
+        value: T = known[1]
+        return value
 
     async def aclose(self) -> None:
-        self._is_closed = True
-        await self._inner.aclose()
+        """Close the connections, also those that are being made or in use."""
+        await self._connections.aclose()
+
+    async def _ask(
+        self, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> ControlAnswer:
+        headers += [(b"accept", b"*/*"), (b"accept-encoding", b"identity")]
+        if self.api_key is not None:
+            headers.append((b"authorization", b"Bearer " + self.api_key.encode()))
+        response = await self._connections.send(UpstreamRequest(method, path, headers, body))
+        try:
+            told = dict(response.headers)
+            if told.get(b"content-encoding", b"identity") != b"identity":
+                # A small answer could unpack to any length.
+                reason = "the answer is compressed, though this was not asked"
+                raise failures.violation(self._origin.authority, reason)
+            return ControlAnswer(response.status, told, await response.read_all(MAX_ANSWER_BYTES))
+        finally:
+            response.close()
 
 
-class _BoundedStream(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream) -> None:
-        self._inner = inner
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MAX_ANSWER_BYTES
-        async for piece in self._inner:
-            left -= len(piece)
-            if left < 0:
-                raise httpx.ReadError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+def _status_text(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

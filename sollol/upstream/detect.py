@@ -1,8 +1,9 @@
 """Reads a node's facts, whatever its engine; finds the engine out when it is not known."""
 
-import httpx
+from http import HTTPStatus
 
 from sollol.types import Engine
+from sollol.upstream.control import ControlClient
 from sollol.upstream.facts import NodeFacts
 from sollol.upstream.json import json_object
 from sollol.upstream.llama_server import EmbeddingsCache, read_llama_facts, read_openai_facts
@@ -16,42 +17,42 @@ class FactsReader:
         self._shows: ShowCache = {}
         self._embeddings: EmbeddingsCache = {}
 
-    async def read(self, client: httpx.AsyncClient, url: str, engine: Engine | None) -> NodeFacts:
-        """Return the facts of the node at ``url``.
+    async def read(self, client: ControlClient, engine: Engine | None) -> NodeFacts:
+        """Return the facts of the node that ``client`` asks.
 
         Args:
-            client: carries time-outs and credentials.
+            client: carries the address, time-outs and credentials; best the same in each call.
             engine: None asks the node for it.
 
         Raises:
-            httpx.HTTPError: a route did not answer, or with an error status.
+            SollolError: a route did not answer, or with an error status.
             ValueError: it is no server that could be a node.
         """
         if engine is None:
-            engine = await _engine(client, url)
+            engine = await _engine(client)
         if engine is Engine.OLLAMA:
-            return await read_ollama_facts(client, url, self._shows)
+            return await read_ollama_facts(client, self._shows)
         if engine is Engine.LLAMA_SERVER:
-            return await read_llama_facts(client, url, self._embeddings)
-        return await read_openai_facts(client, url)
+            return await read_llama_facts(client, self._embeddings)
+        return await read_openai_facts(client)
 
 
-async def _engine(client: httpx.AsyncClient, url: str) -> Engine:
+async def _engine(client: ControlClient) -> Engine:
     """Try the routes that only one engine has."""
-    if await _answers(client, f"{url}/api/version", "version"):
+    if await _answers(client, "/api/version", "version"):
         return Engine.OLLAMA
-    if await _answers(client, f"{url}/props", "default_generation_settings"):
+    if await _answers(client, "/props", "default_generation_settings"):
         return Engine.LLAMA_SERVER
-    if await _answers(client, f"{url}/v1/models", "data"):
+    if await _answers(client, "/v1/models", "data"):
         return Engine.OPENAI
     raise ValueError("not an Ollama, llama-server or OpenAI-compatible server, or still loading")
 
 
-async def _answers(client: httpx.AsyncClient, url: str, field: str) -> bool:
-    response = await client.get(url)
-    if response.status_code != httpx.codes.OK:
+async def _answers(client: ControlClient, path: str, field: str) -> bool:
+    answer = await client.get(path)
+    if answer.status != HTTPStatus.OK:
         return False
     try:
-        return field in json_object(response)
+        return field in json_object(path, answer.body)
     except ValueError:
         return False

@@ -103,7 +103,7 @@ class NodeConnections:
             except UpstreamCut:
                 # A node may close an idle connection while our request is under way to it. With
                 # no byte of an answer that is the likely cause; a fresh connection will tell.
-                if idle.answer.started:
+                if idle.answer.started or self._closed:
                     raise
         return await self._exchange(await self._connect(), head, request)
 
@@ -164,11 +164,9 @@ class NodeConnections:
             connection.abort()
             return
         connection.rest()
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
         self._idle.append(connection)
         if self._sweep_timer is None:
-            self._sweep_timer = loop.call_later(self._idle_s, self._sweep)
+            self._sweep_timer = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
 
     def _sweep(self) -> None:
         """Close what has been idle for too long; the oldest come first."""

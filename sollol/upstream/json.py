@@ -1,35 +1,22 @@
-"""Control requests to nodes that answer with JSON."""
+"""What nodes answer the gateway's own requests with, as JSON."""
 
+import json
 from typing import Any
-
-import httpx
 
 MAX_ITEMS = 10_000
 """Most models of a node; each costs time in the event loop, with every probe that finds news."""
 
 
-async def get_object(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """Return the JSON object at ``url``.
-
-    Raises:
-        httpx.HTTPError: no answer, or an error status.
-        ValueError: the answer is no JSON object.
-    """
-    response = await client.get(url)
-    response.raise_for_status()
-    return json_object(response)
-
-
-def json_object(response: httpx.Response) -> dict[str, Any]:
-    """Return an answer's body.
+def json_object(path: str, body: bytes) -> dict[str, Any]:
+    """Return the body of an answer to ``path``.
 
     Raises:
         ValueError: it is no JSON object.
     """
-    body = response.json()
-    if isinstance(body, dict):
-        return body
-    raise ValueError(f"{response.url.path} answered with something that is no JSON object")
+    value = json.loads(body)
+    if isinstance(value, dict):
+        return value
+    raise ValueError(f"{path} answered with something that is no JSON object")
 
 
 def objects(listing: object, name: str) -> list[dict[str, Any]]:

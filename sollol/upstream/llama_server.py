@@ -1,10 +1,13 @@
 """Reads the facts of a llama.cpp ``llama-server``, and of any other OpenAI-compatible server."""
 
-import httpx
+import json
+from http import HTTPStatus
+from typing import Any
 
 from sollol.types import Engine, Model, Resident
+from sollol.upstream.control import ControlClient
 from sollol.upstream.facts import NodeFacts
-from sollol.upstream.json import get_object, json_object, objects
+from sollol.upstream.json import json_object, objects
 from sollol.wire.llama_facts import LlamaModel, ps_entry, read_llama_model, show_answer, tags_entry
 from sollol.wire.names import model_key
 
@@ -12,25 +15,23 @@ EmbeddingsCache = dict[str, bool]
 """Whether the server at a URL was started with ``--embeddings``, which it never changes."""
 
 
-async def read_llama_facts(
-    client: httpx.AsyncClient, url: str, embeddings: EmbeddingsCache
-) -> NodeFacts:
+async def read_llama_facts(client: ControlClient, embeddings: EmbeddingsCache) -> NodeFacts:
     """Read health, properties, slots and the model of a llama-server, whose model is always loaded.
 
     Args:
-        client: carries time-outs and credentials.
-        url: the node's base URL without a trailing slash.
+        client: carries the address, time-outs and credentials.
         embeddings: kept between calls.
 
     Raises:
-        httpx.HTTPError: a route did not answer, or with an error status (503: still loading).
+        SollolError: a route did not answer, or with an error status (503: still loading).
         ValueError: an answer is not what llama-server sends.
     """
-    await get_object(client, f"{url}/health")
-    props = await get_object(client, f"{url}/props")
-    listing = await get_object(client, f"{url}/v1/models")
+    await client.recall("/health", _as_it_is)
+    props = await client.recall("/props", _as_it_is)
+    listing = await client.recall("/v1/models", _as_it_is)
+    url = client.url
     if url not in embeddings:
-        embeddings[url] = await _has_embeddings(client, url)
+        embeddings[url] = await _has_embeddings(client)
     served = [
         read_llama_model(entry, props, embeds=embeddings[url])
         for entry in objects(listing.get("data"), "id")
@@ -40,18 +41,18 @@ async def read_llama_facts(
         version=str(props.get("build_info") or ""),
         models=tuple(_model(model) for model in served),
         resident=tuple(_resident(model) for model in served),
-        slots=await _slots(client, url, props.get("total_slots")),
+        slots=await _slots(client, props.get("total_slots")),
     )
 
 
-async def read_openai_facts(client: httpx.AsyncClient, url: str) -> NodeFacts:
+async def read_openai_facts(client: ControlClient) -> NodeFacts:
     """Read the models of an OpenAI-compatible server, which tells nothing else.
 
     Raises:
-        httpx.HTTPError: no answer, or an error status.
+        SollolError: no answer, or an error status.
         ValueError: the answer is not a list of models.
     """
-    listing = await get_object(client, f"{url}/v1/models")
+    listing = await client.recall("/v1/models", _as_it_is)
     served = [read_llama_model(entry, {}) for entry in objects(listing.get("data"), "id")]
     return NodeFacts(
         engine=Engine.OPENAI,
@@ -61,23 +62,28 @@ async def read_openai_facts(client: httpx.AsyncClient, url: str) -> NodeFacts:
     )
 
 
-async def _slots(client: httpx.AsyncClient, url: str, told: object) -> int | None:
+def _as_it_is(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer
+
+
+async def _slots(client: ControlClient, told: object) -> int | None:
     """Return how many sequences run at once: from the properties, or by counting the slots."""
     if isinstance(told, int) and told > 0:
         return told
-    response = await client.get(f"{url}/slots")
-    if response.status_code != httpx.codes.OK:
+    answer = await client.get("/slots")
+    if answer.status != HTTPStatus.OK:
         return None
-    slots = response.json()
+    slots = json.loads(answer.body)
     return len(slots) if isinstance(slots, list) and slots else None
 
 
-async def _has_embeddings(client: httpx.AsyncClient, url: str) -> bool:
+async def _has_embeddings(client: ControlClient) -> bool:
     """Ask for no embedding at all: 501 says that the route is off, 400 that the question is odd."""
-    response = await client.post(f"{url}/v1/embeddings", json={})
-    if response.status_code == httpx.codes.NOT_IMPLEMENTED:
+    path = "/v1/embeddings"
+    answer = await client.post(path, {})
+    if answer.status == HTTPStatus.NOT_IMPLEMENTED:
         return False
-    return response.status_code == httpx.codes.BAD_REQUEST and bool(json_object(response))
+    return answer.status == HTTPStatus.BAD_REQUEST and bool(json_object(path, answer.body))
 
 
 def _model(served: LlamaModel) -> Model:

@@ -1,63 +1,77 @@
 """Reads the facts of an Ollama node. None of these routes ever makes it load a model."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
-import httpx
-
 from sollol.types import Engine, Model, Resident
+from sollol.upstream.control import ControlClient
 from sollol.upstream.facts import NodeFacts
-from sollol.upstream.json import get_object, json_object, objects
+from sollol.upstream.json import json_object, objects
 from sollol.wire.names import model_key
 
 ShowCache = dict[str, Mapping[str, Any]]
 """Answers of ``/api/show`` by model digest, which say all that can be said of one."""
 
 
-async def read_ollama_facts(client: httpx.AsyncClient, url: str, shows: ShowCache) -> NodeFacts:
+async def read_ollama_facts(client: ControlClient, shows: ShowCache) -> NodeFacts:
     """Read version, models on disk and models in memory.
 
     Args:
-        client: carries time-outs and credentials.
-        url: the node's base URL without a trailing slash.
+        client: carries the address, time-outs and credentials.
         shows: kept between calls, so that each digest is asked about once.
 
     Raises:
-        httpx.HTTPError: a route did not answer, or with an error status.
+        SollolError: a route did not answer, or with an error status.
         ValueError: an answer is not what Ollama sends.
     """
-    version = await get_object(client, f"{url}/api/version")
-    tags = await get_object(client, f"{url}/api/tags")
-    loaded = await get_object(client, f"{url}/api/ps")
-    models = []
-    for entry in objects(tags.get("models"), "name"):
-        if _needs_show(entry) and entry["digest"] not in shows:
-            show = await _show(client, url, entry["name"])
-            if show:
-                shows[entry["digest"]] = show
-        models.append(_model(entry, shows.get(entry.get("digest", ""), {})))
-    return NodeFacts(
-        engine=Engine.OLLAMA,
-        version=str(version.get("version", "")),
-        models=tuple(models),
-        resident=tuple(_resident(entry) for entry in objects(loaded.get("models"), "name")),
-    )
+    version = await client.recall("/api/version", _version)
+    listed = await client.recall("/api/tags", _listed)
+    resident = await client.recall("/api/ps", _loaded)
+    models = listed
+    if any(map(_needs_show, listed)):
+        models = tuple([await _with_show(client, model, shows) for model in listed])
+    return NodeFacts(Engine.OLLAMA, version, models, resident)
 
 
-async def _show(client: httpx.AsyncClient, url: str, name: str) -> dict[str, Any]:
+def _version(answer: dict[str, Any]) -> str:
+    return str(answer.get("version", ""))
+
+
+def _listed(answer: dict[str, Any]) -> tuple[Model, ...]:
+    return tuple(_model(entry, {}) for entry in objects(answer.get("models"), "name"))
+
+
+def _loaded(answer: dict[str, Any]) -> tuple[Resident, ...]:
+    return tuple(_resident(entry) for entry in objects(answer.get("models"), "name"))
+
+
+async def _with_show(client: ControlClient, model: Model, shows: ShowCache) -> Model:
+    """Return a model with what the list did not tell, asking for it once for each digest."""
+    if not _needs_show(model):
+        return model
+    if model.digest not in shows:
+        show = await _show(client, model.name)
+        if not show:
+            return model
+        shows[model.digest] = show
+    return _model(model.entry, shows[model.digest])
+
+
+async def _show(client: ControlClient, name: str) -> dict[str, Any]:
     """Return a model's facts; none when it was deleted since it was listed."""
-    response = await client.post(f"{url}/api/show", json={"model": name})
-    if response.status_code != httpx.codes.OK:
+    answer = await client.post("/api/show", {"model": name})
+    if answer.status != HTTPStatus.OK:
         return {}
-    return json_object(response)
+    return json_object("/api/show", answer.body)
 
 
-def _needs_show(entry: dict[str, Any]) -> bool:
+def _needs_show(model: Model) -> bool:
     """Whether the list does not tell a model's capabilities, as with Ollama before 0.2x."""
-    return bool(entry.get("digest")) and "capabilities" not in entry
+    return bool(model.digest) and "capabilities" not in model.entry
 
 
-def _model(entry: dict[str, Any], show: Mapping[str, Any]) -> Model:
+def _model(entry: Mapping[str, Any], show: Mapping[str, Any]) -> Model:
     details = _mapping(entry.get("details"))
     capabilities = entry.get("capabilities") or show.get("capabilities") or []
     if not isinstance(capabilities, list):

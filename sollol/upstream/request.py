@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -30,9 +30,11 @@ _OWN_HEADERS = frozenset(
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a node listens. ``base_path`` is put before every target and has no slash at its end."""
+class Origin(NamedTuple):
+    """Where a node listens. ``base_path`` is put before every target and has no slash at its end.
+
+    A tuple because it is looked up with every request: a dataclass's hash is Python.
+    """
 
     scheme: str
     host: str

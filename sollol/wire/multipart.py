@@ -24,8 +24,15 @@ def peek_form(body: bytes, content_type: bytes) -> Peek:
     Raises:
         InvalidBody: it is no form; the text is that of a real Ollama.
     """
-    model = _model(body, b"--" + _boundary(content_type))
+    start, stop = _place(body, b"--" + _boundary(content_type))
+    model = body[start : min(stop, start + MAX_VALUE_BYTES)].decode("utf-8", "replace")
     return Peek(model, False, False, False, Fields(b"{}", {}))
+
+
+def with_model(body: bytes, content_type: bytes, model: str) -> bytes:
+    """Return a form that :func:`peek_form` found a model in, with another one in its place."""
+    start, stop = _place(body, b"--" + _boundary(content_type))
+    return b"".join((body[:start], model.encode(), body[stop:]))
 
 
 def _boundary(content_type: bytes) -> bytes:
@@ -39,20 +46,19 @@ def _boundary(content_type: bytes) -> bytes:
     return boundary.encode("latin-1")
 
 
-def _model(body: bytes, delimiter: bytes) -> str:
-    """Return the value of the field, or nothing when it is not among the first parts."""
+def _place(body: bytes, delimiter: bytes) -> tuple[int, int]:
+    """Return where the value of the field begins and ends; (0, 0) when it is not among the first parts."""
     at = body.find(delimiter)
     for _ in range(MAX_PARTS):
         if at < 0:
-            return ""
+            break
         head_at = at + len(delimiter)
         end = body.find(b"\r\n" + delimiter, head_at)
         value_at = body.find(b"\r\n\r\n", head_at, head_at + MAX_HEAD_BYTES) + 4
         if value_at >= 4 and _named_model(body, head_at, value_at):
-            stop = min(end if end >= 0 else len(body), value_at + MAX_VALUE_BYTES)
-            return body[value_at:stop].decode("utf-8", "replace")
+            return value_at, end if end >= 0 else len(body)
         at = end + 2 if end >= 0 else -1
-    return ""
+    return 0, 0
 
 
 def _unfit(reason: str) -> InvalidBody:

@@ -8,9 +8,8 @@ error record.
 from enum import Enum
 from functools import lru_cache
 
-import msgspec
-
 from sollol.errors import ProtocolViolation
+from sollol.wire.measured import DONE, Record, read_record
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """The longest line the Go client reads; a node that sends a longer one is broken."""
@@ -27,23 +26,6 @@ class StreamFraming(Enum):
         """The framing of an answer with this ``Content-Type``; None when it is no stream."""
         return _framing_of(content_type)
 
-
-class _Record(msgspec.Struct):
-    """What of a record tells whether it is the last."""
-
-    done: bool = False
-    error: object = None
-
-
-class _Event(msgspec.Struct):
-    """What of an event's data tells whether it is the last."""
-
-    type: str = ""
-    error: object = None
-
-
-_decode_record = msgspec.json.Decoder(_Record).decode
-_decode_event = msgspec.json.Decoder(_Event).decode
 
 _LAST_EVENTS = frozenset(
     {
@@ -70,6 +52,7 @@ class WholeLines:
     def __init__(self) -> None:
         self._partial = bytearray()
         self._last = b""
+        self._before = b""
 
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; return the whole lines that this completes, possibly none.
@@ -79,6 +62,7 @@ class WholeLines:
         """
         if not self._partial and data.endswith(b"\n"):
             if len(data) > len(b"\r\n") or data.strip():  # not the empty line that ends an event
+                self._before = self._last
                 self._last = data
             return data
         end = data.rfind(b"\n") + 1
@@ -90,6 +74,7 @@ class WholeLines:
         whole = bytes(self._partial) + data[:end]
         self._partial = bytearray(data[end:])
         if whole.strip():
+            self._before = self._last
             self._last = whole
         return whole
 
@@ -101,26 +86,25 @@ class WholeLines:
         """The last line seen that is not empty, without its line feed."""
         return (bytes(self._partial) or self._last).rstrip().rpartition(b"\n")[2]
 
+    def tail(self) -> bytes:
+        """The last lines seen: those of two pieces at least, and what is held back."""
+        return b"".join((self._before, self._last, self._partial))
 
-def is_final(line: bytes, framing: StreamFraming) -> bool:
-    """Whether ``line`` may end a stream: the ``done`` record, ``[DONE]``, a last event, an error.
 
-    A stream that ends in any other line was cut short, however cleanly its connection closed.
+def last_record(line: bytes, framing: StreamFraming) -> Record | None:
+    """Return what ``line`` says if it may end a stream, else None.
+
+    Such are the ``done`` record, ``[DONE]``, a last event and an error. A stream that ends in any
+    other line was cut short, however cleanly its connection closed.
     """
     if framing is StreamFraming.SSE:
-        return line.startswith(b"data:") and _is_last_event(line[len(b"data:") :].strip())
-    try:
-        record = _decode_record(line)
-    except ValueError:
-        return False
-    return record.done or record.error is not None
+        return _last_event(line[len(b"data:") :].strip()) if line.startswith(b"data:") else None
+    record = read_record(line)
+    return record if record and (record.done or record.error is not None) else None
 
 
-def _is_last_event(data: bytes) -> bool:
+def _last_event(data: bytes) -> Record | None:
     if data == b"[DONE]":
-        return True
-    try:
-        event = _decode_event(data)
-    except ValueError:
-        return False
-    return event.type in _LAST_EVENTS or event.error is not None
+        return DONE
+    event = read_record(data)
+    return event if event and (event.type in _LAST_EVENTS or event.error is not None) else None

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from sollol.errors import ProtocolViolation
+from sollol.types import Measured
 from sollol.wire.llama_chunks import Usage, read_error
+from sollol.wire.measured import measured_of_timings
 from sollol.wire.ollama import JSON_TYPE, Clock, encode, error_record
 from sollol.wire.translate_response import BoundedBody
 
@@ -59,6 +61,7 @@ class _EmbeddingsBody:
 
     def __init__(self) -> None:
         self._body = BoundedBody()
+        self._usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
         """See :class:`~sollol.wire.translate_response.ResponseTranslator`."""
@@ -68,6 +71,10 @@ class _EmbeddingsBody:
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See :class:`~sollol.wire.translate_response.ResponseTranslator`."""
         return status, error_record(read_error(status, body))
+
+    def measured(self) -> Measured | None:
+        """See :class:`~sollol.wire.translate_response.ResponseTranslator`."""
+        return measured_of_timings(None, self._usage)
 
     def _vectors(self, count: int) -> tuple[list[msgspec.Raw], int]:
         """Return the vectors in the order of the inputs, and the tokens of all."""
@@ -79,6 +86,7 @@ class _EmbeddingsBody:
             raise ProtocolViolation(f"{len(answer.data)} embeddings for {count} inputs")
         if not all(bytes(memoryview(vector.embedding)[:1]) == b"[" for vector in answer.data):
             raise ProtocolViolation("an embedding is no list of numbers")
+        self._usage = answer.usage
         ordered = sorted(answer.data, key=lambda vector: vector.index)
         return [v.embedding for v in ordered], (answer.usage and answer.usage.prompt_tokens) or 0
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sollol.errors import ProtocolViolation, UpstreamCut
+from sollol.types import Measured
 from sollol.wire.llama_chunks import Candidate, Logprob, Piece, Reader, Timings, Usage, read_error
+from sollol.wire.measured import measured_of_timings
 from sollol.wire.ollama import (
     JSON_TYPE,
     NDJSON_TYPE,
@@ -47,6 +49,10 @@ class ResponseTranslator(Protocol):
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """Return Ollama's status and body for an answer with an error status."""
+        ...
+
+    def measured(self) -> Measured | None:
+        """Return the node's own numbers, when its answer has ended; None of an error."""
         ...
 
 
@@ -93,6 +99,9 @@ class _Answer:
     def tool_calls(self) -> Sequence[dict[str, Any]]:
         return self._tool_calls.whole(was_cut=self.finish_reason == "length")
 
+    def measured(self) -> Measured:
+        return measured_of_timings(self._timings, self._usage)
+
     def final_record(self, part: TextPart) -> bytes:
         done_reason = "length" if self.finish_reason == "length" else "stop"
         metrics = text_metrics(self._timings, self._usage, self._stopwatch)
@@ -110,6 +119,7 @@ class TextStream:
         self._events = SseParser()
         self._answer = _Answer(call)
         self._ended = False
+        self._has_failed = False
 
     def feed(self, data: bytes) -> bytes:
         """See :class:`ResponseTranslator`."""
@@ -127,6 +137,10 @@ class TextStream:
         """See :class:`ResponseTranslator`."""
         return _text_error(self._call, status, body)
 
+    def measured(self) -> Measured | None:
+        """See :class:`ResponseTranslator`."""
+        return None if self._has_failed else self._answer.measured()
+
     def _lines_of(self, event: bytes) -> bytes:
         if self._ended or not event.strip():
             return b""
@@ -134,7 +148,7 @@ class TextStream:
             return self._end()
         piece = self._call.read(event)
         if piece.error is not None:
-            self._ended = True
+            self._ended = self._has_failed = True
             return error_record(piece.error) + b"\n"
         part = self._answer.take(piece)
         if piece.tool_calls:
@@ -163,6 +177,7 @@ class TextBody:
     def __init__(self, call: TextCall) -> None:
         self._call = call
         self._body = BoundedBody()
+        self._measured: Measured | None = None
 
     def feed(self, data: bytes) -> bytes:
         """See :class:`ResponseTranslator`; returns nothing, the record comes at the end."""
@@ -178,12 +193,17 @@ class TextBody:
         part = answer.take(piece)
         if not answer.finish_reason:
             raise ProtocolViolation("the node's answer has no finish reason")
+        self._measured = answer.measured()
         whole = TextPart(part.content, part.thinking, answer.tool_calls(), part.logprobs)
         return answer.final_record(whole)
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See :class:`ResponseTranslator`."""
         return _text_error(self._call, status, body)
+
+    def measured(self) -> Measured | None:
+        """See :class:`ResponseTranslator`."""
+        return self._measured
 
 
 class BoundedBody:

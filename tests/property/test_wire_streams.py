@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.strategies import binary, integers, lists
 
 from sollol.errors import ProtocolViolation
-from sollol.wire.streams import MAX_LINE_BYTES, StreamFraming, WholeLines, is_final
+from sollol.wire.streams import MAX_LINE_BYTES, StreamFraming, WholeLines, last_record
 
 
 @given(binary(max_size=200), lists(integers(0, 200), max_size=20))
@@ -36,7 +36,7 @@ def test_any_split_gives_the_same_bytes_in_whole_lines(stream: bytes, cuts: list
     ],
 )
 def test_a_stream_of_events_ends_in_a_last_event(line: bytes, is_last: bool) -> None:
-    assert is_final(line, StreamFraming.SSE) is is_last
+    assert (last_record(line, StreamFraming.SSE) is not None) is is_last
 
 
 def test_the_empty_line_after_an_event_is_not_the_last_line() -> None:
@@ -79,7 +79,7 @@ def test_a_line_without_end_is_a_violation() -> None:
 def test_only_a_final_record_ends_a_stream(
     line: bytes, framing: StreamFraming, expected: bool
 ) -> None:
-    assert is_final(line, framing) is expected
+    assert (last_record(line, framing) is not None) is expected
 
 
 def test_the_framing_is_told_by_the_content_type() -> None:

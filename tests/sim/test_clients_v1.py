@@ -44,7 +44,7 @@ async def test_dialogue(url: str, dialogue: Callable[[str], Awaitable[None]]) ->
 @pytest.mark.parametrize("kind", ["cut_after_n_records", "error_record_after_n"])
 async def test_a_broken_stream_is_an_error_to_the_clients(kind: str) -> None:
     async with SimNode(CONFIG) as node, running_gateway(node.url) as running:
-        node.set_fault(Fault(kind, records=3))  # type: ignore[arg-type]
+        node.set_fault(Fault(kind, path="/v1/*", records=3))  # type: ignore[arg-type]
         async with anthropic_client(running.url) as client:
             with pytest.raises(anthropic.APIStatusError):
                 async with client.messages.stream(

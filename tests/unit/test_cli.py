@@ -22,7 +22,7 @@ import typer.main
 import yaml
 
 from sollol import __version__
-from sollol.cli.checks import check_embedded, check_port, check_python
+from sollol.cli.checks import check_embedded, check_pins, check_port, check_python
 from sollol.cli.environment import read_settings
 from sollol.cli.main import app, main
 from sollol.settings import EmbeddedSettings, ServerSettings, Settings
@@ -583,3 +583,15 @@ def test_the_command_starts_without_the_heavy_packages() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.stdout == "[]\n"
+
+
+def test_doctor_warns_of_pins_to_nodes_that_are_not_listed() -> None:
+    settings = Settings.model_validate(
+        {
+            "nodes": ["gpu1", {"url": "gpu2", "name": "two"}],
+            "models": {"m": {"pin": ["gpu1:11434", "two", "three", "embedded"]}, "n": {}},
+        }
+    )
+    (check,) = check_pins(settings)
+    assert (check.status, check.subject) == ("warn", "model m")
+    assert check.finding == "pinned to three, which is not listed"

@@ -55,6 +55,7 @@ def test_what_is_read_at_the_start_only_is_named() -> None:
         {
             "nodes": ["a"],
             "discovery": {"local": False},
+            "models": {"a": {"alias_of": "b"}},
             "queue": {"timeout_s": 1},
             "log": {"level": "debug"},
         }

@@ -8,9 +8,20 @@ from msgspec import structs
 
 from sollol.errors import ModelNotFound, NoNodeAvailable, QueueFull, QueueTimeout
 from sollol.scheduling.decision import Effect, Grant, Refusal
+from sollol.scheduling.fleet import Fleet
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.rates import RateBook
 from sollol.scheduling.scheduler import STRANDED_S, Scheduler
-from sollol.types import Engine, Lease, Model, NodeState, NodeView, Resident, RouteRequest
+from sollol.types import (
+    Ask,
+    Engine,
+    Lease,
+    Model,
+    NodeState,
+    NodeView,
+    Resident,
+    RouteRequest,
+)
 
 
 def node(name: str, *models: str, slots: int = 1, resident: tuple[str, ...] = ()) -> NodeView:
@@ -285,3 +296,148 @@ def test_a_request_id_waits_once() -> None:
     sut.submit(request("r2"), 0.0)
     with pytest.raises(ValueError, match="queued already"):
         sut.submit(request("r2"), 0.0)
+
+
+class Rules:
+    """Rules for models that a test changes."""
+
+    def __init__(self, **pins: str) -> None:
+        self.pins = pins
+        self.denied: set[tuple[str, str]] = set()
+
+    def is_allowed(self, node_id: str, model: str) -> bool:
+        pins = self.pins.get(model, node_id)
+        return node_id in pins and (node_id, model) not in self.denied
+
+    def pinned_to(self, model: str) -> tuple[str, ...]:
+        return tuple(self.pins.get(model, ()))
+
+
+def ruled(rules: Rules, *nodes: NodeView) -> Scheduler:
+    limits = SchedulerLimits(10, is_allowed=rules.is_allowed, pinned_to=rules.pinned_to)
+    made = Scheduler(limits, Random(1))
+    for view in nodes:
+        made.node_changed(view, 0.0)
+    return made
+
+
+def test_a_model_goes_only_where_it_may_run() -> None:
+    sut = ruled(Rules(m="b"), node("a", "m", "n"), node("b", "m"))
+    assert lease_of(sut.submit(request("r1"), 0.0)).node_id == "b"
+    assert sut.submit(request("r2"), 0.0) == []
+    assert lease_of(sut.submit(request("r3", "n"), 0.0)).node_id == "a"
+    assert sut.cancel("r2")
+
+
+def test_of_a_pinned_model_the_nodes_are_named_that_are_not_up() -> None:
+    down = replace(node("b", "m"), state=NodeState.UNHEALTHY)
+    for sut in (
+        ruled(Rules(m="b"), node("a", "m"), down),
+        ruled(Rules(m="b"), node("a", "m")),
+        ruled(Rules(m="b"), node("a", "m"), replace(down, models={})),
+    ):
+        error = error_of(sut.submit(request("r1"), 0.0))
+        assert isinstance(error, NoNodeAvailable)
+        assert str(error) == "no node that the model is pinned to is available (b)"
+
+
+def test_a_pinned_model_that_its_nodes_do_not_have_is_not_found() -> None:
+    sut = ruled(Rules(m="b"), node("a", "m"), node("b"))
+    assert isinstance(error_of(sut.submit(request("r1"), 0.0)), ModelNotFound)
+
+
+def test_a_model_that_no_node_may_run_is_not_found() -> None:
+    rules = Rules()
+    rules.denied = {("a", "m")}
+    sut = ruled(rules, node("a", "m"))
+    assert isinstance(error_of(sut.submit(request("r1"), 0.0)), ModelNotFound)
+
+
+def test_a_pin_counts_for_more_than_the_digest_of_other_nodes() -> None:
+    sut = ruled(Rules(m="a"), replace(node("a", "m"), outvoted=frozenset({"m"})), node("b", "m"))
+    assert lease_of(sut.submit(request("r1"), 0.0)).node_id == "a"
+
+
+def test_rules_that_change_serve_who_waits() -> None:
+    rules = Rules(m="a")
+    sut = ruled(
+        rules, node("a", "m"), node("b", "m"), replace(node("c", "m"), state=NodeState.DRAINING)
+    )
+    assert sut.rules_changed(0.0) == []
+    first = lease_of(sut.submit(request("r1"), 0.0))
+    assert sut.submit(request("r2"), 0.0) == []
+    rules.pins = {"m": "b"}
+    second = lease_of(sut.rules_changed(1.0))
+    assert (second.request_id, second.node_id) == ("r2", "b")
+    rules.denied = {("a", "m"), ("b", "m"), ("c", "m")}
+    rules.pins = {}
+    assert sut.rules_changed(2.0) == []
+    assert isinstance(error_of(sut.submit(request("r3"), 2.0)), ModelNotFound)
+    assert sut.release(first, 3.0) == []
+    assert sut.release(second, 3.0) == []
+
+
+def with_options(name: str, **options: int) -> RouteRequest:
+    return structs.replace(request(name), ask=Ask(options=tuple(options.items())))
+
+
+def adapting(view: NodeView) -> Scheduler:
+    made = Scheduler(SchedulerLimits(10, adapts_options=True), Random(1))
+    made.node_changed(view, 0.0)
+    return made
+
+
+def test_the_loaded_models_options_are_sent_where_nothing_is_cut_short() -> None:
+    sut = adapting(node("a", "m", slots=9))
+    first = lease_of(sut.submit(with_options("r1", num_ctx=8192, num_gpu=20), 0.0))
+    assert (first.loads, first.options) == (True, None)
+    same = lease_of(sut.submit(with_options("r2", num_ctx=8192, num_gpu=20), 1.0))
+    assert (same.loads, same.options) == (False, None)
+    less = lease_of(sut.submit(with_options("r3", num_ctx=4096), 1.0))
+    assert (less.loads, less.options) == (False, (("num_ctx", 8192), ("num_gpu", 20)))
+    for lease in (first, same, less):
+        sut.release(lease, 2.0)
+    more = lease_of(sut.submit(with_options("r4", num_ctx=16384), 100.0))
+    assert (more.loads, more.options) == (True, None)
+
+
+def test_of_a_model_that_others_loaded_the_context_is_what_the_node_says() -> None:
+    resident = {"m": Resident("m", "m", context_length=8192)}
+    sut = adapting(replace(node("a", "m", slots=9), resident=resident))
+    assert lease_of(sut.submit(with_options("r1", num_ctx=2048), 20.0)).options == (
+        ("num_ctx", 8192),
+    )
+    assert lease_of(sut.submit(request("r2"), 20.0)).options is None
+
+
+def test_a_model_loaded_with_the_default_context_serves_who_names_none() -> None:
+    sut = adapting(node("a", "m", slots=9))
+    assert lease_of(sut.submit(request("r1"), 0.0)).loads
+    lease = lease_of(sut.submit(with_options("r2", num_gpu=10), 1.0))
+    assert (lease.loads, lease.options) == (False, ())
+
+
+def test_what_wants_an_unknown_context_or_is_no_ollama_is_left_as_it_is() -> None:
+    sut = adapting(node("a", "m"))
+    sut.release(lease_of(sut.submit(with_options("r1", num_ctx=8192), 0.0)), 1.0)
+    lease = lease_of(sut.submit(with_options("r2", num_gpu=10), 100.0))
+    assert (lease.loads, lease.options) == (True, None)
+    sut = adapting(replace(node("a", "m"), engine=Engine.LLAMA_SERVER))
+    sut.release(lease_of(sut.submit(with_options("r1", num_ctx=8192), 0.0)), 1.0)
+    lease = lease_of(sut.submit(with_options("r2", num_ctx=4096), 100.0))
+    assert (lease.loads, lease.options) == (True, None)
+
+
+def test_options_that_do_not_count_load_nothing() -> None:
+    made = Scheduler(SchedulerLimits(10, counts_options=False), Random(1))
+    made.node_changed(node("a", "m", slots=2), 0.0)
+    assert lease_of(made.submit(with_options("r1", num_ctx=8192), 0.0)).loads
+    lease = lease_of(made.submit(with_options("r2", num_ctx=4096), 1.0))
+    assert (lease.loads, lease.options) == (False, None)
+
+
+def test_memory_of_a_node_can_be_told_later() -> None:
+    fleet = Fleet(RateBook(), SchedulerLimits(10))
+    assert fleet.change(node("a", "m"), 0.0).capacity.told_bytes is None
+    told = fleet.change(replace(node("a", "m"), memory_bytes=5), 1.0)
+    assert told.capacity.told_bytes == 5

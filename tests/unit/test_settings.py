@@ -11,10 +11,19 @@ import yaml
 from hypothesis import given, strategies as st
 
 from sollol.cli.settings_text import effective_yaml, template
-from sollol.settings import NodeSettings, Settings, SettingsError, load, load_settings
+from sollol.scheduling.policies import POLICIES
+from sollol.settings import (
+    NodeSettings,
+    SchedulingSettings,
+    Settings,
+    SettingsError,
+    load,
+    load_settings,
+)
 from sollol.settings.address import is_same_server, normalize_url, ollama_host_url
-from sollol.settings.model import Group, environment_name, setting_names
+from sollol.settings.model import environment_name, setting_names
 from sollol.settings.sources import suggestion
+from sollol.settings.values import Group
 from sollol.types import Engine
 
 
@@ -383,7 +392,8 @@ def test_the_file_to_begin_with_changes_nothing_even_when_uncommented() -> None:
     loaded = load({}, {}, _write(uncommented))
     assert loaded.settings == Settings()
     assert set(loaded.sources) == {*setting_names()} - {
-        "nodes", "embedded.threads", "embedded.binary", "embedded.model", "fleet.push_from", "fleet.cloud_node",
+        "nodes", "models", "embedded.threads", "embedded.binary", "embedded.model", "fleet.push_from",
+        "fleet.cloud_node", "queue.max_in_flight_per_caller", "scheduling.keep_alive",
     }  # fmt: skip
 
 
@@ -453,3 +463,97 @@ def test_moving_discovery_away_from_the_gateway_itself_keeps_the_rest_of_it() ->
     env = {"OLLAMA_HOST": "127.0.0.1:11435"}
     discovery = load_settings({"discovery.dns": "gpus"}, env).discovery
     assert (discovery.local_url, discovery.dns) == ("http://127.0.0.1:11434", ("gpus:11434",))
+
+
+MODELS = """
+models:
+  llama3.1:70b:
+    pin: [big]
+    fallback: [llama3.1:8b]
+  gpt-4o:
+    alias_of: llama3.1:70b
+"""
+
+
+def test_what_holds_for_models_is_read_from_the_file_and_as_json() -> None:
+    from_file = load_settings({}, {}, _write(MODELS)).models
+    text = (
+        '{"llama3.1:70b": {"pin": "big", "fallback": "llama3.1:8b"}, '
+        '"gpt-4o": {"alias_of": "llama3.1:70b"}}'
+    )
+    assert load_settings({}, {"SOLLOL_MODELS": text}).models == from_file
+    assert load_settings({"models": text}, {}).models == from_file
+    assert from_file["llama3.1:70b"].pin == ("big",)
+    assert from_file["llama3.1:70b"].fallback == ("llama3.1:8b",)
+    assert from_file["gpt-4o"].alias_of == "llama3.1:70b"
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (
+            "models: {a: {alias_of: b}, b: {alias_of: A}}",
+            "1: models: aliases in a loop: a -> b -> A",
+        ),
+        ("models: {a: {alias_of: a}}", "1: models: aliases in a loop: a -> a"),
+        (
+            "models:\n a: {alias_of: b, pin: [c]}",
+            "2: models.a: an alias cannot be pinned; pin the model that it stands for",
+        ),
+        ("models:\n a:\n  fallback: ['a:latest']", "1: models: a is its own fallback"),
+        ("models: {a: {}, 'A:latest': {}}", "1: models: a and A:latest are one model"),
+        ("models:\n a:\n  pins: [x]", "3: models.a.pins: did you mean pin?"),
+        ("models:\n a:\n  xyzzy: 1", "3: models.a.xyzzy: a model has no such setting"),
+        (
+            "nodes:\n- url: a\n  weight: 0",
+            "3: nodes[0].weight: Input should be greater than 0, got 0",
+        ),
+        (
+            "scheduling:\n  keep_alive: soon",
+            '2: scheduling.keep_alive: time: invalid duration "soon"',
+        ),
+        (
+            "scheduling:\n  keep_alive_overrides: true",
+            "2: scheduling.keep_alive_overrides: needs keep_alive",
+        ),
+        ("queue:\n  max_priority: 4", "2: queue.max_priority: is below default_priority"),
+    ],
+)
+def test_a_mistake_about_models_and_scheduling_is_told(file: str, expected: str) -> None:
+    assert _errors(file=file) == (f"given.yaml:{expected}",)
+
+
+def test_models_that_are_no_json_are_told() -> None:
+    assert _errors(env={"SOLLOL_MODELS": "{"}) == (
+        "environment: SOLLOL_MODELS: not valid JSON: Expecting property name enclosed in double "
+        "quotes at character 1",
+    )
+
+
+@pytest.mark.parametrize("written", ["10m", "-1", "90", "1.5", "-1h30m"])
+def test_keep_alive_is_what_ollama_takes(written: str) -> None:
+    file = _write(f"scheduling: {{keep_alive: {written}}}")
+    assert load_settings({}, {}, file).scheduling.keep_alive == written
+
+
+def test_policies_are_those_of_the_scheduler() -> None:
+    named = get_args(SchedulingSettings.model_fields["policy"].annotation)
+    assert set(named) == set(POLICIES)
+
+
+def test_memory_of_a_node_is_given_in_gigabytes() -> None:
+    assert NodeSettings(url="a").memory_bytes is None
+    assert NodeSettings(url="a", memory_gb=1.5).memory_bytes == 3 * 1024**3 // 2
+
+
+def test_the_settings_in_force_show_models_as_they_were_given() -> None:
+    shown = yaml.safe_load(effective_yaml(load({}, {}, _write(MODELS))))
+    assert shown["models"] == yaml.safe_load(MODELS)["models"]
+
+
+def test_its_example_of_models_is_valid() -> None:
+    example = template().partition("#models:")[2]
+    lines = example.splitlines()[1:]
+    listed = itertools.takewhile(lambda line: line.startswith("#  "), lines)
+    text = "models:\n" + "\n".join(line[1:] for line in listed)
+    assert set(load_settings({}, {}, _write(text)).models) == {"llama3.1:70b", "gpt-4o"}

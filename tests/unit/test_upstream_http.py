@@ -296,6 +296,23 @@ async def test_closing_the_pool_while_it_connects_leaves_nothing(world: World) -
         assert client.statistics().open == 0
 
 
+async def test_closing_the_pool_connects_no_more_for_a_reused_connection(world: World) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(HELLO)
+        await peer.request()
+        await peer.wait_gone()
+
+    client = await world.client(script)
+    await fetch(client)
+    waiting = asyncio.create_task(client.send(post()))
+    await asyncio.sleep(0)  # it is on the idle connection, which a node may have closed
+    await client.aclose()
+    with pytest.raises(UpstreamCut, match="gateway closed"):
+        await waiting
+    assert client.statistics().opened_total == 1
+
+
 async def test_the_clock_takes_any_limit_and_stays_closed() -> None:
     expired: list[None] = []
     clock = WaitClock(asyncio.get_running_loop(), math.inf, lambda: expired.append(None))

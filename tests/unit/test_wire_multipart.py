@@ -3,7 +3,7 @@
 import pytest
 
 from sollol.errors import InvalidBody
-from sollol.wire.multipart import MAX_PARTS, peek_form
+from sollol.wire.multipart import MAX_PARTS, peek_form, with_model
 
 TYPE = b'multipart/form-data; boundary="b--b"'
 
@@ -54,3 +54,10 @@ def test_a_long_value_is_cut() -> None:
 def test_what_is_no_form_is_refused(content_type: bytes) -> None:
     with pytest.raises(InvalidBody, match="failed to parse multipart form: "):
         peek_form(b"{}", content_type)
+
+
+@pytest.mark.parametrize("given", [b"whisper", b"", b"m" * 10_000])
+def test_the_model_can_be_replaced(given: bytes) -> None:
+    parts = ('name="file"', b"x"), ('name="model"', given), ('name="language"', b"de")
+    other = tuple((head, b"other" if head == 'name="model"' else value) for head, value in parts)
+    assert with_model(form(*parts), TYPE, "other") == form(*other)

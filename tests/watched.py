@@ -1,0 +1,49 @@
+"""Looks at what the scheduler is told of requests and of their answers."""
+
+from sollol.gateway.admission import Admission
+from sollol.gateway.forward import Forwarder, Limits
+from sollol.gateway.skew import MissingRoutes
+from sollol.types import Lease, Measured, RouteRequest
+from tests.gateways import RunningGateway
+
+
+class WatchedAdmission(Admission):
+    """Passes everything on to another one."""
+
+    def __init__(self, inner: Admission) -> None:
+        self.inner = inner
+        self.requests: list[RouteRequest] = []
+        self.measured: list[Measured | None] = []
+
+    async def acquire(self, request: RouteRequest) -> Lease:
+        self.requests.append(request)
+        return await self.inner.acquire(request)
+
+    def release(
+        self, lease: Lease, measured: Measured | None = None, *, has_failed: bool = False
+    ) -> None:
+        self.measured.append(measured)
+        self.inner.release(lease, measured, has_failed=has_failed)
+
+    @property
+    def last(self) -> Measured:
+        """What was measured of the last answer."""
+        measured = self.measured[-1]
+        assert measured is not None
+        return measured
+
+
+def watched(running: RunningGateway) -> WatchedAdmission:
+    """Put an admission that can be looked at into a gateway."""
+    gateway = running.gateway
+    watch = WatchedAdmission(gateway.admission)
+    limits = Limits(gateway.settings.queue.timeout_s, gateway.settings.upstream.max_attempts)
+    gateway.forwarder = Forwarder(
+        gateway.registry,
+        watch,
+        MissingRoutes(),
+        gateway.clock,
+        look_soon=gateway.prober.look_soon,
+        limits=limits,
+    )
+    return watch
