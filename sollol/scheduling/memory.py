@@ -3,6 +3,9 @@
 from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Options, Runner
 from sollol.types import NodeView, Resident
 
+PUSHED_WITHIN_S = 60.0
+"""What leaves so soon after another model began to load was pushed out by it."""
+
 
 def victims(runner: Runner) -> list[Runner]:
     """Return what a node will unload for a model to be loaded, in the order it will.
@@ -63,7 +66,9 @@ def reconcile(node: Node, view: NodeView, now: float) -> None:
         bytes_before = sum(_bytes(held) for held in node.seen.values())
         bytes_come = sum(_bytes(seen[key]) for key in came)
         node.capacity.seen_too_much(bytes_before + bytes_come, len(node.seen) + len(came))
-        for key in left:
+    lately = (r for r in node.loaded.values() if now - r.loaded_at < PUSHED_WITHIN_S)
+    if came or any(runner.key not in left for runner in lately):
+        for key in left:  # while the other one loads, the node tells of neither
             node.runners[key].was_pushed_out = True
     node.seen = seen
     node.capacity.seen_together(sum(map(_bytes, seen.values())), len(seen))

@@ -280,6 +280,17 @@ def test_one_that_is_hardly_asked_for_is_not() -> None:
     assert left(asked=1).placed == []
 
 
+def test_one_that_left_while_another_was_loaded_is_not() -> None:
+    sut = Bench(node("a", "m", "n", resident=("m",)), node("b", "m"))
+    sut.service_s = 1.0
+    sut.ask_steadily("m", 20.0, 3.0)
+    sut.ask("n")
+    sut.views["a"] = node("a", "m", "n")  # n is on its way, and m had to leave for it
+    sut.look()
+    sut.pass_time(10.0)
+    assert sut.placed == []
+
+
 def test_one_that_a_caller_had_unloaded_is_not() -> None:
     sut = Bench(node("a", "m", resident=("m",)))
     sut.service_s = 1.0
