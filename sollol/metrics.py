@@ -78,6 +78,12 @@ LOADS = Spec(
     ("node",),
     "Requests sent to a node that had to load the model first, as far as was known.",
 )
+PREWARMS = Spec(
+    "sollol_prewarms_total",
+    "counter",
+    ("node", "outcome"),
+    "Models loaded before they were asked for; outcome is ok, or an error code.",
+)
 GAUGES = (
     Spec("sollol_node_up", "gauge", ("node",), "Whether it may be given work (1) or not (0)."),
     Spec("sollol_node_in_flight", "gauge", ("node",), "Requests on the node."),
@@ -85,7 +91,7 @@ GAUGES = (
     Spec("sollol_node_connections", "gauge", ("node",), "Connections to it, idle ones included."),
     Spec("sollol_queue_length", "gauge", (), "Requests that wait for a slot."),
 )
-ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, PREDICTION, DECISIONS, LOADS, *GAUGES)
+ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, PREDICTION, DECISIONS, LOADS, PREWARMS, *GAUGES)
 
 
 class Histogram:
@@ -124,6 +130,7 @@ class Metrics:
         self._requests: dict[tuple[str, ...], int] = {}
         self._decisions: dict[str, int] = {}
         self._loads: dict[str, int] = {}
+        self._prewarms: dict[tuple[str, ...], int] = {}
         self._duration = Histogram(DURATION)
         self._first_byte = Histogram(FIRST_BYTE)
         self._queue_wait = Histogram(QUEUE_WAIT)
@@ -171,16 +178,23 @@ class Metrics:
         """Count how a prediction compares with what came; ``real_s`` is above 0."""
         self._prediction.observe(predicted_s / real_s, task)
 
+    def prewarm_done(self, node: str, outcome: str) -> None:
+        """Count a model that was loaded before it was asked for, or was not."""
+        self._prewarms[(node, outcome)] = self._prewarms.get((node, outcome), 0) + 1
+
     def forget_node(self, node: str) -> None:
         """Drop the counters of a node that is gone: names of found ones may come without end."""
         self._loads.pop(node, None)
         for labels in [labels for labels in self._requests if labels[1] == node]:
             del self._requests[labels]
+        for pair in [pair for pair in self._prewarms if pair[0] == node]:
+            del self._prewarms[pair]
 
     def _families(self) -> Iterable[Metric]:
         yield _counted(REQUESTS, self._requests)
         yield _counted(DECISIONS, {(rule,): count for rule, count in self._decisions.items()})
         yield _counted(LOADS, {(node,): count for node, count in self._loads.items()})
+        yield _counted(PREWARMS, self._prewarms)
         for histogram in (self._duration, self._first_byte, self._queue_wait, self._prediction):
             yield histogram.family()
 

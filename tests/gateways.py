@@ -54,6 +54,7 @@ def make_settings(*nodes: Any, **groups: dict[str, Any]) -> Settings:
         "discovery": {"local": False},
         "embedded": {"enabled": False},
         "probe": {"interval_s": 0.1},
+        "scheduling": {"state_file": ""},
     }
     for group, changes in groups.items():
         values[group] = values.get(group, {}) | changes

@@ -93,6 +93,7 @@ class Bench:
         command = [
             sys.executable, "-m", "sollol", "serve", "--port", str(port), "--no-embedded",
             "--log-level", "info", "--log-format", "json", "--set", "discovery.local=false",
+            "--set", "scheduling.state_file=off",
         ]  # fmt: skip
         variables = {"SOLLOL_NODES": json.dumps(nodes)}
         child = self.children.start("sollol", command, self.layout.proxy, variables)

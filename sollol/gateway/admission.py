@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statistics
+from sollol.scheduling.decision import Decision, Effect, Grant, Prewarm, Refusal, Statistics
 from sollol.scheduling.overview import NodeEstimate, Queued
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Lease, Measured, NodeView, RouteRequest
@@ -15,9 +15,15 @@ TICK_S = 0.25
 class Admission:
     """Feeds events to the scheduler and carries its effects to the callers that wait."""
 
-    def __init__(self, scheduler: Scheduler, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        clock: Callable[[], float],
+        prewarm: Callable[[Prewarm], None] = lambda _: None,
+    ) -> None:
         self._scheduler = scheduler
         self._clock = clock
+        self._prewarm = prewarm
         self._waiters: dict[str, asyncio.Future[Grant]] = {}
         self._idle: dict[str, asyncio.Event] = {}
 
@@ -66,6 +72,15 @@ class Admission:
         """Tell the scheduler that a node is gone."""
         self._scheduler.node_removed(node_id)
 
+    def load_ended(self, effect: Prewarm, *, has_failed: bool) -> None:
+        """Tell the scheduler how carrying out a prewarm ended."""
+        node_id, model, now = effect.node_id, effect.model, self._clock()
+        self._deliver(self._scheduler.load_ended(node_id, model, now, has_failed=has_failed))
+
+    def unloaded(self, model: str) -> None:
+        """Tell the scheduler that a caller had a model unloaded."""
+        self._scheduler.unloaded(model)
+
     def rules_changed(self) -> None:
         """Tell the scheduler that other nodes may run a model."""
         self._deliver(self._scheduler.rules_changed(self._clock()))
@@ -88,8 +103,7 @@ class Admission:
         """Let the scheduler notice that time passes; runs until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
-            if self._waiters:
-                self._deliver(self._scheduler.tick(self._clock()))
+            self._deliver(self._scheduler.tick(self._clock()))
 
     def statistics(self) -> Statistics:
         """The scheduler's counts."""
@@ -129,6 +143,9 @@ class Admission:
 
     def _deliver(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Prewarm):
+                self._prewarm(effect)
+                continue
             if isinstance(effect, Refusal):
                 waiter = self._waiters[effect.request_id]
                 if not waiter.done():
@@ -145,4 +162,5 @@ def _own(effects: Sequence[Effect]) -> Grant:
     (effect,) = effects
     if isinstance(effect, Grant):
         return effect
+    assert isinstance(effect, Refusal)
     raise effect.error

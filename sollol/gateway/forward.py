@@ -220,6 +220,7 @@ class Forwarder:
             return
         if call.is_unload:
             self._registry.model_unloaded(node.view.id, call.model_key)
+            self._admission.unloaded(call.model_key)
         elif call.model_key not in node.view.resident and call.kind is not SHOW:
             self._look_soon(node.view.id, call.model_key)
 

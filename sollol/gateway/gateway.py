@@ -11,6 +11,7 @@ import structlog
 from sollol.gateway.admission import Admission
 from sollol.gateway.blobs import Blobs
 from sollol.gateway.embedded import EmbeddedKeeper
+from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
 from sollol.gateway.forward import Forwarder, Limits
 from sollol.gateway.journal import Journal
@@ -19,6 +20,7 @@ from sollol.gateway.model_rules import ModelRules
 from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.targets import Policy
+from sollol.gateway.warming import Warming
 from sollol.metrics import Metrics
 from sollol.nodes import catalog
 from sollol.nodes.addresses import Resolve, resolve
@@ -27,6 +29,7 @@ from sollol.nodes.health import HealthLimits
 from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import NodeTimeouts, Registry
+from sollol.scheduling.decision import Prewarm
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.settings import NodeSettings, Settings
@@ -52,7 +55,8 @@ class Gateway:
         self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
         scheduler = Scheduler(_limits(settings, self.rules), random.Random())
-        self.admission = Admission(scheduler, self.clock)
+        self.estimates = Estimates(scheduler, settings.scheduling.state_file)
+        self.admission = Admission(scheduler, self.clock, self._prewarm)
         self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
@@ -63,6 +67,10 @@ class Gateway:
             on_remove=self._node_removed,
         )
         self.prober = Prober(self.registry, settings.probe)
+        self.metrics = Metrics(self._gauges)
+        self.warming = Warming(
+            self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
+        )
         places = Places(self.registry, look_up)
         self.membership = Membership(
             self.registry, self.prober, self.admission, places, settings.server
@@ -86,7 +94,6 @@ class Gateway:
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
         self.blobs = Blobs(self.fleet, self.clock)
-        self.metrics = Metrics(self._gauges)
         self.is_stopping = False
 
     def is_ready(self) -> bool:
@@ -100,6 +107,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Probe nodes, watch the clock and keep the embedded node, for the length of a block."""
+        await self.estimates.load()
         for node in self.settings.nodes:
             self.registry.add(node)
         first_rounds = (self.prober.first_round, self.discovery.first_round)
@@ -113,13 +121,16 @@ class Gateway:
                     tasks.create_task(self.prober.run(), name="prober"),
                     tasks.create_task(self.discovery.run(), name="discovery"),
                     tasks.create_task(keeper.run(), name="embedded"),
+                    tasks.create_task(self.warming.run(), name="warming"),
                 ]
+                tasks.create_task(self.estimates.run(), name="estimates")
                 try:
                     yield
                 finally:
                     for task in background:
                         task.cancel()
                     await self.membership.stop()
+                    self.estimates.stop()
         finally:
             await self.registry.aclose()
 
@@ -134,6 +145,9 @@ class Gateway:
         live = {name: getattr(settings, name) for name in LIVE}
         self.settings = self.settings.model_copy(update=live)
         log.info("settings_reloaded", nodes=len(settings.nodes))
+
+    def _prewarm(self, effect: Prewarm) -> None:
+        self.warming.begin(effect)
 
     def installed(self) -> list[Model]:
         """Return the models to list, the most recently modified first; aliases are among them."""
@@ -181,6 +195,7 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         ageing_s=queue.ageing_s,
         max_in_flight_per_caller=queue.max_in_flight_per_caller,
         explore_share=scheduling.explore_share,
+        prewarms=scheduling.prewarm,
         uses_affinity=scheduling.affinity,
         is_allowed=rules.is_allowed,
         pinned_to=rules.pinned_to,

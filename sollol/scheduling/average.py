@@ -52,7 +52,7 @@ class Average:
         """
         log_mean, log_variance, count = map(float, kept)
         average = cls()
-        if abs(log_mean) > 60 or not 0 <= log_variance < 3600 or not 1 <= count <= 8:
+        if not (abs(log_mean) <= 60 and 0 <= log_variance < 3600 and 1 <= count <= 8):
             raise ValueError("not an average")
         average.log_mean, average.log_variance, average.count = log_mean, log_variance, int(count)
         average.mean = average.best = exp(log_mean)

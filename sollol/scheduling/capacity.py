@@ -4,6 +4,13 @@ Ollama tells what is in memory but not how much room there is, so that is learne
 together fits; what left as another came in did not.
 """
 
+from collections.abc import Sequence
+
+from sollol.scheduling.kept import number
+
+MAX_BYTES = 2**60
+MAX_MODELS = 10_000
+
 
 class Capacity:
     """Bounds of what fits into a node's memory together; both grow more exact with time."""
@@ -27,6 +34,29 @@ class Capacity:
         return (
             used_bytes <= self.fits_bytes or self.full_bytes is None or used_bytes < self.full_bytes
         )
+
+    def is_sure_of(self, used_bytes: int, models: int) -> bool:
+        """Whether so much in so many models is known to fit."""
+        if self.told_bytes is not None:
+            return self.has_room(used_bytes, models)
+        return used_bytes <= self.fits_bytes and models <= self.fits_models
+
+    def as_list(self) -> list[object]:
+        """Return what is worth keeping between runs."""
+        return [self.fits_bytes, self.fits_models, self.full_bytes, self.full_models]
+
+    def take(self, kept: Sequence[object]) -> None:
+        """Take over what :meth:`as_list` gave, unless more is known by now.
+
+        Raises:
+            ValueError, TypeError, IndexError: it is something else.
+        """
+        fits_bytes, fits_models = number(kept[0], 0, MAX_BYTES), number(kept[1], 0, MAX_MODELS)
+        full_bytes = None if kept[2] is None else int(number(kept[2], 1, MAX_BYTES))
+        full_models = None if kept[3] is None else int(number(kept[3], 1, MAX_MODELS))
+        self.full_bytes = full_bytes if self.full_bytes is None else self.full_bytes
+        self.full_models = full_models if self.full_models is None else self.full_models
+        self.seen_together(int(fits_bytes), int(fits_models))
 
     def seen_together(self, used_bytes: int, models: int) -> None:
         """Note what was in memory at one time."""

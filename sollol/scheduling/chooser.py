@@ -9,15 +9,20 @@ from sollol.scheduling.decision import MAX_OPTIONS, Rule
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.explore import Explorer
 from sollol.scheduling.fleet import Fleet
+from sollol.scheduling.kept import part
 from sollol.scheduling.learning import Learner
 from sollol.scheduling.lengths import Lengths
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.placement import Placement
 from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.state import Held, Runner
 from sollol.scheduling.verdict import Verdict
 from sollol.scheduling.work import Work
 from sollol.types import Measured, RouteRequest
+
+VERSION = 1
+"""Of the form in which what was learned is kept; another one is not read."""
 
 
 class Chooser:
@@ -30,6 +35,9 @@ class Chooser:
         self.demand = Demand()
         self.fleet = Fleet(self.rates, limits)
         self._prices = Prices(self.demand, self.fleet.shared.copies)
+        self.placement = Placement(self.fleet, self.demand, self._prices)
+        self.lessons = 0
+        """Answers learned from since the start."""
         self._explorer = Explorer(limits.explore_share)
         self._learner = Learner(self.rates, self.lengths)
         self._ageing_s = limits.ageing_s
@@ -82,6 +90,7 @@ class Chooser:
 
     def learn(self, held: Held, measured: Measured, now: float) -> None:
         """Learn from an answer that was whole."""
+        self.lessons += 1
         self._learner.learn(held, measured, now)
         if held.is_try and measured.total_s is not None:
             self._explorer.tried(held.lease.predicted_s, measured.total_s)
@@ -89,6 +98,31 @@ class Chooser:
     def forget_node(self, node_id: str) -> None:
         """Drop what was learned of a node that is gone."""
         self.rates.forget_node(node_id)
+        self.placement.forget_node(node_id)
+
+    def learned(self) -> dict[str, object]:
+        """Return what is worth keeping between runs; later events change nothing in it."""
+        return {
+            "version": VERSION,
+            "rates": self.rates.as_lists(),
+            "lengths": self.lengths.as_lists(),
+            "memory": self.fleet.kept.as_lists(self.fleet.nodes.values()),
+        }
+
+    def take_learned(self, kept: object) -> int:
+        """Take over what :meth:`learned` gave; return how much of it did not fit.
+
+        Raises:
+            ValueError: it is something else, or of another version.
+        """
+        if part(kept, "version") != VERSION:
+            raise ValueError(f"not estimates of version {VERSION}")
+        dropped = self.rates.take(part(kept, "rates")) + self.lengths.take(part(kept, "lengths"))
+        dropped += self.fleet.kept.take(part(kept, "memory"))
+        for node in self.fleet.nodes.values():
+            self.rates.join(node)
+            self.fleet.kept.give(node)
+        return dropped
 
     def clean(self, now: float) -> None:
         """Bring up to date what need not be at every moment."""

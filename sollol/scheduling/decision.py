@@ -125,11 +125,16 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
 
 
 class Prewarm(msgspec.Struct, frozen=True):
-    """A model is to be loaded on a node before somebody asks for it there."""
+    """A model is to be loaded on a node before somebody asks for it there.
+
+    How that ended is told with ``Scheduler.load_ended``.
+    """
 
     node_id: str
     model: str
+    """Its key, as in :attr:`NodeView.models`."""
     reason: str
+    """For people."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -139,7 +144,7 @@ class Refusal(msgspec.Struct, frozen=True):
     error: SollolError
 
 
-Effect = Grant | Refusal
+Effect = Grant | Refusal | Prewarm
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How often each model is asked for."""
+"""How often each model is asked for, and for how much."""
 
 from math import exp
 from typing import Any
@@ -8,6 +8,9 @@ from sollol.scheduling.state import Options, Shape
 WINDOW_S = 120.0
 """What is older counts for less than a third."""
 
+SHARE = 0.1
+"""Of the latest request in the average size."""
+
 
 class Demand:
     """Requests per second for each model and choice of runner options, newer ones counting more."""
@@ -15,11 +18,33 @@ class Demand:
     def __init__(self) -> None:
         self._counts: dict[Shape, tuple[float, float]] = {}
         self._models: dict[str, tuple[float, float]] = {}
+        self._sizes: dict[str, tuple[float, float]] = {}
 
     def note(self, model: str, options: Options, now: float) -> None:
         """Count a request."""
         _count(self._models, model, now)
         _count(self._counts, (model, options), now)
+
+    def note_size(self, model: str, prompt_tokens: int, output_tokens: int) -> None:
+        """Take how large a request is; newer ones count more."""
+        prompt, output = self._sizes.get(model, (prompt_tokens, output_tokens))
+        prompt += SHARE * (prompt_tokens - prompt)
+        self._sizes[model] = (prompt, output + SHARE * (output_tokens - output))
+
+    def size(self, model: str) -> tuple[float, float]:
+        """Return the tokens of the prompt and of the output that a request has on average."""
+        return self._sizes.get(model, (0.0, 0.0))
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models that somebody has asked for lately."""
+        return tuple(self._models)
+
+    def forget(self, model: str) -> None:
+        """Drop what is known of a model."""
+        self._models.pop(model, None)
+        self._sizes.pop(model, None)
+        for shape in [shape for shape in self._counts if shape[0] == model]:
+            del self._counts[shape]
 
     def rate(self, model: str, now: float) -> float:
         """Return the requests per second for a model."""
@@ -33,6 +58,7 @@ class Demand:
         """Drop what nobody has asked for in a long time."""
         _forget_idle(self._models, now)
         _forget_idle(self._counts, now)
+        self._sizes = {name: size for name, size in self._sizes.items() if name in self._models}
 
 
 def _count(known: dict[Any, tuple[float, float]], key: Any, now: float) -> None:

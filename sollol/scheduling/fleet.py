@@ -1,11 +1,12 @@
 """The nodes as the scheduler sees them, and which of them may run a model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sollol.errors import ModelNotFound, NoNodeAvailable, SollolError
 from sollol.scheduling.columns import Columns
 from sollol.scheduling.cost import bound_s
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.memories import Memories
 from sollol.scheduling.memory import index, reconcile
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner, Shared
@@ -25,6 +26,7 @@ class Fleet:
     def __init__(self, rates: RateBook, limits: SchedulerLimits) -> None:
         self.nodes: dict[str, Node] = {}
         self.shared = Shared()
+        self.kept = Memories()
         self._rates = rates
         self._is_allowed = limits.is_allowed
         self._pinned_to = limits.pinned_to
@@ -48,6 +50,7 @@ class Fleet:
         if before is None or before.models != view.models or before.outvoted != view.outvoted:
             self._forget(view.id)
             index(node, view)
+            self.kept.give(node)
             for model in view.models:
                 self._holders.setdefault(model, {})[view.id] = None
         elif before.state is not view.state:
@@ -65,6 +68,7 @@ class Fleet:
         if node is None:
             return
         self._forget(node_id)
+        self.kept.forget_node(node_id)
         self._unsure.pop(node_id, None)
         for runner in node.runners.values():
             runner.unload()
@@ -92,6 +96,11 @@ class Fleet:
         if request.model in self._mixed:
             return _suited(runners, request.ask, prompt_tokens)
         return runners
+
+    def open_to(self, model: str) -> Sequence[Runner]:
+        """Return the runners of a model on all nodes that may be given requests for it."""
+        columns = self._open.get(model)
+        return () if columns is None else columns.runners
 
     def bounds_s(self, runners: list[Runner], work: Work) -> list[float]:
         """Return what a request costs on each of its eligible runners at least, in seconds."""

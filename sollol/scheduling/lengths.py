@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+from sollol.scheduling.kept import REFUSED, number, rows, text
 from sollol.types import Ask, Measured, Task
 
 TOKENS_PER_BYTE = 0.25
@@ -16,6 +17,10 @@ OUTPUT_TOKENS = 300
 
 WORTH_BYTES = 200
 """Shorter prompts are mostly template, and tell nothing of the tokens in a byte."""
+
+MIN_TOKENS_PER_BYTE = 0.02
+MAX_TOKENS_PER_BYTE = 2.0
+MAX_OUTPUT_TOKENS = 1e7
 
 MAX_KEYS = 4096
 """Averages kept; callers can make up any number of models and names."""
@@ -60,7 +65,8 @@ class Lengths:
         count = measured.prompt_tokens
         if count and ask.prompt_bytes >= WORTH_BYTES and not ask.images:
             tokens = count - TEMPLATE_TOKENS * ask.inputs
-            per_byte = min(2.0, max(0.02, tokens / ask.prompt_bytes))
+            per_byte = tokens / ask.prompt_bytes
+            per_byte = min(MAX_TOKENS_PER_BYTE, max(MIN_TOKENS_PER_BYTE, per_byte))
             _learn(self._tokens_per_byte, (model, "", ""), per_byte)
         output = measured.output_tokens or measured.pieces
         is_cut = ask.max_output_tokens is not None and output >= ask.max_output_tokens
@@ -76,22 +82,29 @@ class Lengths:
             "outputs": [[*key, value] for key, value in self._outputs.items() if not key[2]],
         }
 
-    def take(self, kept: dict[str, list[list[object]]]) -> None:
-        """Take over what :meth:`as_lists` gave.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        for name, known in (("tokens_per_byte", self._tokens_per_byte), ("outputs", self._outputs)):
-            for model, task, caller, value in kept[name]:
-                if not isinstance(value, int | float) or not 0 < value < 1e9:
-                    raise ValueError("not an average")
-                known[(str(model), str(task), str(caller))] = float(value)
+    def take(self, kept: object) -> int:
+        """Take over what :meth:`as_lists` gave; return how much of it did not fit."""
+        per_byte = ("tokens_per_byte", self._tokens_per_byte, MAX_TOKENS_PER_BYTE)
+        dropped = 0
+        for name, known, most in (per_byte, ("outputs", self._outputs, MAX_OUTPUT_TOKENS)):
+            for row in rows(kept, name):
+                try:
+                    model, task, caller = map(text, row[:3])
+                    value = number(row[3], MIN_TOKENS_PER_BYTE, most)
+                except REFUSED:
+                    dropped += 1
+                else:
+                    _keep(known, (model, task, caller), value)
+        return dropped
 
 
 def _learn(known: OrderedDict[Key, float], key: Key, value: float) -> None:
     before = known.get(key)
-    known[key] = value if before is None else before + _SHARE * (value - before)
+    _keep(known, key, value if before is None else before + _SHARE * (value - before))
+
+
+def _keep(known: OrderedDict[Key, float], key: Key, value: float) -> None:
+    known[key] = value
     known.move_to_end(key)
     if len(known) > MAX_KEYS:
         known.popitem(last=False)

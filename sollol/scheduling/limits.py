@@ -30,6 +30,8 @@ class SchedulerLimits:
     """Share of the requests that may be spent on finding out whether a slow node has recovered."""
     uses_affinity: bool = True
     """Whether a conversation is worth going back to the node that remembers it."""
+    prewarms: bool = True
+    """Whether models are loaded before they are asked for; only ``fastest`` does that."""
     is_allowed: Callable[[str, str], bool] = _any
     pinned_to: Callable[[str], tuple[str, ...]] = _nowhere
     counts_options: bool = True

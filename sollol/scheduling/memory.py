@@ -3,6 +3,9 @@
 from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Options, Runner
 from sollol.types import NodeView, Resident
 
+PUSHED_WITHIN_S = 60.0
+"""What leaves so soon after another model began to load was pushed out by it."""
+
 
 def victims(runner: Runner) -> list[Runner]:
     """Return what a node will unload for a model to be loaded, in the order it will.
@@ -31,6 +34,7 @@ def begin_load(runner: Runner, options: Options, load_s: float, now: float) -> N
     """Note that a model is being loaded, and that others leave for it."""
     for other in victims(runner):
         other.unload()
+        other.was_pushed_out = True
         other.touched_at = now
     runner.load(options, now)
     runner.ready_at = now + load_s
@@ -62,6 +66,10 @@ def reconcile(node: Node, view: NodeView, now: float) -> None:
         bytes_before = sum(_bytes(held) for held in node.seen.values())
         bytes_come = sum(_bytes(seen[key]) for key in came)
         node.capacity.seen_too_much(bytes_before + bytes_come, len(node.seen) + len(came))
+    lately = (r for r in node.loaded.values() if now - r.loaded_at < PUSHED_WITHIN_S)
+    if came or any(runner.key not in left for runner in lately):
+        for key in left:  # while the other one loads, the node tells of neither
+            node.runners[key].was_pushed_out = True
     node.seen = seen
     node.capacity.seen_together(sum(map(_bytes, seen.values())), len(seen))
     for key, runner in node.runners.items():
@@ -70,6 +78,7 @@ def reconcile(node: Node, view: NodeView, now: float) -> None:
 
 def _reconcile(runner: Runner, seen: Resident | None, now: float) -> None:
     if seen is not None:
+        runner.seen_at = now
         runner.need_bytes = _bytes(seen) or runner.need_bytes
         runner.num_ctx = seen.context_length
         if runner.options == ():

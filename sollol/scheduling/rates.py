@@ -1,9 +1,10 @@
 """What speeds were measured for each model on each node, and what to expect of the others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import exp, log
 
 from sollol.scheduling.average import Average
+from sollol.scheduling.kept import REFUSED, number, part, rows, text
 from sollol.scheduling.speeds import Speeds
 from sollol.scheduling.state import SLOPE, Node, Rates, Runner
 
@@ -26,6 +27,11 @@ REFRESHED_AT_ONCE = 500
 
 MANY_HITS = 8
 """So many answers in a row that were too fast to be without a cached prompt: the node is faster."""
+
+MAX_SLOPE = 2.0
+MIN_KEPT_S = 1e-9
+MAX_KEPT_S = 1e5
+"""A token, or a load, that takes less or more is a damaged file."""
 
 
 class RateBook:
@@ -54,6 +60,42 @@ class RateBook:
             speeds.forget_node(node_id)
         for pair in [pair for pair in self._known if pair[0] == node_id]:
             del self._known[pair]
+
+    def as_lists(self) -> dict[str, object]:
+        """Return what is worth keeping between runs; of the pairs, those with a measurement."""
+        return {
+            "pairs": [
+                [*pair, *(kind.as_list() if kind.count else None for kind in _kinds(rates))]
+                for pair, rates in self._known.items()
+                if rates.decode.count or rates.prefill.count or rates.load.count
+            ],
+            "decode": self._decode.as_lists(),
+            "prefill": self._prefill.as_lists(),
+            "load": self._load.as_lists(),
+            "slopes": [[node_id, slope] for node_id, slope in self._slopes.items()],
+        }
+
+    def take(self, kept: object) -> int:
+        """Take over what :meth:`as_lists` gave; return how much of it did not fit.
+
+        Nodes that are there already get it with the next :meth:`join`.
+        """
+        dropped = self._decode.take(part(kept, "decode"))
+        dropped += self._prefill.take(part(kept, "prefill"))
+        dropped += self._load.take(part(kept, "load"))
+        for row in rows(kept, "pairs"):
+            try:
+                pair, rates = (text(row[0]), text(row[1])), _rates(row[2:])
+            except REFUSED:
+                dropped += 1
+            else:
+                self._known[pair] = rates
+        for row in rows(kept, "slopes"):
+            try:
+                self._slopes[text(row[0])] = number(row[1], 0.0, MAX_SLOPE)
+            except REFUSED:
+                dropped += 1
+        return dropped
 
     def refresh(self, nodes: Iterable[Node]) -> None:
         """Bring expectations up to date that rest on other nodes and models; for now and then."""
@@ -120,3 +162,25 @@ class RateBook:
         count = min(measured.count, 8)
         weights = count + GUESS_WEIGHT
         return exp((count * measured.log_mean + GUESS_WEIGHT * log(guess)) / weights)
+
+
+def _kinds(rates: Rates) -> tuple[Average, Average, Average]:
+    return rates.decode, rates.prefill, rates.load
+
+
+def _rates(kept: Sequence[object]) -> Rates:
+    """Return what was kept of a pair of node and model."""
+    decode, prefill, load = kept
+    rates = Rates()
+    rates.decode, rates.prefill, rates.load = _average(decode), _average(prefill), _average(load)
+    return rates
+
+
+def _average(kept: object) -> Average:
+    if kept is None:
+        return Average()
+    if not isinstance(kept, list):
+        raise ValueError("not an average")
+    average = Average.from_list(kept)
+    number(average.mean, MIN_KEPT_S, MAX_KEPT_S)
+    return average

@@ -7,7 +7,8 @@
     node_changed(view, now)       a node's facts changed     -> grants
     node_removed(node_id)
     rules_changed(now)            other nodes may be used    -> grants
-    tick(now)                     time passed                -> grants and refusals
+    load_ended(node_id, ...)      a model was prewarmed      -> grants
+    tick(now)                     time passed                -> grants, refusals and prewarms
 
 Slots are those of a runner: the names under which a node has one digest share them. What a request
 costs on a runner is said by ``cost.py``, which runner is best by ``choice.py``, who of those who
@@ -82,6 +83,8 @@ class Scheduler:
             return [Grant(self._leases.take_beside(request, best.node, now))]
         self._chooser.demand.note(request.model, request.ask.options, now)
         verdict = self._verdict(request, self._key(request, now), now)
+        work = verdict.work
+        self._chooser.demand.note_size(request.model, work.prompt_tokens, work.output_tokens)
         if verdict.chosen is not None:
             self._charge(request, verdict, now)
             return [self._grant(request, verdict, 0.0, now)]
@@ -151,12 +154,42 @@ class Scheduler:
         effects = self._refuse_expired(now) + self._refuse_stranded(now)
         if len(self._queue):
             effects += self._serve(self._queue.models(), now)
+        if self._limits.prewarms and self._chooser.policy.rank is None:
+            effects += self._chooser.placement.plan(now)
         if now - self._cleaned_at >= HOUSEKEEPING_S:
             self._cleaned_at = now
             self._fleet.settle(now)
             self._chooser.clean(now)
             self._fair.forget_past(now)
         return effects
+
+    def load_ended(self, node_id: str, model: str, now: float, *, has_failed: bool) -> list[Effect]:
+        """Take how carrying out a :class:`Prewarm` ended."""
+        node = self._chooser.placement.ended(node_id, model, now, has_failed=has_failed)
+        if node is None or not len(self._queue):
+            return []
+        return self._serve([m for m in self._queue.models() if m in node.by_model], now)
+
+    def unloaded(self, model: str) -> None:
+        """Note that a caller had a model unloaded: it is not loaded again until it is asked for."""
+        self._chooser.demand.forget(model)
+
+    @property
+    def lessons(self) -> int:
+        """Answers learned from since the start."""
+        return self._chooser.lessons
+
+    def learned(self) -> dict[str, object]:
+        """Return what is worth keeping between runs; later events change nothing in it."""
+        return self._chooser.learned()
+
+    def take_learned(self, kept: object) -> int:
+        """Take over what :meth:`learned` gave; return how many parts of it did not fit.
+
+        Raises:
+            ValueError: it is something else, or of another version.
+        """
+        return self._chooser.take_learned(kept)
 
     def preview(self, request: RouteRequest, now: float) -> Decision:
         """Return what would be decided for a request, without doing it.

@@ -7,11 +7,16 @@ a model adds is its kind (a mixture of experts reads few of its bytes).
 
 from math import exp, log
 
+from sollol.scheduling.kept import REFUSED, number, rows, text
+
 UNKNOWN_BYTES = 4 * 1024**3
 """What a model whose size nobody tells is taken for."""
 
 NODE_SHARE = 0.7
 """Of what a measurement differs from the expectation, how much is put down to the node."""
+
+MAX_COUNT = 8
+"""Measurements that what was kept from an earlier run is worth at most."""
 
 
 class Speeds:
@@ -48,6 +53,30 @@ class Speeds:
         """Whether anything was measured on a node."""
         return node_id in self._nodes
 
+    def as_lists(self) -> dict[str, list[list[object]]]:
+        """Return what is worth keeping between runs."""
+        return {
+            "nodes": _kept(self._nodes),
+            "models": _kept(self._models),
+        }
+
+    def take(self, kept: object) -> int:
+        """Take over what :meth:`as_lists` gave; return how much of it did not fit."""
+        dropped = 0
+        for name, known in (("nodes", self._nodes), ("models", self._models)):
+            for row in rows(kept, name):
+                try:
+                    key, value, count = (
+                        text(row[0]),
+                        number(row[1], -60, 60),
+                        number(row[2], 1, 1e9),
+                    )
+                except REFUSED:
+                    dropped += 1
+                else:
+                    known[key] = (value, min(int(count), MAX_COUNT))
+        return dropped
+
     def _typical(self) -> float:
         """Return the average of the nodes that are known, which a new one is taken for."""
         if not self._nodes:
@@ -59,3 +88,7 @@ class Speeds:
         node = self._typical() if known is None else known[0]
         kind = self._models.get(model, (0.0, 0))[0]
         return log(size_bytes or UNKNOWN_BYTES) + node + kind
+
+
+def _kept(known: dict[str, tuple[float, int]]) -> list[list[object]]:
+    return [[name, value, min(count, MAX_COUNT)] for name, (value, count) in known.items()]

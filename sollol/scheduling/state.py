@@ -1,5 +1,6 @@
 """What the scheduler keeps of each node and of each model on it. Changed by the scheduler only."""
 
+from math import inf
 from typing import Protocol
 
 import msgspec
@@ -94,6 +95,10 @@ class Runner:
         self.backlog: list[tuple[float, float]] = []
         """Queue key and seconds of those who are to run here once a slot is free, in order."""
         self.is_resident = False
+        self.seen_at = -inf
+        """When the node last said that it is in memory."""
+        self.was_pushed_out = False
+        """It left the memory, the last time, for another model to come."""
         self.options: Options | None = None
         """What it was loaded with; None when somebody else loaded it."""
         self.num_ctx: int | None = None
@@ -129,6 +134,7 @@ class Runner:
         self.node.loaded[self.key] = self
         self.options = options
         self.loaded_at = now
+        self.was_pushed_out = False
         self._count_copy(1)
         self.update_columns()
 

@@ -1,6 +1,7 @@
 """Settings of who waits, which node answers, and of single models."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -12,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from sollol.settings.values import Count, Group, Seconds, listed, parsed_json
+from sollol.settings.values import Count, ExpandedPath, Group, Seconds, listed, parsed_json
 from sollol.wire.goduration import parse_duration
 from sollol.wire.names import model_key
 
@@ -36,6 +37,11 @@ def is_number(text: str) -> bool:
 def _as_text(value: object) -> object:
     is_a_number = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_a_number else value
+
+
+def _none_if_off(value: object) -> object:
+    """Take ``off`` for nothing: an empty variable of the environment counts as not given."""
+    return None if value in ("", "off", False) else value
 
 
 KeepAlive = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_keep_alive)]
@@ -87,6 +93,14 @@ class SchedulingSettings(Group):
     seconds; negative keeps a model for good. Nothing is added when not given."""
     keep_alive_overrides: bool = False
     """Send `keep_alive` in place of what callers say too; requests to unload stay as they are."""
+
+    prewarm: bool = True
+    """Load a model before it is asked for where its copies cannot serve the demand for long."""
+    state_file: Annotated[ExpandedPath | None, BeforeValidator(_none_if_off)] = Path(
+        "~/.local/state/sollol/estimates.json"
+    )
+    """Where learned speeds and lengths are kept between runs; `off` for nowhere.
+    `XDG_STATE_HOME`, when set, changes the default."""
 
     @field_validator("keep_alive_overrides")
     @classmethod

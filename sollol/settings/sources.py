@@ -67,8 +67,14 @@ def environment(env: Mapping[str, str]) -> Source:
     return Source(values, tuple(errors))
 
 
+_XDG = (
+    ("XDG_CACHE_HOME", "embedded.cache_dir", "sollol"),
+    ("XDG_STATE_HOME", "scheduling.state_file", "sollol/estimates.json"),
+)
+
+
 def defaults_of_the_machine(env: Mapping[str, str]) -> Source:
-    """Read the variables of others that change a default: ``OLLAMA_HOST``, ``XDG_CACHE_HOME``."""
+    """Read the variables of others that change a default: ``OLLAMA_HOST``, ``XDG_*_HOME``."""
     values: dict[str, Given] = {}
     errors: list[str] = []
     if host := env.get("OLLAMA_HOST"):
@@ -78,9 +84,10 @@ def defaults_of_the_machine(env: Mapping[str, str]) -> Source:
             errors.append(f"environment: OLLAMA_HOST: {error}")
         else:
             values["discovery.local_url"] = Given(url, "environment", "OLLAMA_HOST")
-    cache = Path(env.get("XDG_CACHE_HOME", ""))
-    if cache.is_absolute():  # the XDG specification: a relative path is to be ignored
-        values["embedded.cache_dir"] = Given(cache / "sollol", "environment", "XDG_CACHE_HOME")
+    for variable, setting, path in _XDG:
+        home = Path(env.get(variable, ""))
+        if home.is_absolute():  # the XDG specification: a relative path is to be ignored
+            values[setting] = Given(home / path, "environment", variable)
     return Source(values, tuple(errors))
 
 

@@ -20,6 +20,7 @@ def running_gateway_process(*nodes: str) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "sollol", "serve", "--no-embedded", "--port", str(port)]
     command += ["--set", "discovery.local=false", "--set", "probe.interval_s=0.2"]
+    command += ["--set", "scheduling.state_file=off"]
     for node in nodes:
         command += ["--node", node]
     gateway = subprocess.Popen(command, cwd=ROOT)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import booleans, dictionaries, frozensets, integers, sampled_from
 
-from sollol.scheduling.decision import Effect, Grant
+from sollol.scheduling.decision import Effect, Grant, Prewarm
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Engine, Lease, Model, NodeState, NodeView, RouteRequest
@@ -32,6 +32,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.held: dict[int, Lease] = {}
         self.asked: dict[str, RouteRequest] = {}
         self.spare: list[Lease] = []
+        self.loads: list[Prewarm] = []
 
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -43,6 +44,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.held[lease.id] = lease
                 self.spare.append(lease)
                 self.check(lease)
+            elif isinstance(effect, Prewarm):
+                self.check_prewarm(effect)
             else:
                 assert effect.request_id in self.waiting
                 del self.waiting[effect.request_id]
@@ -61,6 +64,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         if request.takes_slot:
             assert lease.runner == self.runner(view, request.model)
             assert self.running(view, request.model) <= view.slots
+
+    def check_prewarm(self, effect: Prewarm) -> None:
+        view = self.views[effect.node_id]
+        assert self.policy == "fastest"
+        assert view.state is NodeState.HEALTHY
+        assert effect.model in view.models
+        assert effect.model not in view.outvoted
+        self.loads.append(effect)
+
+    @rule(pick=integers(min_value=0), has_failed=booleans())
+    def end_load(self, pick: int, has_failed: bool) -> None:
+        if self.loads:
+            load = self.loads.pop(pick % len(self.loads))
+            ended = self.sut.load_ended(load.node_id, load.model, self.now, has_failed=has_failed)
+            self.take(ended)
 
     @rule(
         model=sampled_from(MODELS),

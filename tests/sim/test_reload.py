@@ -65,6 +65,7 @@ async def serving(
     file.write_text(settings_text(*nodes), encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sollol", "serve", "--port", "0", "--no-embedded",
+        "--set", "scheduling.state_file=off",
         "--config", str(file), "--log-format", "json",
         stdin=stdin, stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip

@@ -391,7 +391,10 @@ class _Terminal:
             [sys.executable, "-m", "sollol", *arguments],
             stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under `&`
-            env={**os.environ, "TERM": "dumb", "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={
+                **os.environ, "TERM": "dumb", "PYTHONPATH": os.pathsep.join(sys.path),
+                "SOLLOL_SCHEDULING__STATE_FILE": "off",
+            },
         )  # fmt: skip
         os.close(inside)
 

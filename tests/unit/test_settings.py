@@ -257,13 +257,23 @@ def test_an_emptied_group_changes_nothing() -> None:
 
 
 def test_variables_of_others_change_defaults() -> None:
-    loaded = load({}, {"OLLAMA_HOST": "0.0.0.0:9999", "XDG_CACHE_HOME": "/caches"})
+    homes = {"XDG_CACHE_HOME": "/caches", "XDG_STATE_HOME": "/states"}
+    loaded = load({}, {"OLLAMA_HOST": "0.0.0.0:9999", **homes})
     assert loaded.settings.discovery.local_url == "http://127.0.0.1:9999"
     assert loaded.settings.embedded.cache_dir == Path("/caches/sollol")
+    assert loaded.settings.scheduling.state_file == Path("/states/sollol/estimates.json")
     assert loaded.sources["discovery.local_url"] == "environment OLLAMA_HOST"
     assert load({}, {"XDG_CACHE_HOME": "relative"}).sources == {}
     given = {"discovery.local_url": "gpu1"}
     assert load_settings(given, {"OLLAMA_HOST": "x"}).discovery.local_url == "http://gpu1:11434"
+
+
+def test_nothing_is_kept_where_the_state_file_is_off() -> None:
+    assert load_settings({"scheduling.state_file": ""}, {}).scheduling.state_file is None
+    by_variable = load_settings({}, {"SOLLOL_SCHEDULING__STATE_FILE": "off"})
+    assert by_variable.scheduling.state_file is None
+    by_file = load_settings({}, {}, _write("scheduling: {state_file: off}"))
+    assert by_file.scheduling.state_file is None
 
 
 def test_discovery_never_finds_the_gateway_itself() -> None:

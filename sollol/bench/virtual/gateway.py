@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sollol.bench.virtual.drive import NETWORK_S, Drive
 from sollol.bench.virtual.node import VirtualNode, Visit
 from sollol.bench.workload import Request
-from sollol.scheduling.decision import Effect, Refusal
+from sollol.scheduling.decision import Effect, Prewarm, Refusal
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Lease, Measured, RouteRequest
 from sollol.wire.names import model_key
@@ -34,6 +34,7 @@ class Gateway:
         self._times = times or GatewayTimes()
         self._leases: dict[int, Lease] = {}
         self._soon: set[str] = set()
+        self.prewarms = 0
 
     def start(self) -> None:
         """Look at every node, and go on doing so."""
@@ -74,8 +75,26 @@ class Gateway:
         for effect in effects:
             if isinstance(effect, Refusal):
                 self._drive.finish(int(effect.request_id), effect.error.code)
+            elif isinstance(effect, Prewarm):
+                self._warm(effect)
             else:
                 self._send(effect.lease)
+
+    def _warm(self, effect: Prewarm) -> None:
+        """Load a model as the gateway does: the news of its end comes over the network."""
+        node = self._drive.nodes[effect.node_id]
+
+        def ended(*, is_loaded: bool) -> None:
+            self._look_soon(node)
+            now = self._drive.loop.now
+            args = (effect.node_id, effect.model, now)
+            self._carry_out(self.scheduler.load_ended(*args, has_failed=not is_loaded))
+
+        def reply(is_loaded: bool) -> None:
+            self._drive.loop.after(NETWORK_S, lambda: ended(is_loaded=is_loaded))
+
+        self.prewarms += 1
+        self._drive.loop.after(NETWORK_S, lambda: node.warm(effect.model, reply))
 
     def _send(self, lease: Lease) -> None:
         index = int(lease.request_id)

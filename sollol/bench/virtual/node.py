@@ -85,6 +85,17 @@ class VirtualNode:
             visit.is_refused = True
             self._end(visit)
 
+    def warm(self, model_key_: str, ended: Callable[[bool], None]) -> None:
+        """Load a model for nobody; ``ended`` is told whether it is in memory."""
+
+        def ready(runner: VirtualRunner, _: float) -> None:
+            self.memory.release(runner)
+            ended(True)
+
+        model = self._models[self._shown[model_key_].name]
+        if not self.memory.take(model, {}, ready):
+            ended(False)
+
     def view(self) -> NodeView:
         """Return what a probe would find."""
         return NodeView(
