@@ -10,6 +10,7 @@
     ├── RouteNotFound             404  as Ollama says it: plain text
     ├── NodesTooOld               404  nodes have the model, but not the route
     ├── NodeNotFound              404  of our own API
+    ├── DecisionNotFound          404  of our own API
     ├── NodeConflict              409  of our own API: the id or the server is taken
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
@@ -106,6 +107,13 @@ class NodeNotFound(SollolError):
 
     status = 404
     code = "node_not_found"
+
+
+class DecisionNotFound(SollolError):
+    """The journal has no request with an id, or has it no more."""
+
+    status = 404
+    code = "decision_not_found"
 
 
 class NodeConflict(SollolError):

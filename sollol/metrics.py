@@ -1,10 +1,10 @@
 """Every metric there is, declared once; ``docs/reference/metrics.md`` is made from this file.
 
-Labels come from closed sets (task, node, outcome), never from what a caller writes.
+Labels come from closed sets (task, node, outcome, priority, rule), never from what a caller writes.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
@@ -18,7 +18,13 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+Bounds = tuple[float, ...]
+
+SECONDS: Bounds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+RATIOS: Bounds = (0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 10)
+
+PRIORITIES = tuple(map(str, range(11)))
+"""The label of each priority."""
 
 Gauges = Callable[[], dict[str, dict[str, float]]]
 """Returns gauge name -> node id -> value; the node id is empty where a gauge has no node."""
@@ -49,7 +55,28 @@ FIRST_BYTE = Spec(
     "From arrival to the first byte of the answer; queue and model load included.",
 )
 QUEUE_WAIT = Spec(
-    "sollol_queue_wait_seconds", "histogram", ("task",), "Time a request waited for a slot."
+    "sollol_queue_wait_seconds",
+    "histogram",
+    ("task", "priority"),
+    "Time a request waited for a slot; priority is 1 to 10.",
+)
+PREDICTION = Spec(
+    "sollol_prediction_ratio",
+    "histogram",
+    ("task",),
+    "Predicted over real seconds from the grant of a slot to the end of a whole answer.",
+)
+DECISIONS = Spec(
+    "sollol_decisions_total",
+    "counter",
+    ("rule",),
+    "Slots granted, by what decided: cost, policy, explore (a try), patience.",
+)
+LOADS = Spec(
+    "sollol_model_loads_total",
+    "counter",
+    ("node",),
+    "Requests sent to a node that had to load the model first, as far as was known.",
 )
 GAUGES = (
     Spec("sollol_node_up", "gauge", ("node",), "Whether it may be given work (1) or not (0)."),
@@ -58,31 +85,34 @@ GAUGES = (
     Spec("sollol_node_connections", "gauge", ("node",), "Connections to it, idle ones included."),
     Spec("sollol_queue_length", "gauge", (), "Requests that wait for a slot."),
 )
-ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, *GAUGES)
+ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, PREDICTION, DECISIONS, LOADS, *GAUGES)
 
 
-class Timings:
-    """A histogram of seconds by task, without the lock that an event loop does not need."""
+class Histogram:
+    """A histogram by labels, without the lock that an event loop does not need."""
 
-    __slots__ = ("_by_task",)
+    __slots__ = ("_bounds", "_rows", "_spec")
 
-    def __init__(self) -> None:
-        self._by_task: dict[str, list[float]] = {}
+    def __init__(self, spec: Spec, bounds: Bounds = SECONDS) -> None:
+        self._spec = spec
+        self._bounds = bounds
+        self._rows: dict[tuple[str, ...], list[float]] = {}
 
-    def observe(self, task: str, seconds: float) -> None:
-        """Count one duration."""
-        row = self._by_task.get(task)
+    def observe(self, value: float, *labels: str) -> None:
+        """Count one value."""
+        row = self._rows.get(labels)
         if row is None:  # a count for each bound, one for what is beyond, and the sum
-            row = self._by_task[task] = [0.0] * (len(SECONDS) + 2)
-        row[bisect_left(SECONDS, seconds)] += 1
-        row[-1] += seconds
+            row = self._rows[labels] = [0.0] * (len(self._bounds) + 2)
+        row[bisect_left(self._bounds, value)] += 1
+        row[-1] += value
 
-    def family(self, spec: Spec) -> HistogramMetricFamily:
+    def family(self) -> HistogramMetricFamily:
         """Return what was counted, as Prometheus reads it: each bound counts what is below it."""
-        family = HistogramMetricFamily(spec.name, spec.text, labels=spec.labels)
-        bounds = [*map(floatToGoString, SECONDS), "+Inf"]
-        for task, (*counts, total_s) in self._by_task.items():
-            family.add_metric([task], list(zip(bounds, accumulate(counts), strict=True)), total_s)
+        family = HistogramMetricFamily(self._spec.name, self._spec.text, labels=self._spec.labels)
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        for labels, (*counts, total) in self._rows.items():
+            buckets = list(zip(bounds, accumulate(counts), strict=True))
+            family.add_metric(list(labels), buckets, total)
         return family
 
 
@@ -91,10 +121,13 @@ class Metrics:
 
     def __init__(self, gauges: Gauges) -> None:
         self.registry = CollectorRegistry()
-        self._requests: dict[tuple[str, str, str], int] = {}
-        self._duration = Timings()
-        self._first_byte = Timings()
-        self._queue_wait = Timings()
+        self._requests: dict[tuple[str, ...], int] = {}
+        self._decisions: dict[str, int] = {}
+        self._loads: dict[str, int] = {}
+        self._duration = Histogram(DURATION)
+        self._first_byte = Histogram(FIRST_BYTE)
+        self._queue_wait = Histogram(QUEUE_WAIT)
+        self._prediction = Histogram(PREDICTION, RATIOS)
         self.registry.register(_RequestCollector(self._families))
         self.registry.register(_GaugeCollector(gauges))
 
@@ -106,36 +139,57 @@ class Metrics:
         *,
         duration_s: float,
         first_byte_s: float | None,
-        queue_wait_s: float | None,
     ) -> None:
         """Count a request that has ended.
 
         Args:
             node: empty when none was chosen.
             first_byte_s: None when no node sent any.
-            queue_wait_s: None when the request never came as far as the queue.
         """
         labels = (task, node, outcome)
         self._requests[labels] = self._requests.get(labels, 0) + 1
-        self._duration.observe(task, duration_s)
+        self._duration.observe(duration_s, task)
         if first_byte_s is not None:
-            self._first_byte.observe(task, first_byte_s)
-        if queue_wait_s is not None:
-            self._queue_wait.observe(task, queue_wait_s)
+            self._first_byte.observe(first_byte_s, task)
+
+    def waited(self, task: str, priority: int, seconds: float) -> None:
+        """Count how long a request waited for slots, all attempts together."""
+        self._queue_wait.observe(seconds, task, PRIORITIES[priority])
+
+    def decided(self, rule: str, node: str, *, loads: bool) -> None:
+        """Count a slot that was granted.
+
+        Args:
+            rule: a value of ``scheduling.decision.Rule``.
+            loads: the node has to load the model first.
+        """
+        self._decisions[rule] = self._decisions.get(rule, 0) + 1
+        if loads:
+            self._loads[node] = self._loads.get(node, 0) + 1
+
+    def predicted(self, task: str, predicted_s: float, real_s: float) -> None:
+        """Count how a prediction compares with what came; ``real_s`` is above 0."""
+        self._prediction.observe(predicted_s / real_s, task)
 
     def forget_node(self, node: str) -> None:
         """Drop the counters of a node that is gone: names of found ones may come without end."""
+        self._loads.pop(node, None)
         for labels in [labels for labels in self._requests if labels[1] == node]:
             del self._requests[labels]
 
     def _families(self) -> Iterable[Metric]:
-        requests = CounterMetricFamily(REQUESTS.name, REQUESTS.text, labels=REQUESTS.labels)
-        for labels, count in self._requests.items():
-            requests.add_metric(list(labels), count)
-        yield requests
-        yield self._duration.family(DURATION)
-        yield self._first_byte.family(FIRST_BYTE)
-        yield self._queue_wait.family(QUEUE_WAIT)
+        yield _counted(REQUESTS, self._requests)
+        yield _counted(DECISIONS, {(rule,): count for rule, count in self._decisions.items()})
+        yield _counted(LOADS, {(node,): count for node, count in self._loads.items()})
+        for histogram in (self._duration, self._first_byte, self._queue_wait, self._prediction):
+            yield histogram.family()
+
+
+def _counted(spec: Spec, counts: Mapping[tuple[str, ...], int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(spec.name, spec.text, labels=spec.labels)
+    for labels, count in counts.items():
+        family.add_metric(list(labels), count)
+    return family
 
 
 class _RequestCollector(Collector):

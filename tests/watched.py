@@ -3,6 +3,7 @@
 from sollol.gateway.admission import Admission
 from sollol.gateway.forward import Forwarder, Limits
 from sollol.gateway.skew import MissingRoutes
+from sollol.scheduling.decision import Grant
 from sollol.types import Lease, Measured, RouteRequest
 from tests.gateways import RunningGateway
 
@@ -14,15 +15,23 @@ class WatchedAdmission(Admission):
         self.inner = inner
         self.requests: list[RouteRequest] = []
         self.measured: list[Measured | None] = []
+        self.loads: list[Lease] = []
+        self.faults: list[bool] = []
+        """Of each attempt, whether it failed through its node's fault."""
 
-    async def acquire(self, request: RouteRequest) -> Lease:
+    async def acquire(self, request: RouteRequest) -> Grant:
         self.requests.append(request)
         return await self.inner.acquire(request)
+
+    def loaded(self, lease: Lease) -> None:
+        self.loads.append(lease)
+        self.inner.loaded(lease)
 
     def release(
         self, lease: Lease, measured: Measured | None = None, *, has_failed: bool = False
     ) -> None:
         self.measured.append(measured)
+        self.faults.append(has_failed)
         self.inner.release(lease, measured, has_failed=has_failed)
 
     @property

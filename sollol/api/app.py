@@ -6,7 +6,8 @@
    routes that one node answers for all                                          designated.py
 3. no such route or method                                                       routes.py
    a POST to an unknown route, whose body may name a model                       inference.py
-4. all others, on FastAPI                                  inventory.py, models.py, nodes.py, status.py
+4. all others, on FastAPI                                  inventory.py, models.py, nodes.py, status.py,
+                                                           decisions.py, preview.py, overview.py
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ import structlog
 from sollol import __version__
 from sollol.api.answer import Answer
 from sollol.api.asgi import run_asgi
+from sollol.api.decisions import decisions_router
 from sollol.api.designated import Designated
 from sollol.api.inference import Inference
 from sollol.api.inventory import inventory_router
@@ -30,6 +32,8 @@ from sollol.api.origin import (
     is_same_origin,
     preflight_headers,
 )
+from sollol.api.overview import overview_router
+from sollol.api.preview import preview_router
 from sollol.api.request import Request
 from sollol.api.routes import allow_header, misrouted
 from sollol.api.status import status_router
@@ -57,6 +61,9 @@ class App:
         self._local.include_router(status_router(gateway))
         self._local.include_router(models_router(gateway))
         self._local.include_router(nodes_router(gateway))
+        self._local.include_router(decisions_router(gateway))
+        self._local.include_router(preview_router(gateway))
+        self._local.include_router(overview_router(gateway))
 
     def description(self) -> dict[str, Any]:
         """Return the OpenAPI description of all routes."""

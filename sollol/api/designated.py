@@ -11,8 +11,8 @@ from sollol.api.serving import OllamaArrival, Serving, shown_id, target_of
 from sollol.errors import ConnectFailed, NoNodeAvailable, RouteNotFound
 from sollol.gateway.body import Body
 from sollol.gateway.designated import designate
+from sollol.gateway.failover import is_ours
 from sollol.gateway.fleet import headers_for
-from sollol.gateway.forward import is_ours
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream, relay
 from sollol.nodes.registry import Node

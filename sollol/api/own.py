@@ -30,13 +30,15 @@ class OwnRoute(APIRoute):
     Values are never repeated in an error: one of them may be a key.
     """
 
+    max_body_bytes = MAX_BODY_BYTES
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler with both around it."""
         handle = super().get_route_handler()
 
         async def handle_own(request: Request) -> Response:
             try:
-                return await handle(await _with_whole_body(request))
+                return await handle(await _with_whole_body(request, self.max_body_bytes))
             except RequestValidationError as error:
                 return _refusal(error)
             except SollolError as error:
@@ -45,16 +47,22 @@ class OwnRoute(APIRoute):
         return handle_own
 
 
+class PromptRoute(OwnRoute):
+    """One whose body holds the body of a request for a model."""
+
+    max_body_bytes = 4 * 1024 * 1024
+
+
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what OpenAPI says of a route's errors."""
     return {status: {"model": ApiError} for status in statuses}
 
 
-async def _with_whole_body(request: Request) -> Request:
+async def _with_whole_body(request: Request, max_bytes: int) -> Request:
     if request.method not in ("POST", "PATCH", "PUT"):
         return request
     whole = await read_body(
-        request.scope[REQUEST_KEY], max_bytes=MAX_BODY_BYTES, stall_timeout_s=BODY_STALL_S
+        request.scope[REQUEST_KEY], max_bytes=max_bytes, stall_timeout_s=BODY_STALL_S
     )
     with whole as body:
         content = body.view()

@@ -26,11 +26,16 @@ _LOCAL: dict[str, tuple[str, ...]] = {
     "/metrics": ("GET",),
     "/sollol/v1/models": ("GET",),
     "/sollol/v1/nodes": ("GET", "POST"),
+    "/sollol/v1/decisions": ("GET",),
+    "/sollol/v1/route": ("POST",),
+    "/sollol/v1/queue": ("GET",),
+    "/sollol/v1/estimates": ("GET",),
     "/openapi.json": ("GET",),
     "/docs": ("GET",),
 }
 _V1_MODEL = re.compile(r"/v1/models/[^/]+")
 _BLOB = re.compile(rf"{BLOBS}[^/]+")
+_DECISION = re.compile(r"/sollol/v1/decisions/[^/]+")
 _NODE = re.compile(r"/sollol/v1/nodes/[^/]+")
 
 
@@ -52,7 +57,7 @@ def methods_of(path: str) -> tuple[str, ...]:
     designated = designated_route(path)
     if designated is not None:
         return (designated.method,)
-    if _V1_MODEL.fullmatch(path):
+    if _V1_MODEL.fullmatch(path) or _DECISION.fullmatch(path):
         return ("GET",)
     if _BLOB.fullmatch(path):
         return ("HEAD", "POST")

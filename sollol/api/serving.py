@@ -162,7 +162,6 @@ class Serving:
             outcome.error or "ok",
             duration_s=duration_s,
             first_byte_s=None if outcome.error else outcome.first_byte_s,
-            queue_wait_s=outcome.queue_wait_s,
         )
         fields = {
             "request_id": arrival.shown_id,

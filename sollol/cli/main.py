@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from sollol import __version__
-from sollol.cli import bench, chat, config, doctor, manage, models, nodes, ps, serve
+from sollol.cli import (
+    bench,
+    chat,
+    config,
+    doctor,
+    explain,
+    manage,
+    models,
+    nodes,
+    ps,
+    queue,
+    route,
+    serve,
+)
 from sollol.cli.errors import CommandError
 
 app = typer.Typer(
@@ -44,6 +57,9 @@ app.command("ps", epilog=ps.EXAMPLES)(ps.ps)
 app.command("chat", epilog=chat.EXAMPLES)(chat.chat)
 app.command("pull", epilog=manage.PULL_EXAMPLES)(manage.pull)
 app.command("rm", epilog=manage.RM_EXAMPLES)(manage.rm)
+app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
+app.command("route", epilog=route.EXAMPLES)(route.route)
+app.command("queue", epilog=queue.EXAMPLES)(queue.queue)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.add_typer(config.app, name="config")

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from sollol.scheduling.decision import Effect, Grant, Refusal, Statistics
+from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statistics
+from sollol.scheduling.overview import NodeEstimate, Queued
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Lease, Measured, NodeView, RouteRequest
 
@@ -17,11 +18,11 @@ class Admission:
     def __init__(self, scheduler: Scheduler, clock: Callable[[], float]) -> None:
         self._scheduler = scheduler
         self._clock = clock
-        self._waiters: dict[str, asyncio.Future[Lease]] = {}
+        self._waiters: dict[str, asyncio.Future[Grant]] = {}
         self._idle: dict[str, asyncio.Event] = {}
 
-    async def acquire(self, request: RouteRequest) -> Lease:
-        """Wait for a slot. Whoever gets a lease gives it back with :meth:`release`.
+    async def acquire(self, request: RouteRequest) -> Grant:
+        """Wait for a slot. Whoever gets a grant gives its lease back with :meth:`release`.
 
         Raises:
             SollolError: the scheduler refused the request, at once or after it waited.
@@ -29,7 +30,7 @@ class Admission:
         effects = self._scheduler.submit(request, self._clock())
         if effects:
             return _own(effects)
-        waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._waiters[request.id] = waiter
         try:
             return await waiter
@@ -94,10 +95,35 @@ class Admission:
         """The scheduler's counts."""
         return self._scheduler.statistics()
 
-    def _abandon(self, request_id: str, waiter: "asyncio.Future[Lease]") -> None:
+    def is_waiting(self, request_id: str) -> bool:
+        """Whether a request waits for a slot at this moment."""
+        waiter = self._waiters.get(request_id)
+        return waiter is not None and not waiter.done()
+
+    def queued(self, most: int) -> list[Queued]:
+        """Return who waits, the next one first."""
+        return self._scheduler.queued(self._clock(), most)
+
+    def find_queued(self, request_id: str) -> Queued | None:
+        """Return what may be seen of a request that waits; None when it does not."""
+        return self._scheduler.find_queued(request_id, self._clock())
+
+    def preview(self, request: RouteRequest) -> Decision:
+        """Return what would be decided for a request, without doing it.
+
+        Raises:
+            ModelNotFound, NoNodeAvailable: it would be refused.
+        """
+        return self._scheduler.preview(request, self._clock())
+
+    def estimates(self) -> list[NodeEstimate]:
+        """Return what is known of every node."""
+        return self._scheduler.estimates()
+
+    def _abandon(self, request_id: str, waiter: "asyncio.Future[Grant]") -> None:
         """Undo a wait whose caller left, possibly in the same tick as it was granted."""
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            self.release(waiter.result())
+            self.release(waiter.result().lease)
             return
         self._scheduler.cancel(request_id)
 
@@ -112,11 +138,11 @@ class Admission:
             if waiter.done():  # the caller left in this very tick and will not take it
                 self.release(effect.lease)
                 continue
-            waiter.set_result(effect.lease)
+            waiter.set_result(effect)
 
 
-def _own(effects: Sequence[Effect]) -> Lease:
+def _own(effects: Sequence[Effect]) -> Grant:
     (effect,) = effects
     if isinstance(effect, Grant):
-        return effect.lease
+        return effect
     raise effect.error

@@ -3,7 +3,8 @@
 import msgspec
 
 from sollol.gateway.body import Body
-from sollol.types import NOTHING_KNOWN, Ask, RouteRequest
+from sollol.scheduling.decision import Grant
+from sollol.types import NOTHING_KNOWN, Ask, Measured, RouteRequest
 from sollol.wire.kinds import SHOW, BodyKind
 
 
@@ -35,6 +36,11 @@ class Call(msgspec.Struct, frozen=True):
     deadline_s: float | None = None
     others: tuple[str, ...] = ()
 
+    @property
+    def takes_slot(self) -> bool:
+        """False for what a node answers at once, however busy."""
+        return self.kind is not SHOW and not self.is_unload
+
     def is_too_late(self, now: float) -> bool:
         """Whether its deadline has passed."""
         return self.deadline_s is not None and now >= self.arrived_at + self.deadline_s
@@ -50,15 +56,23 @@ class Call(msgspec.Struct, frozen=True):
             arrived_at=now,
             expires_at=expires_at,
             excluded=excluded,
-            takes_slot=self.kind is not SHOW and not self.is_unload,
+            takes_slot=self.takes_slot,
             priority=self.priority,
             caller=self.caller,
             ask=self.ask,
         )
 
 
-class Outcome(msgspec.Struct):
-    """What happened to a call so far; filled in on the way, read by the log and the metrics.
+class Attempt(msgspec.Struct, gc=False):
+    """A call on one node. ``measured`` is there once its answer has ended; ``error`` is a code."""
+
+    grant: Grant
+    measured: Measured | None = None
+    error: str = ""
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What happened to a call so far; filled in on the way, read by log, metrics and journal.
 
     ``status`` is what the client was told, 0 before that. ``queue_wait_s`` adds up the waits for
     slots and is None while there was none. ``first_byte_s`` counts from the arrival. ``sent_at`` is
@@ -69,7 +83,7 @@ class Outcome(msgspec.Struct):
 
     node_id: str = ""
     status: int = 0
-    attempts: int = 0
+    tries: list[Attempt] = msgspec.field(default_factory=list)
     queue_wait_s: float | None = None
     first_byte_s: float | None = None
     sent_at: float = 0.0
@@ -77,3 +91,10 @@ class Outcome(msgspec.Struct):
     error_text: str = ""
     model: str = ""
     stripped: tuple[str, ...] = ()
+
+    @property
+    def predicted_s(self) -> float | None:
+        """Seconds from the grant to the end, as predicted for the latest attempt; None if not."""
+        if not self.tries or self.tries[-1].grant.decision is None:
+            return None
+        return self.tries[-1].grant.lease.predicted_s

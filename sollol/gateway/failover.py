@@ -1,6 +1,29 @@
-"""When a failed attempt may be made again on another node. Pure."""
+"""When a failed attempt may be made again on another node, and whose fault it was. Pure."""
 
-from sollol.errors import ConnectFailed, MissingOnNode, SollolError, UpstreamCut
+import errno
+
+from sollol.errors import (
+    ConnectFailed,
+    MissingOnNode,
+    ProtocolViolation,
+    SollolError,
+    UpstreamCut,
+    UpstreamTimeout,
+)
+
+OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+
+
+def is_ours(error: ConnectFailed) -> bool:
+    """Whether the connection failed for want of something on this side: no fault of the node."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in OUR_LIMITS
+
+
+def is_fault_of_node(error: SollolError) -> bool:
+    """Whether a failed attempt counts against the node that it was made on."""
+    if isinstance(error, ConnectFailed):
+        return not is_ours(error)
+    return isinstance(error, ProtocolViolation | UpstreamCut | UpstreamTimeout)
 
 
 def can_retry(error: SollolError, *, is_committed: bool, attempts: int, max_attempts: int) -> bool:

@@ -12,7 +12,6 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 
 import asyncio
 import contextlib
-import errno
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
@@ -30,17 +29,16 @@ from sollol.errors import (
 )
 from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
-from sollol.gateway.call import Call, Outcome
+from sollol.gateway.call import Attempt, Call, Outcome
 from sollol.gateway.exchange import LocalAnswer, plan_exchange
-from sollol.gateway.failover import can_retry
+from sollol.gateway.failover import can_retry, is_fault_of_node, is_ours
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.skew import MissingRoutes
 from sollol.nodes.registry import Node, Registry
+from sollol.scheduling.decision import Decision
 from sollol.types import Engine, Lease, Measured, NodeState, NodeView, Task
 from sollol.wire.kinds import SHOW
 from sollol.wire.measured import NOTHING_TOLD
-
-OUR_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
 UNLOAD_S = 5.0
 """Longest wait for a node to take a model out of memory; it answers at once."""
@@ -88,7 +86,7 @@ class Forwarder:
                 raise failure or too_late(call)
             request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
             try:
-                lease = await self._admission.acquire(request)
+                grant = await self._admission.acquire(request)
             except NoNodeAvailable as refusal:
                 raise failure or self._routes.why_none(
                     call, self._registry.views(), refusal
@@ -101,27 +99,40 @@ class Forwarder:
             finally:
                 waited_s = self._clock() - waits_since
                 outcome.queue_wait_s = (outcome.queue_wait_s or 0.0) + waited_s
-            outcome.attempts += 1
-            outcome.node_id = lease.node_id
+            attempt = Attempt(grant)
+            outcome.tries.append(attempt)
+            outcome.node_id = grant.lease.node_id
             try:
-                await self._attempt(call, lease, downstream, outcome)
+                await self._attempt(call, attempt, downstream, outcome)
                 return
             except SollolError as error:
                 failure = error
             if not can_retry(
                 failure,
                 is_committed=downstream.is_started,
-                attempts=outcome.attempts,
+                attempts=len(outcome.tries),
                 max_attempts=self._limits.max_attempts,
             ):
                 raise failure
-            excluded |= {lease.node_id}
+            excluded |= {grant.lease.node_id}
+
+    def preview(self, call: Call) -> Decision:
+        """Return what would be decided for a call at this moment, without doing it.
+
+        Raises:
+            ModelNotFound, NoNodeAvailable: it would be refused.
+        """
+        excluded = self._routes.nodes_without(call.kind.path)
+        request = call.route_request(self._clock(), self._limits.queue_timeout_s, excluded)
+        return self._admission.preview(request)
 
     async def _attempt(
-        self, call: Call, lease: Lease, downstream: Downstream, outcome: Outcome
+        self, call: Call, attempt: Attempt, downstream: Downstream, outcome: Outcome
     ) -> None:
         """Try a call on one node, and give the lease back with what was measured."""
+        lease = attempt.grant.lease
         measured: Measured | None = None
+        has_failed = False
         try:
             await self._exchange(call, lease, downstream, outcome)
             measured = self._measured(call, downstream, outcome)
@@ -129,10 +140,13 @@ class Forwarder:
             measured = self._measured(call, downstream, outcome, left_early=True)
             raise
         except SollolError as error:
+            attempt.error = error.code
+            has_failed = is_fault_of_node(error)
             self._note_failure(call, lease, error)
             raise
         finally:
-            self._admission.release(lease, measured)
+            attempt.measured = measured
+            self._admission.release(lease, measured, has_failed=has_failed)
 
     async def _exchange(
         self, call: Call, lease: Lease, downstream: Downstream, outcome: Outcome
@@ -154,6 +168,8 @@ class Forwarder:
         outcome.sent_at = self._clock()
         upstream = await node.connections.send(exchange.request)
         self._note_residency(call, node, upstream.status)
+        if lease.loads and upstream.status == HTTPStatus.OK:  # its head does not come before that
+            self._admission.loaded(lease)
         try:
             if exchange.translator is None:
                 await relay(upstream, downstream, call.kind.task)
@@ -229,11 +245,6 @@ def too_late(call: Call) -> DeadlineExceeded:
     """Return the error for a call whose deadline passed before a node began with it."""
     text = f"the request waited for a slot until its deadline of {call.deadline_s:g} s had passed"
     return DeadlineExceeded(text)
-
-
-def is_ours(error: ConnectFailed) -> bool:
-    """Whether the connection failed for want of something on this side: no fault of the node."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in OUR_LIMITS
 
 
 def holds_in_memory(node: NodeView, model_key: str) -> bool:

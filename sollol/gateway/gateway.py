@@ -13,6 +13,7 @@ from sollol.gateway.blobs import Blobs
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.fleet import Fleet
 from sollol.gateway.forward import Forwarder, Limits
+from sollol.gateway.journal import Journal
 from sollol.gateway.membership import Membership
 from sollol.gateway.model_rules import ModelRules
 from sollol.gateway.reload import LIVE, needs_restart
@@ -52,6 +53,7 @@ class Gateway:
         self.rules = ModelRules(settings.models, self._settings_of)
         scheduler = Scheduler(_limits(settings, self.rules), random.Random())
         self.admission = Admission(scheduler, self.clock)
+        self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
             limits=HealthLimits(fall=settings.probe.fall, rise=settings.probe.rise),

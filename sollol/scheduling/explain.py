@@ -1,5 +1,7 @@
 """Decisions as records of what was compared, and as sentences for people."""
 
+from collections.abc import Sequence
+
 from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import MAX_OPTIONS, Decision, Obstacle, Option, Rule
 from sollol.scheduling.verdict import Verdict
@@ -15,7 +17,7 @@ def decision(verdict: Verdict, now: float) -> Decision:
         policy=verdict.policy,
         chosen="" if chosen is None else chosen.runner.node.id,
         rule=verdict.rule,
-        options=tuple([_option(priced) for priced in verdict.options[:MAX_OPTIONS]]),
+        options=tuple([option(priced) for priced in _shown(verdict)]),
         considered=verdict.considered,
         priority=request.priority,
         prompt_tokens=work.prompt_tokens,
@@ -23,7 +25,19 @@ def decision(verdict: Verdict, now: float) -> Decision:
     )
 
 
-def _option(priced: Priced) -> Option:
+def _shown(verdict: Verdict) -> Sequence[Priced]:
+    """Return the cheapest options; the chosen one is among them, of however many that are alike."""
+    options, chosen = verdict.options, verdict.chosen
+    if len(options) <= MAX_OPTIONS:
+        return options
+    shown = options[:MAX_OPTIONS]
+    if chosen is None or any(priced is chosen for priced in shown):
+        return shown
+    return [*shown[:-1], chosen]
+
+
+def option(priced: Priced) -> Option:
+    """Return the record of what was compared."""
     runner = priced.runner
     return Option(
         runner.node.id,

@@ -27,6 +27,7 @@ from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statist
 from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.overview import NodeEstimate, Queued, estimate, queued
 from sollol.scheduling.queue import FairClock, Waiting, WaitQueue
 from sollol.scheduling.state import Held, Node
 from sollol.scheduling.verdict import Verdict
@@ -168,6 +169,28 @@ class Scheduler:
         verdict = self._verdict(request, self._key(request, now), now, is_preview=True)
         return explain.decision(verdict, now)
 
+    def queued(self, now: float, most: int) -> list[Queued]:
+        """Return who waits, the next one first.
+
+        Args:
+            most: how many to return; comparing the nodes for one takes some microseconds each.
+        """
+        return [
+            self._queued(waiting, position, now)
+            for position, waiting in enumerate(self._queue.all()[:most], 1)
+        ]
+
+    def find_queued(self, request_id: str, now: float) -> Queued | None:
+        """Return what may be seen of one that waits; None when it does not wait."""
+        waiting = self._queue.find(request_id)
+        if waiting is None:
+            return None
+        return self._queued(waiting, self._queue.all().index(waiting) + 1, now)
+
+    def estimates(self) -> list[NodeEstimate]:
+        """Return what is known of every node."""
+        return [estimate(node) for node in self._fleet.nodes.values()]
+
     def statistics(self) -> Statistics:
         """Counts for the status routes and for the tests' invariants."""
         return Statistics(
@@ -175,6 +198,10 @@ class Scheduler:
             queue_length=len(self._queue),
             queue_max_length=self._queue.max_length,
         )
+
+    def _queued(self, waiting: Waiting, position: int, now: float) -> Queued:
+        verdict = self._verdict(waiting.request, waiting.key, now, is_preview=True)
+        return queued(waiting, verdict, position, self._limits.ageing_s, now)
 
     def _verdict(
         self,
@@ -235,7 +262,10 @@ class Scheduler:
 
     def _queue_full(self, verdict: Verdict) -> SollolError:
         wait_s = verdict.best.terms.wait_s if verdict.best else RETRY_AFTER_S
-        text = f"server busy, please try again. {len(self._queue)} requests are waiting"
+        text = (
+            f"server busy, please try again. {len(self._queue)} requests are waiting; "
+            f"the predicted wait is {max(1.0, wait_s):.0f} s"
+        )
         return QueueFull(text, retry_after_s=min(MAX_RETRY_AFTER_S, max(1.0, wait_s)))
 
     def _note_end(self, held: Held, now: float, *, has_failed: bool) -> None:

@@ -49,8 +49,8 @@ async def test_a_waiting_caller_gets_the_slot_that_is_released(admission: Admiss
     second = asyncio.ensure_future(admission.acquire(request("r2")))
     await asyncio.sleep(0)
     assert admission.statistics().queue_length == 1
-    admission.release(first)
-    admission.release(await second)
+    admission.release(first.lease)
+    admission.release((await second).lease)
     assert_idle(admission)
 
 
@@ -62,7 +62,7 @@ async def test_a_caller_who_leaves_the_queue_is_forgotten(admission: Admission) 
     with pytest.raises(asyncio.CancelledError):
         await second
     assert admission.statistics().queue_length == 0
-    admission.release(first)
+    admission.release(first.lease)
     assert_idle(admission)
 
 
@@ -76,19 +76,19 @@ async def test_leaving_in_the_tick_of_the_grant_gives_the_slot_back(
     await asyncio.sleep(0)
     if leaves_first:
         second.cancel()
-    admission.release(first)
+    admission.release(first.lease)
     if not leaves_first:
         second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
-    lease = await third
+    lease = (await third).lease
     assert lease.request_id == "r3"
     admission.release(lease)
     assert_idle(admission)
 
 
 async def test_time_passing_ends_a_wait(admission: Admission, clock: Clock) -> None:
-    lease = await admission.acquire(request("r1"))
+    lease = (await admission.acquire(request("r1"))).lease
     ticking = asyncio.ensure_future(admission.run())
     waiting = asyncio.ensure_future(admission.acquire(request("r2")))
     await asyncio.sleep(0)

@@ -1,0 +1,84 @@
+"""A request for a model as it came in, and what became of it."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from sollol.api.request import Headers
+from sollol.api.serving import shortened
+from sollol.gateway.call import Outcome
+from sollol.gateway.journal import Entry
+from sollol.types import Dialect
+from sollol.wire.kinds import UNCACHED_STREAMS, BodyKind
+
+
+class Arrival(msgspec.Struct):
+    """A request as it came in. ``id`` is unique; ``shown_id`` is the caller's own, if it sent one."""
+
+    kind: BodyKind
+    headers: dict[bytes, bytes]
+    id: str
+    shown_id: str
+    arrived_at: float
+    model: str = ""
+    streams: bool = False
+    entry: Entry | None = None
+    """Of the journal; None for what was refused before it came to a decision."""
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
+
+    @property
+    def task(self) -> str:
+        """Its label in the metrics."""
+        return self.kind.task
+
+    @property
+    def node(self) -> str:
+        """The node tried last."""
+        return self.outcome.node_id
+
+    @property
+    def dialect(self) -> Dialect:
+        """The caller's."""
+        return self.kind.dialect
+
+    @property
+    def error_record(self) -> Callable[[str], bytes]:
+        """Writes the end of a stream that failed after it began."""
+        return self.kind.error_record
+
+    def told(self) -> Headers:
+        """Return the headers that tell of the decision."""
+        outcome = self.outcome
+        if not outcome.node_id:
+            return []
+        told = [
+            (b"x-sollol-node", outcome.node_id.encode()),
+            (b"x-sollol-attempts", b"%d" % len(outcome.tries)),
+            (b"x-sollol-queue-wait", b"%.3f" % (outcome.queue_wait_s or 0.0)),
+        ]
+        if outcome.model:
+            told.append((b"x-sollol-model", quote(outcome.model, safe="/:@ ").encode()))
+        if outcome.stripped:
+            told.append((b"x-sollol-stripped", ",".join(outcome.stripped).encode()))
+        if outcome.predicted_s is not None:
+            told.append((b"x-sollol-predicted-seconds", b"%.3f" % outcome.predicted_s))
+        return told
+
+    def told_refused(self) -> Headers:
+        """Return the headers that a refusal has besides."""
+        is_uncached = self.streams and self.kind in UNCACHED_STREAMS
+        return [(b"cache-control", b"no-cache")] if is_uncached else []
+
+    def noted(self) -> dict[str, Any]:
+        """Return the fields of its log line."""
+        answering = {"answering_model": self.outcome.model} if self.outcome.model else {}
+        return {
+            "path": self.kind.path,
+            "model": self.model,
+            **answering,
+            "node": self.outcome.node_id,
+            "attempts": len(self.outcome.tries),
+            "queue_wait_s": shortened(self.outcome.queue_wait_s or 0.0),
+        }

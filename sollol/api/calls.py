@@ -1,0 +1,87 @@
+"""Makes of a request what is to be forwarded."""
+
+from sollol.api.arrival import Arrival
+from sollol.api.request import Request
+from sollol.api.serving import target_of
+from sollol.errors import InvalidBody, RouteNotFound
+from sollol.gateway.body import Body
+from sollol.gateway.call import Call
+from sollol.gateway.gateway import Gateway
+from sollol.gateway.model_rules import Meant
+from sollol.gateway.rewriting import Changes, KeepAlive, rewritten, seen_in
+from sollol.types import Task
+from sollol.wire.ask import ask_of
+from sollol.wire.kinds import BodyKind
+from sollol.wire.names import model_key
+from sollol.wire.peek import Peek
+from sollol.wire.urgency import PRIORITY, body_priority, deadline_s_of, priority_of
+
+PASSED_HEADERS = (
+    b"accept",
+    b"anthropic-beta",
+    b"anthropic-version",
+    b"content-type",
+    b"traceparent",
+    b"tracestate",
+    b"user-agent",
+)
+
+NO_RULES = Meant("", ())
+
+
+class Calls:
+    """Reads requests by the gateway's rules and settings."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        scheduling = gateway.settings.scheduling
+        overrides = scheduling.keep_alive_overrides
+        self._keep_alive = KeepAlive(scheduling.keep_alive, overrides=overrides)
+
+    def make(self, arrival: Arrival, request: Request, body: Body) -> Call:
+        """Return what is to be forwarded; of what was read of the body nothing is kept but its answers.
+
+        Raises:
+            SollolError: the request is wrong, or its body has to be written anew and cannot be.
+        """
+        kind, headers, queue = arrival.kind, arrival.headers, self._gateway.settings.queue
+        seen = read_peek(kind, body, headers)
+        arrival.model, arrival.streams = seen.model, seen.stream
+        own = body_priority(seen.fields)
+        priority = priority_of(
+            headers, own, default=queue.default_priority, maximum=queue.max_priority
+        )
+        deadline_s = deadline_s_of(headers)
+        key = model_key(seen.model)
+        name, others = self._gateway.rules.resolve(key) or NO_RULES
+        arrival.outcome.model = name
+        changes = Changes(name, () if own is None else (PRIORITY,), self._keep_alive.of(kind, seen))
+        return Call(
+            id=arrival.id,
+            kind=kind,
+            target=target_of(request),
+            body=rewritten(kind, body, seen, headers, changes),
+            model=arrival.model,
+            model_key=model_key(name) if name else key,
+            headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
+            is_unload=seen.is_load_only and seen.keep_alive_zero,
+            ask=ask_of(kind, seen.fields, headers.get(b"x-sollol-session")),
+            priority=priority,
+            caller=request.connection.peer,
+            arrived_at=arrival.arrived_at,
+            deadline_s=deadline_s,
+            others=() if seen.is_load_only and seen.keep_alive_zero else others,
+        )
+
+
+def read_peek(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
+    """Return what routing needs from the body."""
+    if kind.task is not Task.OTHER:
+        return seen_in(kind, body, headers)
+    try:
+        seen = seen_in(kind, body, headers)
+    except InvalidBody:
+        raise RouteNotFound from None
+    if not seen.model:
+        raise RouteNotFound
+    return seen

@@ -1,0 +1,146 @@
+"""``POST /sollol/v1/route``: what would be decided for a request, without making it."""
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from sollol.api.arrival import Arrival
+from sollol.api.asgi import REQUEST_KEY
+from sollol.api.calls import Calls
+from sollol.api.explained import Complexity, Explained, classed, explained
+from sollol.api.own import PromptRoute, errors
+from sollol.errors import InvalidRequest, ModelNotFound
+from sollol.gateway.body import Body, aside
+from sollol.gateway.call import Call
+from sollol.gateway.gateway import Gateway
+from sollol.scheduling.decision import Decision, Terms
+from sollol.types import Ask
+from sollol.wire.checks import model_not_found
+from sollol.wire.kinds import BODY_KINDS, BodyKind, other_kind
+
+
+class Question(BaseModel):
+    """A request that is not to be made: its route, such as `/api/chat`, and its body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(min_length=1, max_length=300)
+    body: dict[str, Any]
+
+
+class Asked(BaseModel):
+    """What a body asks of a model, by its form; its words are not looked at.
+
+    ``conversation`` is equal for requests that go on with the same one, and empty for none.
+    """
+
+    prompt_bytes: int
+    images: int
+    inputs: int
+    max_output_tokens: int | None
+    options: dict[str, bool | float]
+    needs: list[str]
+    is_structured: bool
+    conversation: str
+
+
+class Preview(BaseModel):
+    """What would be decided at this moment.
+
+    ``would`` is ``run``, ``wait`` or ``refuse`` (the queue is full). ``predicted_wait_s`` and
+    ``predicted_s``, from arrival to the end, are null where the policy compares no seconds.
+    ``takes_slot`` is false for what a node answers at once, such as the facts of a model.
+    """
+
+    path: str
+    task: str
+    model: str
+    priority: int
+    caller: str
+    takes_slot: bool
+    would: str
+    predicted_wait_s: float | None
+    predicted_s: float | None
+    complexity: Complexity
+    ask: Asked
+    decision: Explained
+
+
+def preview_router(gateway: Gateway) -> APIRouter:
+    """Return the route."""
+    router = APIRouter(tags=["decisions"], route_class=PromptRoute)
+    calls = Calls(gateway)
+
+    @router.post(
+        "/sollol/v1/route",
+        summary="What would be decided for a request",
+        responses=errors(400, 404, 413, 422, 503),
+    )
+    async def route(question: Question, request: Request) -> Preview:
+        """Say where a request would go, without making it.
+
+        `X-Sollol-Priority`, `X-Sollol-Deadline` and `X-Sollol-Session` count as that request's.
+        """
+        body = Body(msgspec.json.encode(question.body))
+        came = request.scope[REQUEST_KEY]
+        arrival = Arrival(_kind(question.path), came.headers, "preview", "", gateway.clock())
+        call = await aside(body, calls.make, arrival, came, body)
+        with call.body:
+            return _preview(gateway, call)
+
+    return router
+
+
+def _kind(path: str) -> BodyKind:
+    kind = BODY_KINDS.get(path) or other_kind(path)
+    if kind is None:
+        raise InvalidRequest("path must be a route that nodes answer, such as /api/chat")
+    if kind.is_multipart:
+        raise InvalidRequest(f"{path} takes a form, which cannot be given as JSON")
+    return kind
+
+
+def _preview(gateway: Gateway, call: Call) -> Preview:
+    try:
+        decision = gateway.forwarder.preview(call)
+    except ModelNotFound:
+        raise model_not_found(call.kind, call.model) from None
+    statistics = gateway.admission.statistics()
+    is_full = statistics.queue_length >= statistics.queue_max_length
+    best = _best(decision)
+    return Preview(
+        path=call.kind.path,
+        task=call.kind.task,
+        model=call.model,
+        priority=call.priority,
+        caller=call.caller,
+        takes_slot=call.takes_slot,
+        would="run" if decision.chosen or not call.takes_slot else "refuse" if is_full else "wait",
+        predicted_wait_s=None if best is None else best.wait_s,
+        predicted_s=None if best is None else best.own_s,
+        complexity=classed(call.ask, decision),
+        ask=_asked(call.ask),
+        decision=explained(decision),
+    )
+
+
+def _best(decision: Decision) -> Terms | None:
+    """Return the seconds on the node that was chosen, or else is waited for."""
+    chosen = [option for option in decision.options if option.node_id == decision.chosen]
+    best = chosen or decision.options
+    return best[0].terms if best else None
+
+
+def _asked(ask: Ask) -> Asked:
+    return Asked(
+        prompt_bytes=ask.prompt_bytes,
+        images=ask.images,
+        inputs=ask.inputs,
+        max_output_tokens=ask.max_output_tokens,
+        options=dict(ask.options),
+        needs=sorted(ask.needs),
+        is_structured=ask.is_structured,
+        conversation=f"{ask.conversation:016x}" if ask.conversation else "",
+    )

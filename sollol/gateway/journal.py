@@ -1,0 +1,164 @@
+"""The latest requests: what was decided for each, what was predicted, and what came of it.
+
+On the way of a request nothing is made here but one struct, which holds on to what exists anyway;
+whoever asks pays for the reading. What is kept is bounded: ``length`` requests that have ended,
+each with at most ``MAX_TRIES`` attempts of ``MAX_OPTIONS`` options, and no text of its caller longer
+than ``MAX_TEXT``: about 3 kB, and 25 kB where many nodes were tried. Of prompts and answers nothing
+is kept.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import NamedTuple
+
+import msgspec
+
+from sollol.gateway.call import Call, Outcome
+from sollol.types import Ask
+
+MAX_TEXT = 300
+"""Characters kept of a path, a model's name or an error: a caller may have written them."""
+
+MAX_TRIES = 8
+"""Attempts kept, the latest ones: those on nodes that lack the model are not counted as such."""
+
+WAITING = "waiting"
+RUNNING = "running"
+OK = "ok"
+
+
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """One request; ``outcome`` goes on changing until ``duration_s`` is known."""
+
+    number: int
+    """Counts requests in the order they came."""
+    id: str
+    """Unique."""
+    shown_id: str
+    """The caller's own id, or the unique one."""
+    arrived_at: float
+    """Seconds since 1970."""
+    path: str
+    task: str
+    model: str
+    """As the caller wrote it."""
+    model_key: str
+    priority: int
+    caller: str
+    ask: Ask
+    outcome: Outcome
+    duration_s: float | None = None
+    """From arrival to the end; None before that."""
+
+    @property
+    def prediction(self) -> tuple[float, float] | None:
+        """Seconds from the grant to the end as predicted, and as they were; None if unknown."""
+        tries = self.outcome.tries
+        measured = tries[-1].measured if tries else None
+        predicted_s = self.outcome.predicted_s
+        if predicted_s is None or measured is None or not measured.total_s:
+            return None
+        return predicted_s, measured.total_s
+
+    def outcome_name(self, *, is_waiting: bool) -> str:
+        """Return ``ok`` or the code of an error, or before the end ``waiting`` or ``running``."""
+        if self.duration_s is None:
+            return WAITING if is_waiting else RUNNING
+        return self.outcome.error or OK
+
+
+class Wanted(NamedTuple):
+    """Which entries are wanted; an empty text stands for all."""
+
+    model: str = ""
+    """Canonical, as ``wire.names.model_key`` returns it."""
+    node: str = ""
+    """One of the nodes that were tried."""
+    outcome: str = ""
+    caller: str = ""
+
+    def has(self, entry: Entry, *, is_waiting: bool) -> bool:
+        """Whether an entry is one of these."""
+        return (
+            self.model in ("", entry.model_key)
+            and self.caller in ("", entry.caller)
+            and self.outcome in ("", entry.outcome_name(is_waiting=is_waiting))
+            and (
+                not self.node
+                or any(t.grant.lease.node_id == self.node for t in entry.outcome.tries)
+            )
+        )
+
+
+class Journal:
+    """Sole owner of the entries: those of requests under way, and the latest that have ended.
+
+    Args:
+        length: how many of those that ended are kept.
+        wall: returns the seconds since 1970.
+    """
+
+    def __init__(self, length: int, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._numbers = count(1)
+        self._open: dict[str, Entry] = {}
+        self._ended: deque[Entry] = deque(maxlen=length)
+
+    def open(self, call: Call, shown_id: str, outcome: Outcome) -> Entry:
+        """Begin the entry of a request that is about to be forwarded."""
+        entry = Entry(
+            next(self._numbers),
+            call.id,
+            shown_id,
+            self._wall(),
+            call.kind.path[:MAX_TEXT],
+            call.kind.task,
+            call.model[:MAX_TEXT],
+            call.model_key[:MAX_TEXT],
+            call.priority,
+            call.caller,
+            call.ask,
+            outcome,
+        )
+        self._open[call.id] = entry
+        return entry
+
+    def close(self, entry: Entry, duration_s: float) -> None:
+        """End an entry; its outcome changes no more."""
+        del self._open[entry.id]
+        entry.duration_s = duration_s
+        outcome = entry.outcome
+        if outcome.error_text:
+            outcome.error_text = outcome.error_text[:MAX_TEXT]
+        if len(outcome.tries) > MAX_TRIES:
+            del outcome.tries[:-MAX_TRIES]
+        self._ended.append(entry)
+
+    def shown_id(self, request_id: str) -> str:
+        """Return the id that the caller of a request under way knows; the same one if there is none."""
+        entry = self._open.get(request_id)
+        return request_id if entry is None else entry.shown_id
+
+    def find(self, any_id: str) -> list[Entry]:
+        """Return the entries with an id, theirs or the caller's; the newest first."""
+        return [entry for entry in self._newest_first() if any_id in (entry.shown_id, entry.id)]
+
+    def select(
+        self, wanted: Wanted, waiting: Callable[[str], bool], before: int
+    ) -> Iterator[Entry]:
+        """Yield the entries that are wanted, the newest first; for a reader that does not wait.
+
+        Args:
+            waiting: tells whether a request waits for a slot, by its unique id.
+            before: only those with a smaller number; 0 for all.
+        """
+        for entry in self._newest_first():
+            is_in = not before or entry.number < before
+            if is_in and wanted.has(entry, is_waiting=waiting(entry.id)):
+                yield entry
+
+    def _newest_first(self) -> list[Entry]:
+        entries = [*self._open.values(), *self._ended]
+        entries.sort(key=lambda entry: -entry.number)
+        return entries
