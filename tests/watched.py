@@ -12,7 +12,7 @@ class WatchedAdmission(Admission):
     """Passes everything on to another one."""
 
     def __init__(self, inner: Admission) -> None:
-        self.inner = inner
+        self.__dict__ |= inner.__dict__  # what changes, changes in both
         self.requests: list[RouteRequest] = []
         self.measured: list[Measured | None] = []
         self.loads: list[Lease] = []
@@ -21,18 +21,18 @@ class WatchedAdmission(Admission):
 
     async def acquire(self, request: RouteRequest) -> Grant:
         self.requests.append(request)
-        return await self.inner.acquire(request)
+        return await super().acquire(request)
 
     def loaded(self, lease: Lease) -> None:
         self.loads.append(lease)
-        self.inner.loaded(lease)
+        super().loaded(lease)
 
     def release(
         self, lease: Lease, measured: Measured | None = None, *, has_failed: bool = False
     ) -> None:
         self.measured.append(measured)
         self.faults.append(has_failed)
-        self.inner.release(lease, measured, has_failed=has_failed)
+        super().release(lease, measured, has_failed=has_failed)
 
     @property
     def last(self) -> Measured:

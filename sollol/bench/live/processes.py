@@ -112,6 +112,7 @@ def gateway_settings(policy: str, port: int, time_scale: float) -> list[str]:
         "log.format": "json",
         "queue.max_length": QUEUE_MAX_LENGTH,
         "scheduling.policy": policy,
+        "scheduling.state_file": "off",  # each run begins without history
         "probe.timeout_s": _SOCKET_TIMEOUT_S / time_scale,
         "upstream.connect_timeout_s": _SOCKET_TIMEOUT_S / time_scale,
     }
