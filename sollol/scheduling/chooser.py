@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from sollol.scheduling.choice import by_cost, by_rank, pick
-from sollol.scheduling.cost import Prices
+from sollol.scheduling.cost import Priced, Prices
 from sollol.scheduling.decision import MAX_OPTIONS, Rule
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.explore import Explorer
@@ -139,14 +139,7 @@ class Chooser:
     ) -> None:
         looks = len(runners) if is_impatient or self._explorer.is_due else 2
         at_least = MAX_OPTIONS if is_preview else looks
-        work, prices = verdict.work, self._prices
-        options = by_cost(
-            runners,
-            self.fleet.bounds_s(runners, work),
-            lambda runner: prices.price(runner, work, now),
-            self._rng,
-            at_least=at_least,
-        )
+        options = self._priced(runners, verdict.work, now, at_least)
         best = pick(options, self._rng)
         verdict.options, verdict.best = options, best
         if best.can_start:
@@ -160,6 +153,18 @@ class Chooser:
             if free:
                 verdict.best = verdict.chosen = free[0]
                 verdict.rule = Rule.PATIENCE
+
+    def _priced(self, runners: list[Runner], work: Work, now: float, at_least: int) -> list[Priced]:
+        prices = self._prices
+        if len(runners) == 1:
+            return [prices.price(runners[0], work, now)]
+        return by_cost(
+            runners,
+            self.fleet.bounds_s(runners, work),
+            lambda runner: prices.price(runner, work, now),
+            self._rng,
+            at_least=at_least,
+        )
 
     def _by_rank(self, verdict: Verdict, runners: Sequence[Runner], now: float) -> None:
         runner = by_rank(self.policy, runners, self._rng)

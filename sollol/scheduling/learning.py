@@ -24,29 +24,39 @@ class Learner:
         runner, request = held.runner, held.request
         if runner is None or measured.total_s is None:
             return
+        prompt_tokens = measured.prompt_tokens or held.prompt_tokens
+        output_tokens = measured.output_tokens or measured.pieces
+        if request.ask.conversation:
+            self._learn_cached(held, runner, measured, prompt_tokens)
+            runner.conversations.remember(request.ask.conversation, prompt_tokens + output_tokens)
+        if not held.loads and not runner.rates.wants_more(now):
+            return
         self._lengths.learn(request.model, request.ask, request.caller, measured)
         if measured.load_s is not None and (held.loads or measured.load_s > RELOAD_S):
             self._rates.learn_load(runner, measured.load_s, now)
-        prompt_tokens = measured.prompt_tokens or held.prompt_tokens
         self._learn_prompt(held, runner, measured, prompt_tokens, now)
         self._learn_output(held, runner, measured, now)
-        output_tokens = measured.output_tokens or measured.pieces
-        runner.conversations.remember(request.ask.conversation, prompt_tokens + output_tokens)
+
+    def _learn_cached(
+        self, held: Held, runner: Runner, measured: Measured, prompt_tokens: int
+    ) -> None:
+        """Compare what was to be cached of a conversation with what was."""
+        conversation, cached = held.request.ask.conversation, measured.cached_tokens
+        seconds = _prompt_s(held, measured)
+        if cached is not None:
+            runner.conversations.verify(conversation, prompt_tokens - cached, prompt_tokens)
+        elif held.cached_tokens and seconds is not None and seconds > 0.0:
+            evaluated = min(float(prompt_tokens), seconds / max(runner.prefill_s, 1e-9))
+            runner.conversations.verify(conversation, evaluated, prompt_tokens)
 
     def _learn_prompt(
         self, held: Held, runner: Runner, measured: Measured, prompt_tokens: int, now: float
     ) -> None:
-        seconds = _prompt_s(held, measured)
+        seconds, cached = _prompt_s(held, measured), measured.cached_tokens
         if seconds is None or seconds <= 0.0:
             return
-        conversation = held.request.ask.conversation
-        cached = measured.cached_tokens
-        if cached is not None:
-            runner.conversations.verify(conversation, prompt_tokens - cached, prompt_tokens)
-        elif held.cached_tokens:
-            evaluated = min(float(prompt_tokens), seconds / max(runner.prefill_s, 1e-9))
-            runner.conversations.verify(conversation, evaluated, prompt_tokens)
-            return  # how much of it was cached is not known
+        if cached is None and held.cached_tokens:  # how much of it was cached is not known
+            return
         fresh = prompt_tokens - (cached or 0)
         if fresh >= WORTH_TOKENS:
             is_exact = cached is not None

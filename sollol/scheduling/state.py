@@ -17,6 +17,14 @@ LOCAL_TRUTH_S = 10.0
 URGENT_S = 60.0
 """How long the highest priority of a runner's users is remembered."""
 
+MANY_ANSWERS = 32
+"""So many answers of a model on a node are all learned from."""
+
+LEARN_EVERY_S = 0.05
+"""Later ones at most so often."""
+
+MAX_PRIORITY = 10
+
 SLOPE = 0.2
 """Share by which each further sequence lengthens a step, where nothing was measured."""
 
@@ -59,7 +67,7 @@ class Held(msgspec.Struct):
 class Rates:
     """What was measured of a model on a node, in seconds: for a token alone, and for a load."""
 
-    __slots__ = ("decode", "load", "prefill", "quick")
+    __slots__ = ("_count", "_next", "decode", "load", "prefill", "quick")
 
     def __init__(self) -> None:
         self.prefill = Average()
@@ -67,6 +75,16 @@ class Rates:
         self.load = Average()
         self.quick = 0
         """Prompts in a row that were evaluated too fast for nothing of them to be cached."""
+        self._count = 0
+        self._next = 0.0
+
+    def wants_more(self, now: float) -> bool:
+        """Whether another answer is worth its while: of hundreds a second, twenty say it all."""
+        if self._count >= MANY_ANSWERS and now < self._next:
+            return False
+        self._count += 1
+        self._next = now + LEARN_EVERY_S
+        return True
 
 
 class Runner:
@@ -266,6 +284,7 @@ class Node:
         self.loaded: dict[str, Runner] = {}
         """The runners in memory."""
         self.held: dict[int, Held] = {}
+        self._by_priority = [0] * (MAX_PRIORITY + 1)
         self.most_urgent = 0
         """The highest priority of a request that runs there; 0 when none does."""
         self.busy_area = 0.0
@@ -295,7 +314,10 @@ class Node:
         self.held[held.lease.id] = held
         self.in_flight += 1
         self._crowd()
-        self.most_urgent = max(self.most_urgent, held.request.priority)
+        priority = held.request.priority
+        self._by_priority[priority] += 1
+        if priority > self.most_urgent:
+            self.most_urgent = priority
 
     def end(self, held: Held, now: float) -> None:
         """Count a request out."""
@@ -303,7 +325,10 @@ class Node:
         del self.held[held.lease.id]
         self.in_flight -= 1
         self._crowd()
-        self.most_urgent = max((h.request.priority for h in self.held.values()), default=0)
+        counts = self._by_priority
+        counts[held.request.priority] -= 1
+        while self.most_urgent and not counts[self.most_urgent]:
+            self.most_urgent -= 1
 
     def area(self, now: float) -> float:
         """Return the integral of the requests in flight over time."""
