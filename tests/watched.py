@@ -19,9 +19,9 @@ class WatchedAdmission(Admission):
         self.faults: list[bool] = []
         """Of each attempt, whether it failed through its node's fault."""
 
-    async def acquire(self, request: RouteRequest) -> Grant:
+    def try_acquire(self, request: RouteRequest) -> Grant | None:
         self.requests.append(request)
-        return await super().acquire(request)
+        return super().try_acquire(request)
 
     def loaded(self, lease: Lease) -> None:
         self.loads.append(lease)

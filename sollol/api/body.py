@@ -22,11 +22,8 @@ async def read_body(request: Request, *, max_bytes: int, stall_timeout_s: float)
     """
     if int(request.headers.get(b"content-length", b"0")) > max_bytes:
         raise _too_large(max_bytes)
-    if request.is_complete:  # most requests: it came with the head
-        content = request.take()
-        if len(content) > max_bytes:
-            raise _too_large(max_bytes)
-        return Body(content)
+    if request.is_complete:
+        return whole_body(request, max_bytes)
     writer = BodyWriter()
     try:
         while piece := await next_piece(request, stall_timeout_s):
@@ -40,6 +37,18 @@ async def read_body(request: Request, *, max_bytes: int, stall_timeout_s: float)
     except BaseException:
         writer.discard()
         raise
+
+
+def whole_body(request: Request, max_bytes: int) -> Body:
+    """Return a body that has come already, as most do with the head.
+
+    Raises:
+        RequestTooLarge: it is longer than ``max_bytes``.
+    """
+    content = request.take()
+    if len(content) > max_bytes:
+        raise _too_large(max_bytes)
+    return Body(content)
 
 
 async def next_piece(request: Request, stall_timeout_s: float) -> bytes:

@@ -9,12 +9,12 @@ from functools import partial
 
 from sollol.api.answer import Answer
 from sollol.api.arrival import Arrival
-from sollol.api.body import read_body
+from sollol.api.body import read_body, whole_body
 from sollol.api.calls import Calls, read_peek
 from sollol.api.request import Request
 from sollol.api.serving import Serving, shown_id
 from sollol.errors import ModelNotFound, NoNodeAvailable, RouteNotFound, SollolError
-from sollol.gateway.body import Body, aside, spooled
+from sollol.gateway.body import ASIDE_BYTES, Body, aside, spooled
 from sollol.gateway.call import Call
 from sollol.gateway.fallback import forward_any
 from sollol.gateway.gateway import Gateway
@@ -66,32 +66,41 @@ class Inference:
         return Arrival(kind, request.headers, unique, shown_id(request) or unique, self._clock())
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
-        body = await self._read_body(arrival.kind, request)
-        with body:
-            call = await aside(body, self._calls.make, arrival, request, body)
-            with call.body:  # another one where something was changed
-                journal = self._gateway.journal
-                arrival.entry = journal.open(call, arrival.shown_id, arrival.outcome)
-                await self._forward(call, arrival, downstream)
-
-    async def _forward(self, call: Call, arrival: Arrival, downstream: Downstream) -> None:
-        try:
-            await forward_any(self._gateway.forwarder, call, downstream, arrival.outcome)
-        except (ModelNotFound, NoNodeAvailable) as error:
-            raise await aside(call.body, _as_ollama_says, call, error) from None
-
-    async def _read_body(self, kind: BodyKind, request: Request) -> Body:
-        limits = self._gateway.settings.server
-        body = await read_body(
-            request,
-            max_bytes=limits.max_body_bytes,
-            stall_timeout_s=limits.body_stall_timeout_s,
+        gateway = self._gateway
+        limits = gateway.settings.server
+        body = (  # each coroutine that is not needed is one less to wake up through
+            whole_body(request, limits.max_body_bytes)
+            if request.is_complete
+            else await read_body(
+                request,
+                max_bytes=limits.max_body_bytes,
+                stall_timeout_s=limits.body_stall_timeout_s,
+            )
         )
-        encoding = request.headers.get(b"content-encoding")
-        if encoding is None or encoding.lower() != b"zstd" or not kind.path.startswith("/v1/"):
-            return body
+        if is_compressed(arrival.kind, request):
+            with body:
+                body = await aside(body, _decompressed, body)
         with body:
-            return await aside(body, _decompressed, body)
+            call = (
+                self._calls.make(arrival, request, body)
+                if len(body) <= ASIDE_BYTES
+                else await aside(body, self._calls.make, arrival, request, body)
+            )
+            with call.body:  # another one where something was changed
+                arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
+                try:
+                    if call.others:
+                        await forward_any(gateway.forwarder, call, downstream, arrival.outcome)
+                    else:
+                        await gateway.forwarder.forward(call, downstream, arrival.outcome)
+                except (ModelNotFound, NoNodeAvailable) as error:
+                    raise await aside(call.body, _as_ollama_says, call, error) from None
+
+
+def is_compressed(kind: BodyKind, request: Request) -> bool:
+    """Whether a body is to be decompressed, as an Ollama does on these routes."""
+    encoding = request.headers.get(b"content-encoding")
+    return encoding is not None and encoding.lower() == b"zstd" and kind.path.startswith("/v1/")
 
 
 def _decompressed(body: Body) -> Body:

@@ -33,9 +33,23 @@ class Admission:
         Raises:
             SollolError: the scheduler refused the request, at once or after it waited.
         """
+        return self.try_acquire(request) or await self.wait(request)
+
+    def try_acquire(self, request: RouteRequest) -> Grant | None:
+        """Return a grant if there is one at once; else the request is queued: wait for it next.
+
+        Raises:
+            SollolError: the scheduler refused the request.
+        """
         effects = self._scheduler.submit(request, self._clock())
-        if effects:
-            return _own(effects)
+        return _own(effects) if effects else None
+
+    async def wait(self, request: RouteRequest) -> Grant:
+        """Wait for the grant of a request that was queued just now.
+
+        Raises:
+            SollolError: the scheduler refused the request after it waited.
+        """
         waiter: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._waiters[request.id] = waiter
         try:

@@ -86,7 +86,7 @@ class Forwarder:
                 raise failure or too_late(call)
             request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
             try:
-                grant = await self._admission.acquire(request)
+                grant = self._admission.try_acquire(request) or await self._admission.wait(request)
             except NoNodeAvailable as refusal:
                 raise failure or self._routes.why_none(
                     call, self._registry.views(), refusal
