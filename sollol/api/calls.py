@@ -34,6 +34,9 @@ class Calls:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        queue = gateway.settings.queue
+        self._default_priority = queue.default_priority
+        self._max_priority = queue.max_priority
         scheduling = gateway.settings.scheduling
         overrides = scheduling.keep_alive_overrides
         self._keep_alive = KeepAlive(scheduling.keep_alive, overrides=overrides)
@@ -44,33 +47,38 @@ class Calls:
         Raises:
             SollolError: the request is wrong, or its body has to be written anew and cannot be.
         """
-        kind, headers, queue = arrival.kind, arrival.headers, self._gateway.settings.queue
+        kind, headers = arrival.kind, arrival.headers
         seen = read_peek(kind, body, headers)
         arrival.model, arrival.streams = seen.model, seen.stream
         own = body_priority(seen.fields)
         priority = priority_of(
-            headers, own, default=queue.default_priority, maximum=queue.max_priority
+            headers, own, default=self._default_priority, maximum=self._max_priority
         )
         deadline_s = deadline_s_of(headers)
         key = model_key(seen.model)
-        name, others = self._gateway.rules.resolve(key) or NO_RULES
-        arrival.outcome.model = name
-        changes = Changes(name, () if own is None else (PRIORITY,), self._keep_alive.of(kind, seen))
+        (name, others), sent = NO_RULES, body
+        meant, keep_alive = self._gateway.rules.resolve(key), self._keep_alive.of(kind, seen)
+        if meant is not None or own is not None or keep_alive is not None:
+            name, others = meant or NO_RULES
+            arrival.outcome.model = name
+            changes = Changes(name, () if own is None else (PRIORITY,), keep_alive)
+            sent = rewritten(kind, body, seen, headers, changes)
+        is_unload = seen.is_load_only and seen.keep_alive_zero
         return Call(
             id=arrival.id,
             kind=kind,
             target=target_of(request),
-            body=rewritten(kind, body, seen, headers, changes),
+            body=sent,
             model=arrival.model,
             model_key=model_key(name) if name else key,
             headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
-            is_unload=seen.is_load_only and seen.keep_alive_zero,
+            is_unload=is_unload,
             ask=ask_of(kind, seen.fields, headers.get(b"x-sollol-session")),
             priority=priority,
             caller=request.connection.peer,
             arrived_at=arrival.arrived_at,
             deadline_s=deadline_s,
-            others=() if seen.is_load_only and seen.keep_alive_zero else others,
+            others=() if is_unload else others,
         )
 
 
