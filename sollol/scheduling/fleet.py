@@ -31,14 +31,17 @@ class Fleet:
         """Models whose capabilities or context differ from node to node."""
         self._unsure: dict[str, Node] = {}
         """Nodes of which we believe something that their latest view does not say."""
+        self._left: dict[str, Node] = {}
+        """Nodes that were removed while in use: should they come back, those slots are taken."""
 
     def change(self, view: NodeView, now: float) -> Node:
         """Take over what is known of a node, new or changed."""
         node = self.nodes.get(view.id)
         before = node.view if node else None
         if node is None:
-            node = self.nodes[view.id] = Node(view, self.copies)
+            node = self.nodes[view.id] = self._come_back(view, now) or Node(view, self.copies)
         node.use(view)
+        node.capacity.told_bytes = view.memory_bytes
         if before is None or before.models != view.models or before.outvoted != view.outvoted:
             self._forget(view.id)
             index(node, view)
@@ -62,6 +65,8 @@ class Fleet:
         self._unsure.pop(node_id, None)
         for runner in node.runners.values():
             runner.set_resident(False, 0.0)
+        if node.in_flight:
+            self._left[node_id] = node
 
     def eligible(self, request: RouteRequest, prompt_tokens: int) -> list[Runner]:
         """Return the runners that may serve a request, busy ones included."""
@@ -87,6 +92,8 @@ class Fleet:
             reconcile(node, node.view, now)
             if all(now - r.touched_at >= LOCAL_TRUTH_S for r in node.runners.values()):
                 del self._unsure[node.id]
+        for node in [node for node in self._left.values() if not node.in_flight]:
+            del self._left[node.id]
 
     def why_none(self, model: str) -> SollolError:
         """Return why no node can be given a request for a model."""
@@ -98,6 +105,14 @@ class Fleet:
             return ModelNotFound(f"model '{model}' not found")
         text = "no node is available" if self.nodes else "no node is configured"
         return NoNodeAvailable(text, retry_after_s=RETRY_AFTER_S)
+
+    def _come_back(self, view: NodeView, now: float) -> Node | None:
+        """Return a node that was removed while in use: what runs there holds its slots."""
+        node = self._left.pop(view.id, None)
+        if node is not None:
+            for runner in node.runners.values():
+                runner.set_resident(bool(runner.running), now)
+        return node
 
     def _add_open(self, node: Node) -> None:
         view = node.view

@@ -51,6 +51,13 @@ def index(node: Node, view: NodeView) -> None:
         runner.capabilities = known.capabilities
         node.runners[key] = runner
         node.by_model.update(dict.fromkeys(models, runner))
+    for key, runner in before.items():
+        if key in node.runners:
+            continue
+        if runner.running:  # it may come back before they end, and has no more slots then
+            node.runners[key] = runner
+        else:
+            runner.set_resident(False, 0.0)
 
 
 def reconcile(node: Node, view: NodeView, now: float) -> None:

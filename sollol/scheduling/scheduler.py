@@ -57,7 +57,7 @@ class Scheduler:
         self._queue = WaitQueue(limits.queue_max_length)
         self._fair = FairClock()
         self._stranded_since: dict[str, float] = {}
-        self._held_back: dict[str, set[str]] = {}
+        self._held_back: dict[str, dict[str, None]] = {}
         """Callers at their limit -> models that they wait for."""
         self._cleaned_at = 0.0
 
@@ -113,10 +113,10 @@ class Scheduler:
             self._chooser.learn(held, measured, now)
         self._leases.give_back(lease, now)
         self._note_end(held, now, has_failed=has_failed)
+        held_back = self._held_back.pop(held.request.caller, None)
         if not len(self._queue):
             return []
         effects = self._serve_node(held.node, now) if held.runner and held.node else []
-        held_back = self._held_back.pop(held.request.caller, None)
         return effects + (self._serve(held_back, now) if held_back else [])
 
     def cancel(self, request_id: str) -> bool:
@@ -216,7 +216,7 @@ class Scheduler:
 
     def _keep_waiting(self, waiting: Waiting, verdict: Verdict, now: float) -> None:
         if verdict.is_over:
-            self._held_back.setdefault(waiting.request.caller, set()).add(waiting.request.model)
+            self._held_back.setdefault(waiting.request.caller, {})[waiting.request.model] = None
         if verdict.best is not None and not verdict.is_over:
             plan(waiting, verdict.best)
             claim_room(waiting, verdict.best, self._limits.ageing_s, now)
