@@ -40,7 +40,10 @@ def view(
         state=state,
         slots=slots,
         models={model: Model(model, model, size_bytes=size) for model, size in sizes.items()},
-        resident={model: Resident(model, model, size_bytes=sizes[model]) for model in resident},
+        resident={
+            model: Resident(model, model, size_bytes=sizes[model], vram_bytes=sizes[model])
+            for model in resident
+        },
         memory_bytes=memory_bytes,
     )
 

@@ -17,6 +17,7 @@ slot goes to nobody while one with a smaller queue key could start on it and wan
 """
 
 from collections.abc import Iterable
+from heapq import heapify, heappop, heapreplace
 from random import Random
 
 from sollol.errors import QueueFull, QueueTimeout, SollolError
@@ -26,17 +27,17 @@ from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statist
 from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
-from sollol.scheduling.queue import FairClock, Waiting, WaitQueue
-from sollol.scheduling.state import Held, Node
+from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
+from sollol.scheduling.state import Held, Runner
 from sollol.scheduling.verdict import Verdict
 from sollol.scheduling.waiting import claim_room, is_impatient, plan, unplan
 from sollol.types import Lease, Measured, NodeView, RouteRequest
 
 LOOK_AHEAD = 6
-"""So many of a model's requests in a row that cannot start, and those behind them cannot either."""
+"""So many of a kind in a row that cannot start, and those behind them cannot either."""
 
 MAX_LOOKS = 64
-"""Requests looked at for one event; a tick looks at others."""
+"""Requests looked at in vain for one event; the first of each kind is always looked at."""
 
 STRANDED_S = 15.0
 """How long those who wait for a node that went down wait for it to come back."""
@@ -90,7 +91,7 @@ class Scheduler:
         if held is None or held.runner is None or held.runner.ready_at <= now:
             return []
         held.runner.ready_at = now
-        return self._serve_node(held.runner.node, now)
+        return self._serve_runner(held.runner, now)
 
     def release(
         self,
@@ -116,7 +117,7 @@ class Scheduler:
         held_back = self._held_back.pop(held.request.caller, None)
         if not len(self._queue):
             return []
-        effects = self._serve_node(held.node, now) if held.runner and held.node else []
+        effects = self._serve_runner(held.runner, now) if held.runner is not None else []
         return effects + (self._serve(held_back, now) if held_back else [])
 
     def cancel(self, request_id: str) -> bool:
@@ -178,16 +179,19 @@ class Scheduler:
         is_impatient: bool = False,
         is_preview: bool = False,
     ) -> Verdict:
-        most = self._limits.max_in_flight_per_caller
-        is_over = most is not None and self._leases.of_caller(request.caller) >= most
         return self._chooser.choose(
             request,
             key,
             now,
-            is_over=is_over,
+            is_over=self._is_over(request),
             is_impatient=is_impatient,
             is_preview=is_preview,
         )
+
+    def _is_over(self, request: RouteRequest) -> bool:
+        """Whether a caller has as many requests in flight as it may."""
+        most = self._limits.max_in_flight_per_caller
+        return most is not None and self._leases.of_caller(request.caller) >= most
 
     def _charge(self, request: RouteRequest, verdict: Verdict, now: float) -> None:
         self._fair.charge(request, verdict.share_s(), now)
@@ -203,6 +207,8 @@ class Scheduler:
 
     def _wait(self, request: RouteRequest, verdict: Verdict, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        if request.id in self._queue:
+            raise ValueError(f"request {request.id} is queued already")
         if self._queue.is_full:
             last = self._queue.last()
             if last is None or last.request.priority >= request.priority:
@@ -216,12 +222,17 @@ class Scheduler:
 
     def _keep_waiting(self, waiting: Waiting, verdict: Verdict, now: float) -> None:
         if verdict.is_over:
-            self._held_back.setdefault(waiting.request.caller, {})[waiting.request.model] = None
-        if verdict.best is not None and not verdict.is_over:
+            self._hold_back(waiting)
+        elif verdict.best is None:
+            unplan(waiting)
+        else:
             plan(waiting, verdict.best)
             claim_room(waiting, verdict.best, self._limits.ageing_s, now)
-        else:
-            unplan(waiting)
+
+    def _hold_back(self, waiting: Waiting) -> None:
+        """Note that a request waits for another of its caller's to end."""
+        unplan(waiting)
+        self._held_back.setdefault(waiting.request.caller, {})[waiting.request.model] = None
 
     def _queue_full(self, verdict: Verdict) -> SollolError:
         wait_s = verdict.best.terms.wait_s if verdict.best else RETRY_AFTER_S
@@ -237,42 +248,50 @@ class Scheduler:
                 held.runner.set_resident(False, now)
             held.runner.ready_at = min(held.runner.ready_at, now)
 
-    def _serve_node(self, node: Node, now: float) -> list[Effect]:
-        """Grant what can be granted to those who might run on a node."""
-        planned = [name for r in node.runners.values() if r.backlog for name in r.names]
-        models = planned or [m for m in self._queue.models() if m in node.by_model]
-        return self._serve(models, now)
+    def _serve_runner(self, runner: Runner, now: float) -> list[Effect]:
+        """Grant what can be granted to those who might run where a slot became free, or room."""
+        planned = [name for r in runner.node.runners.values() if r.backlog for name in r.names]
+        return self._serve((*runner.names, *planned), now)
 
     def _serve(self, models: Iterable[str], now: float) -> list[Effect]:
         """Grant what can be granted to those who wait for any of the models, in their order."""
         effects: list[Effect] = []
-        misses = dict.fromkeys(models, 0)
-        looks = 0
-        for waiting in self._queue.in_order(misses):
-            request = waiting.request
-            if misses[request.model] >= self._look_ahead():
-                continue
-            looks += 1
-            verdict = self._verdict(
-                request,
-                waiting.key,
-                now,
-                is_impatient=is_impatient(waiting, self._limits.ageing_s, now),
-            )
-            if verdict.chosen is not None:
-                self._queue.remove(request.id)
-                unplan(waiting)
-                effects.append(self._grant(request, verdict, now - waiting.since, now))
-                continue
-            self._keep_waiting(waiting, verdict, now)
-            if not request.excluded and not verdict.is_over:
-                misses[request.model] += 1
-            if looks >= MAX_LOOKS:
-                break
+        rows = self._queue.rows(dict.fromkeys(models))
+        most_misses = self._look_ahead(len(rows))
+        heapify(rows)
+        while rows:
+            row = rows[0]
+            effects += self._look(row, now)
+            if row.is_done or row.misses >= most_misses:
+                heappop(rows)
+            else:
+                heapreplace(rows, row)
         return effects
 
-    def _look_ahead(self) -> int:
-        return LOOK_AHEAD if self._chooser.policy.rank is None else 1
+    def _look(self, row: Row, now: float) -> list[Effect]:
+        """Grant a slot to the next one of a row, if it can start."""
+        waiting = row.next
+        request = waiting.request
+        if self._is_over(request):
+            self._hold_back(waiting)
+            row.skip()
+            return []
+        impatient = is_impatient(waiting, self._limits.ageing_s, now)
+        verdict = self._verdict(request, waiting.key, now, is_impatient=impatient)
+        if verdict.chosen is not None:
+            self._queue.remove(request.id)
+            unplan(waiting)
+            return [self._grant(request, verdict, now - waiting.since, now)]
+        self._keep_waiting(waiting, verdict, now)
+        row.skip()
+        row.misses += 1
+        return []
+
+    def _look_ahead(self, rows: int) -> int:
+        """Return how many that cannot start are looked at in each of so many rows."""
+        if self._chooser.policy.rank is not None:
+            return 1
+        return max(1, min(LOOK_AHEAD, MAX_LOOKS // max(1, rows)))
 
     def _refuse_expired(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
