@@ -152,6 +152,8 @@ class Play:
         self.refused: dict[str, float] = {}
         self.came: dict[str, float] = {}
         self.now = 0.0
+        self.watch: Callable[[], None] = lambda: None
+        """Called after each event."""
         self._service_s = service_s
         self._tick_s = tick_s
         self._events: list[tuple[float, int, RouteRequest | Lease | None]] = []
@@ -165,6 +167,7 @@ class Play:
         while self._events and self._events[0][0] <= until_s:
             self.now, _, event = heappop(self._events)
             self._happen(event)
+            self.watch()
 
     def wait_s(self, request_id: str) -> float:
         """Return how long a request waited; infinity if it still does, or was refused."""

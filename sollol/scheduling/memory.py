@@ -32,6 +32,9 @@ def begin_load(runner: Runner, load_s: float, now: float) -> None:
     for other in victims(runner):
         other.set_resident(False, now)
         other.touched_at = now
+    node = runner.node
+    if node.claim is runner:  # the room is made; those that left may claim it back in their turn
+        node.claim, node.leaving = None, ()
     runner.set_resident(True, now)
     runner.ready_at = now + load_s
     runner.touched_at = now

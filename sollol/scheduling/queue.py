@@ -18,7 +18,6 @@ import msgspec
 from sollol.scheduling.state import Options, Runner
 from sollol.types import RouteRequest
 
-
 MAX_PRIORITY = 10
 
 
