@@ -5,8 +5,10 @@ from random import Random
 
 import pytest
 
+from sollol.errors import NoNodeAvailable
+from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
-from sollol.scheduling.queue import FairClock
+from sollol.scheduling.queue import FairClock, WaitQueue
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Ask, Lease, NodeState, NodeView
 from tests.scheduling import GB, Play, asks, assert_clean, leases, nodes_of, refused, view
@@ -161,3 +163,57 @@ def test_a_model_that_left_the_disk_is_no_copy_any_more() -> None:
     assert sut._fleet.copies["m"] == 1
     sut.node_changed(view("b", "m", state=NodeState.UNHEALTHY, resident="m"), 1.0)
     assert_clean(sut, 2.0)
+
+
+def test_the_queue_tells_who_is_before_whom() -> None:
+    queue = WaitQueue(3)
+    late = queue.push(asks("late"), 5.0, 0.0)
+    vision = asks("other", ask=Ask(needs=frozenset({"vision"})))
+    first, other = queue.push(asks("first"), 1.0, 0.0), queue.push(vision, 3.0, 0.0)
+    assert queue.is_full
+    assert queue.find("late") is late
+    assert queue.find("nobody") is None
+    assert (queue.ahead("first"), queue.ahead("other"), queue.ahead("late")) == (0, 1, 2)
+    assert queue.all() == queue.waiting("m") == [first, other, late]
+    assert queue.last() is late
+    assert queue.waiting("n") == []
+
+
+def test_equal_keys_keep_the_order_in_which_they_came() -> None:
+    queue = WaitQueue(9)
+    entries = [queue.push(asks(f"r{n}"), 1.0, 0.0) for n in range(5)]
+    (row,) = queue.rows(["m", "n"])
+    seen = []
+    while not row.is_done:
+        seen.append(row.next)
+        row.skip()
+    assert seen == entries
+
+
+def test_a_node_that_may_not_run_a_model_is_not_asked_to() -> None:
+    limits = SchedulerLimits(9, is_allowed=lambda node, model: (node, model) != ("a", "m"))
+    sut = Scheduler(limits, Random(1))
+    sut.node_changed(view("a", "mn"), 0.0)
+    assert refused(sut.submit(asks("r1", "m"), 0.0)) == ["r1"]
+    assert len(leases(sut.submit(asks("r2", "n"), 0.0))) == 1
+    with pytest.raises(NoNodeAvailable):
+        sut.preview(asks("r3", "m"), 0.0)
+
+
+def test_a_load_that_failed_leaves_the_model_in_memory_only_where_others_use_it() -> None:
+    sut = scheduler(view("a", "m", slots=2))
+    first, second = (leases(sut.submit(asks(f"r{n}"), 0.0))[0] for n in range(2))
+    runner = nodes_of(sut)["a"].by_model["m"]
+    sut.release(first, 0.1, has_failed=True)
+    assert runner.is_resident
+    assert runner.ready_at == 0.1
+    sut.release(second, 0.2)
+    third = leases(sut.submit(asks("r3"), 0.3))[0]
+    assert not third.loads
+    sut.release(third, 0.4, has_failed=True)
+    assert runner.is_resident  # it was there before
+    assert nodes_of(sut)["a"].failure_share > 0.0
+
+
+def test_a_lease_that_nobody_has_gives_nothing_back() -> None:
+    assert Leases().give_back(Lease(1, "r", "a", "m", 0.0), 1.0) is None
