@@ -54,15 +54,19 @@ class FairClock:
     def __len__(self) -> int:
         return len(self._next)
 
-    def start(self, request: RouteRequest, now: float) -> float:
-        """Return when a request's turn begins; now, or later for a caller over its share."""
-        starts = self._next.get(request.caller)
-        return now if starts is None else max(now, starts[request.priority])
+    def start(self, request: RouteRequest) -> float:
+        """Return when a request's turn begins: its arrival, or later for a caller over its share.
 
-    def charge(self, request: RouteRequest, share_s: float, now: float) -> None:
+        One that is tried again on another node came when it came first.
+        """
+        starts = self._next.get(request.caller)
+        at = request.arrived_at
+        return at if starts is None else max(at, starts[request.priority])
+
+    def charge(self, request: RouteRequest, share_s: float) -> None:
         """Count the time that a request takes of all slots together."""
-        start = self.start(request, now) + share_s
-        starts = self._next.setdefault(request.caller, [now] * (MAX_PRIORITY + 1))
+        start = self.start(request) + share_s
+        starts = self._next.setdefault(request.caller, [0.0] * (MAX_PRIORITY + 1))
         for priority in range(request.priority, -1, -1):
             if starts[priority] >= start:
                 break

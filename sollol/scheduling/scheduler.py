@@ -78,10 +78,10 @@ class Scheduler:
             best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
             return [Grant(self._leases.take_beside(request, best.node, now))]
         self._chooser.demand.note(request.model, now)
-        work.key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
+        work.key = self._fair.start(request) - request.priority * self._limits.ageing_s
         verdict = self._verdict(request, work.key, now)
         if verdict.chosen is not None:
-            self._charge(request, verdict, now)
+            self._fair.charge(request, verdict.share_s())
             return [self._grant(request, verdict, 0.0, now)]
         return self._wait(request, verdict, now)
 
@@ -159,7 +159,7 @@ class Scheduler:
         """
         if not self._fleet.eligible(request, 0):
             raise self._fleet.why_none(request.model)
-        key = self._fair.start(request, now) - request.priority * self._limits.ageing_s
+        key = self._fair.start(request) - request.priority * self._limits.ageing_s
         return explain.decision(self._verdict(request, key, now, is_preview=True), now)
 
     def statistics(self) -> Statistics:
@@ -193,9 +193,6 @@ class Scheduler:
         most = self._limits.max_in_flight_per_caller
         return most is not None and self._leases.of_caller(request.caller) >= most
 
-    def _charge(self, request: RouteRequest, verdict: Verdict, now: float) -> None:
-        self._fair.charge(request, verdict.share_s(), now)
-
     def _grant(
         self, request: RouteRequest, verdict: Verdict, queue_wait_s: float, now: float
     ) -> Grant:
@@ -215,7 +212,7 @@ class Scheduler:
                 return [Refusal(request.id, self._queue_full(verdict))]
             self.cancel(last.request.id)
             effects.append(Refusal(last.request.id, self._queue_full(verdict)))
-        self._charge(request, verdict, now)
+        self._fair.charge(request, verdict.share_s())
         waiting = self._queue.push(request, verdict.work.key, now)
         self._keep_waiting(waiting, verdict, now)
         return effects

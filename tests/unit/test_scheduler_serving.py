@@ -100,11 +100,11 @@ def test_a_less_urgent_request_is_evicted_for_a_more_urgent_one() -> None:
 def test_what_a_caller_asks_for_counts_for_its_less_urgent_requests_only() -> None:
     clock = FairClock()
     urgent, batch = asks("u", priority=8), asks("b", priority=1)
-    clock.charge(batch, 50.0, 0.0)
-    assert (clock.start(urgent, 0.0), clock.start(batch, 0.0)) == (0.0, 50.0)
-    clock.charge(urgent, 70.0, 0.0)
-    assert (clock.start(urgent, 0.0), clock.start(batch, 0.0)) == (70.0, 70.0)
-    assert clock.start(asks("other", caller="x"), 0.0) == 0.0
+    clock.charge(batch, 50.0)
+    assert (clock.start(urgent), clock.start(batch)) == (0.0, 50.0)
+    clock.charge(urgent, 70.0)
+    assert (clock.start(urgent), clock.start(batch)) == (70.0, 70.0)
+    assert clock.start(asks("other", caller="x")) == 0.0
     clock.forget_past(69.9)
     assert len(clock) == 1
     clock.forget_past(70.0)
@@ -217,3 +217,17 @@ def test_a_load_that_failed_leaves_the_model_in_memory_only_where_others_use_it(
 
 def test_a_lease_that_nobody_has_gives_nothing_back() -> None:
     assert Leases().give_back(Lease(1, "r", "a", "m", 0.0), 1.0) is None
+
+
+def test_a_request_that_is_tried_again_keeps_its_place() -> None:
+    sut = scheduler(view("a", "m"), view("b", "m"))
+    (failed,) = leases(sut.submit(asks("old", at=0.0, caller="x"), 0.0))
+    other = "b" if failed.node_id == "a" else "a"
+    (held,) = leases(sut.submit(asks("held", at=1.0, caller="y"), 1.0))
+    assert held.node_id == other
+    later = asks("later", at=20.0, caller="z", excluded=frozenset({failed.node_id}))
+    assert sut.submit(later, 20.0) == []
+    sut.release(failed, 30.0, has_failed=True)
+    again = asks("old", at=0.0, caller="x", excluded=frozenset({failed.node_id}))
+    assert sut.submit(again, 30.0) == []
+    assert [lease.request_id for lease in leases(sut.release(held, 31.0))] == ["old"]
