@@ -231,3 +231,20 @@ def test_a_request_that_is_tried_again_keeps_its_place() -> None:
     again = asks("old", at=0.0, caller="x", excluded=frozenset({failed.node_id}))
     assert sut.submit(again, 30.0) == []
     assert [lease.request_id for lease in leases(sut.release(held, 31.0))] == ["old"]
+
+
+def test_a_shared_slot_goes_to_the_more_urgent_under_any_name() -> None:
+    plain = view("a", "mn")
+    shared = {name: replace(model, digest="d") for name, model in plain.models.items()}
+    sut = scheduler(replace(plain, models=shared))
+    (held,) = leases(sut.submit(asks("held", "m"), 0.0))
+    sut.submit(asks("low", "n", priority=1), 1.0)
+    sut.submit(asks("high", "m", priority=9), 2.0)
+    assert [lease.request_id for lease in leases(sut.release(held, 3.0))] == ["high"]
+
+
+def test_who_was_at_its_limit_starts_elsewhere_as_soon_as_it_is_not() -> None:
+    sut = scheduler(view("a", "n"), view("b", "m"), cap=1)
+    (held,) = leases(sut.submit(asks("held", "n", caller="x"), 0.0))
+    assert sut.submit(asks("next", "m", caller="x"), 1.0) == []
+    assert [lease.node_id for lease in leases(sut.release(held, 2.0))] == ["b"]
