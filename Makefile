@@ -4,10 +4,10 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench clients ollama-suite reference docs lock ci
+.PHONY: help setup serve test check fix bench bench-decisions clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 # pip never runs outside a venv: Debian's own python3 refuses it (PEP 668). `--without-pip` because
 # a bare Debian has pip but not the ensurepip module that `python3 -m venv` wants.
@@ -48,6 +48,9 @@ fix: $(VENV)/.dev  ## Format and apply safe lint fixes
 
 bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an httpx proxy
 	$(BIN)/python -m sollol.bench.data_plane $(ARGS)
+
+bench-decisions: $(VENV)/.dev  ## Measure what one decision of the scheduler costs
+	$(BIN)/python -m sollol.bench.decision_cost $(ARGS)
 
 ollama-suite: $(VENV)/.dev
 	PYTHON=$(PYTHON) $(BIN)/python -m tests.clients.ollama_suite
