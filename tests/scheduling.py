@@ -5,8 +5,9 @@ from heapq import heappop, heappush
 from itertools import count
 
 from sollol.scheduling.decision import Effect, Grant, Refusal
+from sollol.scheduling.fleet import Fleet
 from sollol.scheduling.scheduler import HOUSEKEEPING_S, STRANDED_S, Scheduler
-from sollol.scheduling.state import Node
+from sollol.scheduling.state import Node, Runner, Shape
 from sollol.types import (
     NOTHING_KNOWN,
     Ask,
@@ -90,6 +91,7 @@ def assert_clean(scheduler: Scheduler, now: float, gone: Iterable[Node] = ()) ->
     scheduler.tick(now)
     scheduler.tick(now + max(HOUSEKEEPING_S, STRANDED_S) + 1.0)
     queue, held = scheduler._queue, scheduler._leases
+    assert not scheduler._fleet._left
     assert not len(queue)
     assert not queue._by_model
     assert not held._held
@@ -100,12 +102,14 @@ def assert_clean(scheduler: Scheduler, now: float, gone: Iterable[Node] = ()) ->
     nodes = scheduler._fleet.nodes
     for node in [*nodes.values(), *gone]:
         _assert_idle(node)
-    _assert_copies(scheduler)
-    _assert_index(scheduler)
+    assert_books(scheduler)
 
 
 def _assert_idle(node: Node) -> None:
     assert node.in_flight == 0
+    assert not node.held
+    assert node.most_urgent == 0
+    assert node.crowd == 1.0
     assert node.claim is None, f"{node.id} still makes room for {node.claim.model}"
     assert node.leaving == ()
     for runner in node.runners.values():
@@ -113,12 +117,46 @@ def _assert_idle(node: Node) -> None:
         assert not runner.backlog
 
 
-def _assert_copies(scheduler: Scheduler) -> None:
-    counted: dict[str, int] = {}
+def assert_books(scheduler: Scheduler) -> None:
+    """Check that what is kept twice for speed is twice the same, at any moment."""
+    _assert_memory(scheduler)
+    _assert_homes(scheduler)
+    _assert_crowds(scheduler)
+    _assert_index(scheduler)
+    _assert_columns(scheduler)
+
+
+def _assert_memory(scheduler: Scheduler) -> None:
+    counted: dict[Shape, int] = {}
     for node in scheduler._fleet.nodes.values():
-        for runner in node.resident():
-            counted[runner.key] = counted.get(runner.key, 0) + 1
-    assert {key: n for key, n in scheduler._fleet.copies.items() if n} == counted
+        resident = {key: runner for key, runner in node.runners.items() if runner.is_resident}
+        assert node.loaded == resident
+        for runner in resident.values():
+            counted[runner.shape] = counted.get(runner.shape, 0) + 1
+    assert scheduler._fleet.shared.copies == counted
+
+
+def _assert_homes(scheduler: Scheduler) -> None:
+    fleet = scheduler._fleet
+    homes: dict[int, set[Runner]] = {}
+    for node in fleet.nodes.values():
+        for runner in node.runners.values():
+            for conversation in runner.conversations._known:
+                homes.setdefault(conversation, set()).add(runner)
+    assert {key: set(home) for key, home in fleet.shared.homes.items()} == homes
+
+
+def _assert_crowds(scheduler: Scheduler) -> None:
+    fleet = scheduler._fleet
+    nodes = [*fleet.nodes.values(), *fleet._left.values()]
+    places = [node.crowd_at for node in nodes] + fleet.shared.free
+    assert sorted(places) == list(range(len(fleet.shared.crowds)))
+    assert all(fleet.shared.crowds[at] == 1.0 for at in fleet.shared.free)
+    for node in nodes:
+        assert node.in_flight == len(node.held)
+        assert node.in_flight == sum(len(runner.running) for runner in node.runners.values())
+        assert node.crowd == 1.0 + node.slope * node.in_flight
+        assert node.most_urgent == max((h.request.priority for h in node.held.values()), default=0)
 
 
 def _assert_index(scheduler: Scheduler) -> None:
@@ -128,13 +166,46 @@ def _assert_index(scheduler: Scheduler) -> None:
     for node in fleet.nodes.values():
         for model in node.view.models:
             holders.setdefault(model, []).append(node.id)
-            if node.is_open and model not in node.view.outvoted:
+            if _is_open(fleet, node, model):
                 opened.setdefault(model, []).append(node.id)
-    found = {model: sorted(r.node.id for r in runners) for model, runners in fleet._open.items()}
+    found = {
+        model: sorted(runner.node.id for runner in columns.runners)
+        for model, columns in fleet._open.items()
+    }
     assert found == {model: sorted(ids) for model, ids in opened.items()}
     assert {m: sorted(ids) for m, ids in fleet._holders.items()} == {
         model: sorted(ids) for model, ids in holders.items()
     }
+
+
+def _is_open(fleet: Fleet, node: Node, model: str) -> bool:
+    if not node.is_open or not fleet._is_allowed(node.id, model):
+        return False
+    return model not in node.view.outvoted or bool(fleet._pinned_to(model))
+
+
+def _assert_columns(scheduler: Scheduler) -> None:
+    """Each runner is in one place for each of its names, with its own numbers."""
+    fleet = scheduler._fleet
+    places: dict[Runner, dict[object, int]] = {}
+    for columns in fleet._open.values():
+        for at, runner in enumerate(columns.runners):
+            places.setdefault(runner, {})[columns] = at
+            assert (
+                columns._crowd_at[at],
+                columns._decode_s[at],
+                columns._prefill_s[at],
+                columns._load_s[at],
+            ) == (
+                runner.node.crowd_at,
+                runner.decode_s,
+                runner.prefill_s,
+                0.0 if runner.is_resident else runner.load_s,
+            )
+    for node in [*fleet.nodes.values(), *fleet._left.values()]:
+        for runner in node.runners.values():
+            assert runner.columns == places.pop(runner, {})
+    assert not places
 
 
 class Play:

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import DrawFn, composite, floats, integers, lists, sampled_from
 
-from sollol.scheduling.cost import MIN_WARM_S, WARM_S
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.room import MIN_WARM_S, WARM_LOADS
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Ask, Lease, NodeView, RouteRequest
 from tests.scheduling import GB, Play, asks, assert_clean, nodes_of, view
@@ -142,7 +142,7 @@ def test_a_cold_model_gets_its_turn_where_another_is_in_constant_demand(
     play = Play(scheduler(node), lambda _: service_s, TICK_S)
     hot = [asks(f"h{n}", "hot", n * service_s * 0.8 / slots, caller=f"c{n}") for n in range(300)]
     play.run([*hot, asks("cold", "cold", 40 * service_s)], 1e4)
-    warm_s = max(MIN_WARM_S, WARM_S * nodes_of(play.scheduler)["a"].by_model["hot"].load_s)
+    warm_s = max(MIN_WARM_S, WARM_LOADS * nodes_of(play.scheduler)["a"].by_model["hot"].load_s)
     assert play.wait_s("cold") <= AGEING_S + warm_s + service_s + 2 * TICK_S
 
 

@@ -65,7 +65,7 @@ def test_those_whose_caller_is_at_its_limit_hold_up_nobody() -> None:
     sut = scheduler(view("a", "mn", resident="mn"), cap=1)
     play = Play(sut, long_first)
     flood = [asks(f"x{n}", at=0.1, caller="x", priority=10, ask=short) for n in range(200)]
-    others = [asks(f"o{n}", at=0.2, caller=f"c{n}", priority=1) for n in range(3)]
+    others = [asks(f"o{n}", at=0.2, caller=f"c{n}", priority=3) for n in range(3)]
     play.run([asks("long", "n", caller="x"), *flood, *others], 100.0)
     assert [play.wait_s(f"o{n}") for n in range(3)] == pytest.approx([0, 1, 2])
 
@@ -158,9 +158,9 @@ def test_the_memory_of_a_node_may_change() -> None:
 
 def test_a_model_that_left_the_disk_is_no_copy_any_more() -> None:
     sut = scheduler(view("a", "mn", resident="m"), view("b", "m", resident="m"))
-    assert sut._fleet.copies["m"] == 2
+    assert sut._fleet.shared.copies["m", ()] == 2
     sut.node_changed(view("a", "n"), 1.0)
-    assert sut._fleet.copies["m"] == 1
+    assert sut._fleet.shared.copies["m", ()] == 1
     sut.node_changed(view("b", "m", state=NodeState.UNHEALTHY, resident="m"), 1.0)
     assert_clean(sut, 2.0)
 

@@ -9,8 +9,8 @@ from hypothesis.strategies import integers
 
 from sollol.scheduling import explain
 from sollol.scheduling.choice import ALIKE, by_cost, by_rank, pick
-from sollol.scheduling.cost import Priced, Prices, Work, bound_s, remaining_s
-from sollol.scheduling.decision import Option, Rule, Terms
+from sollol.scheduling.cost import Priced, Prices, bound_s
+from sollol.scheduling.decision import Obstacle, Option, Rule, Terms
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.explore import Explorer
 from sollol.scheduling.learning import Learner
@@ -18,20 +18,34 @@ from sollol.scheduling.lengths import Lengths
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.rates import RateBook
+from sollol.scheduling.remaining import remaining_s
 from sollol.scheduling.scheduler import Scheduler
-from sollol.scheduling.state import Held, Node, Runner
+from sollol.scheduling.state import Held, Node, Options, Runner, Shape
 from sollol.scheduling.verdict import Verdict
+from sollol.scheduling.work import Work
 from sollol.types import Ask, Lease, Measured, NodeView, Task
 from tests.scheduling import GB, asks, leases, nodes_of, view
 
-WORK = Work("m", prompt_tokens=100, output_tokens=50, options=(), conversation=0, key=0.0)
+
+def work(
+    prompt: int = 100,
+    output: int = 50,
+    options: Options = (),
+    conversation: int = 0,
+    key: float = 0.0,
+    level: float = 5.0,
+) -> Work:
+    return Work("m", prompt, output, options, conversation, key, level)
+
+
+WORK = work()
 
 
 class World:
     """One node with round numbers: 10 ms a prompt token, 20 ms an output token, a load takes 4 s."""
 
     def __init__(self, seen: NodeView) -> None:
-        self.copies: dict[str, int] = {}
+        self.copies: dict[Shape, int] = {}
         self.demand = Demand()
         self.prices = Prices(self.demand, self.copies)
         self.sut = Scheduler(SchedulerLimits(10), Random(1))
@@ -44,34 +58,36 @@ class World:
     def runner(self, model: str = "m") -> Runner:
         return self.node.by_model[model]
 
-    def price(self, model: str = "m", work: Work = WORK, now: float = 100.0) -> Priced:
-        return self.prices.price(self.runner(model), work, now)
+    def price(self, model: str = "m", wanted: Work = WORK, now: float = 100.0) -> Priced:
+        return self.prices.price(self.runner(model), wanted, now)
 
 
-def hold(runner: Runner, number: int, ends_at: float, granted_at: float = 90.0) -> None:
+def hold(
+    runner: Runner, number: int, ends_at: float, granted_at: float = 90.0, priority: int = 5
+) -> None:
     lease = Lease(number, f"h{number}", runner.node.id, runner.key, 0.0)
-    runner.running[number] = Held(
-        lease, asks(f"h{number}"), runner, runner.node, granted_at, ends_at, Terms(), 0, 0, 0,
+    runner.running[number] = held = Held(
+        lease, asks(f"h{number}", priority=priority), runner, runner.node, granted_at, ends_at, Terms(), 0, 0, 0,
         False, 0.0,
     )  # fmt: skip
-    runner.node.count(1, granted_at)
+    runner.node.begin(held, granted_at)
 
 
 def test_an_idle_node_costs_the_prompt_and_the_answer() -> None:
     priced = World(view("a", "m", resident="m")).price()
     assert priced.terms == Terms(prefill_s=1.0, decode_s=1.0)
-    assert (priced.total_s, priced.why_wait, priced.loads) == (2.0, "", False)
+    assert (priced.total_s, priced.can_start, priced.loads) == (2.0, True, False)
 
 
 def test_what_is_cached_of_a_conversation_costs_nothing() -> None:
     world = World(view("a", "m", resident="m"))
     world.runner().conversations.remember(7, 50)
     world.runner().conversations.trust = 1.0
-    work = Work("m", 100, 50, (), 7, 0.0)
-    priced = world.price(work=work)
+    later = work(conversation=7)
+    priced = world.price(wanted=later)
     assert priced.terms == Terms(prefill_s=0.5, decode_s=1.0)
     assert priced.cached_tokens == 50
-    assert bound_s(world.runner(), work) == pytest.approx(1.5)
+    assert bound_s(world.runner(), later) == pytest.approx(1.5)
 
 
 def test_company_lengthens_the_answer_and_is_lengthened_by_it() -> None:
@@ -88,10 +104,10 @@ def test_a_full_runner_costs_the_wait_for_its_first_slot_and_those_ahead() -> No
     hold(world.runner(), 1, 103.0)
     hold(world.runner(), 2, 107.0)
     priced = world.price()
-    assert (priced.terms.wait_s, priced.why_wait) == (3.0, "all slots there are taken")
+    assert (priced.terms.wait_s, priced.obstacle) == (3.0, Obstacle.FULL)
     world.runner().backlog = [(-2.0, 1.5), (-1.0, 9.0), (1.0, 9.0)]
     priced = world.price()  # slots are free at 3 and 7; those ahead take 3 to 4.5 and 4.5 to 13.5
-    assert (priced.terms.wait_s, priced.why_wait) == (7.0, "2 wait for its slots there")
+    assert (priced.terms.wait_s, priced.obstacle) == (7.0, Obstacle.FULL)
 
 
 def test_a_free_slot_that_another_waits_for_is_not_free() -> None:
@@ -113,23 +129,24 @@ def test_a_load_under_way_is_waited_for() -> None:
     world.runner().ready_at = 102.5
     assert world.price().terms.load_s == 2.5
     other = world.price("n")
-    assert (other.terms.wait_s, other.why_wait) == (2.5, "m is being loaded there")
+    assert (other.terms.wait_s, other.obstacle) == (2.5, Obstacle.LOADING)
+    assert other.other is world.runner()
 
 
 def test_who_must_leave_is_waited_for_and_missed() -> None:
     world = World(view("a", "mn", resident="n", memory_bytes=GB))
     world.runner("n").loaded_at = 0.0
     idle = world.price()
-    assert (idle.terms.eviction_s, idle.why_wait) == (0.0, "")
+    assert (idle.terms.eviction_s, idle.can_start) == (0.0, True)
     for _ in range(60):
-        world.demand.note("n", 100.0)
-    world.copies["n"] = 1
+        world.demand.note("n", (), 100.0)
+    world.copies["n", ()] = 1
     assert world.price().terms.eviction_s == 4.0  # asked for within two minutes, surely
-    world.copies["n"] = 2
+    world.copies["n", ()] = 2
     assert world.price().terms.eviction_s == pytest.approx(2.0)
     hold(world.runner("n"), 1, 106.0)
     busy = world.price()
-    assert (busy.terms.wait_s, busy.why_wait) == (6.0, "n is in use there and must leave")
+    assert (busy.terms.wait_s, busy.obstacle) == (6.0, Obstacle.WANTED)
 
 
 def test_who_was_loaded_lately_stays_while_it_is_wanted() -> None:
@@ -138,9 +155,9 @@ def test_who_was_loaded_lately_stays_while_it_is_wanted() -> None:
     world.runner("n").backlog = [(0.0, 1.0)]
     priced = world.price()  # three loads of 4 s from 95 on
     assert priced.terms.wait_s == 7.0
-    assert priced.why_wait == "n is wanted there and was loaded lately"
+    assert priced.obstacle is Obstacle.WANTED
     world.node.claim = world.runner()
-    assert world.price().why_wait == ""
+    assert world.price().can_start
 
 
 def test_room_that_is_made_for_another_model_is_not_free() -> None:
@@ -149,20 +166,20 @@ def test_room_that_is_made_for_another_model_is_not_free() -> None:
     for model in "mn":
         priced = world.price(model)
         assert priced.terms.wait_s == 4.0
-        assert priced.why_wait == "room is being made there for o"
+        assert (priced.obstacle, priced.other) == (Obstacle.CLAIMED, world.runner("o"))
 
 
 def test_other_options_than_the_loaded_ones_are_a_load() -> None:
     world = World(view("a", "m", resident="m"))
-    other = Work("m", 100, 50, (("num_ctx", 8192),), 0, 0.0)
-    assert world.price(work=other).loads
+    other = work(options=(("num_ctx", 8192),))
+    assert world.price(wanted=other).loads
     world.runner().num_ctx = 8192
-    assert not world.price(work=other).loads
+    assert not world.price(wanted=other).loads
     world.runner().options = (("num_ctx", 4096),)
-    assert world.price(work=other).loads
-    assert not world.price(work=Work("m", 1, 1, (("num_ctx", 4096),), 0, 0.0)).loads
+    assert world.price(wanted=other).loads
+    assert not world.price(wanted=work(options=(("num_ctx", 4096),))).loads
     both = (("num_ctx", 4096), ("num_gpu", 1))
-    assert world.price(work=Work("m", 1, 1, both, 0, 0.0)).loads
+    assert world.price(wanted=work(options=both)).loads
 
 
 def test_an_overdue_answer_takes_the_longer_the_longer_it_is_overdue() -> None:
@@ -188,27 +205,38 @@ def test_pruning_never_changes_the_winner(seed: int) -> None:
         runner.decode_s, runner.prefill_s = rng.uniform(0.001, 0.1), rng.uniform(0.0001, 0.01)
         runner.load_s, node.failure_share = rng.uniform(0.5, 30), rng.choice((0.0, 0.3))
         runner.conversations.remember(1, rng.randint(0, 900))
+        runner.update_columns()
     for number in range(rng.randint(0, 30)):
         sut.submit(asks(f"r{number}", rng.choice("mmx"), 1.0, caller=str(number)), 1.0)
-    work = Work("m", 1000, rng.choice((0, 10, 500)), (), rng.choice((0, 1)), rng.uniform(-60, 0))
+    wanted = work(1000, rng.choice((0, 10, 500)), (), rng.choice((0, 1)), rng.uniform(-60, 0))
     runners = [node.by_model["m"] for node in nodes_of(sut).values()]
     prices = sut._chooser._prices
-    every = sorted(prices.price(r, work, 2.0).total_s for r in runners)
-    found = by_cost(runners, work, prices, 2.0)
+    every = sorted(prices.price(r, wanted, 2.0).total_s for r in runners)
+    fleet = sut._fleet
+    request = asks("r", "m", 1.0)
+    columns = fleet.eligible(request, 0)
+    bounds = fleet.bounds_s(columns, wanted)
+    found = by_cost(columns, bounds, lambda runner: prices.price(runner, wanted, 2.0), rng)
     assert found[0].total_s == every[0]
     alike = [total for total in every if total <= every[0] * ALIKE]
     assert [p.total_s for p in found][: len(alike)] == alike
     for runner in runners:
-        assert bound_s(runner, work) <= prices.price(runner, work, 2.0).total_s * (1 + 1e-9)
+        assert bound_s(runner, wanted) <= prices.price(runner, wanted, 2.0).total_s * (1 + 1e-9)
 
 
-def priced(runner: Runner, total_s: float, why_wait: str = "", *, loads: bool = False) -> Priced:
-    return Priced(runner, Terms(decode_s=total_s), total_s, 0, loads, why_wait)
+def priced(
+    runner: Runner, total_s: float, obstacle: Obstacle = Obstacle.NONE, *, loads: bool = False
+) -> Priced:
+    return Priced(runner, Terms(decode_s=total_s), total_s, 0, loads, obstacle, None)
 
 
 def test_of_those_alike_any_is_picked_that_can_start() -> None:
     runner = World(view("a", "m")).runner()
-    best, alike, waits = priced(runner, 1.0, "busy"), priced(runner, 1.005), priced(runner, 1.02)
+    best, alike, waits = (
+        priced(runner, 1.0, Obstacle.FULL),
+        priced(runner, 1.005),
+        priced(runner, 1.02),
+    )
     assert pick([best], Random(1)) is best
     assert pick([best, waits], Random(1)) is best
     assert pick([best, alike, waits], Random(1)) is alike
@@ -258,7 +286,11 @@ def test_tries_stay_within_their_share_unless_they_go_well() -> None:
 def test_a_try_never_waits_loads_or_costs_many_times_the_best() -> None:
     runner = World(view("a", "m", resident="m")).runner()
     best = priced(runner, 1.0)
-    dear = [priced(runner, 1.5, "busy"), priced(runner, 1.5, loads=True), priced(runner, 8.1)]
+    dear = [
+        priced(runner, 1.5, Obstacle.FULL),
+        priced(runner, 1.5, loads=True),
+        priced(runner, 8.1),
+    ]
     explorer = Explorer(1.0)
     assert explorer.candidate([best, *dear], best, 100.0) is None
     assert explorer.candidate([best, dear[0]], best, 100.0) is None

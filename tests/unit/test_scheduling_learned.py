@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from sollol.scheduling.affinity import DROPPED, FIRST_TRUST, PER_SLOT, Conversations
+from sollol.scheduling.affinity import DROPPED, FIRST_TRUST, PER_SLOT, Conversations, Homes
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
 from sollol.scheduling.demand import WINDOW_S, Demand
@@ -18,6 +18,7 @@ from sollol.scheduling.lengths import (
     TEMPLATE_TOKENS,
     Lengths,
 )
+from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.memory import begin_load, reconcile, victims
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.speeds import UNKNOWN_BYTES, Speeds
@@ -25,6 +26,7 @@ from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner
 from sollol.types import Ask, Measured, NodeView, Task
 from tests.scheduling import GB, view
 
+CTX = (("num_ctx", 8192),)
 CHAT = Ask(task=Task.CHAT, prompt_bytes=4000)
 
 
@@ -125,10 +127,13 @@ def test_demand_is_a_rate_that_fades() -> None:
     demand = Demand()
     assert demand.rate("m", 0.0) == 0.0
     for _ in range(12):
-        demand.note("m", 0.0)
+        demand.note("m", (), 0.0)
+    demand.note("n", CTX, 0.0)
     assert demand.rate("m", 0.0) == pytest.approx(0.1)
     assert demand.rate("m", WINDOW_S) == pytest.approx(0.1 / 2.71828, rel=1e-4)
-    assert demand.chance("m", 10.0, 0.0) == pytest.approx(1 - exp(-1.0))
+    assert demand.shape_rate("m", (), 0.0) == pytest.approx(0.1)
+    assert demand.shape_rate("m", CTX, 0.0) == 0.0
+    assert demand.shape_rate("n", CTX, 0.0) == pytest.approx(1 / WINDOW_S)
     demand.forget_idle(10 * WINDOW_S)
     assert demand.rate("m", 0.0) > 0.0
     demand.forget_idle(10 * WINDOW_S + 1)
@@ -159,10 +164,12 @@ def test_capacity_is_learned_from_what_had_to_leave() -> None:
 
 
 def test_a_conversation_is_worth_what_its_runner_is_believed() -> None:
-    known = Conversations(1)
+    homes: Homes = {}
+    known = Conversations(1, "runner", homes)
     known.remember(0, 500)
     assert len(known) == 0
     known.remember(7, 1000)
+    assert homes == {7: {"runner": None}}
     assert known.cached_tokens(8, 2000) == 0
     trust = FIRST_TRUST * 1.01
     assert known.trust == pytest.approx(trust)
@@ -183,12 +190,15 @@ def test_a_conversation_is_worth_what_its_runner_is_believed() -> None:
     for number in range(PER_SLOT + 5):
         known.remember(100 + number, 10)
     assert len(known) == PER_SLOT
+    other = Conversations(1, "other", homes)
+    other.remember(100 + PER_SLOT, 10)
     known.forget()
     assert len(known) == 0
+    assert homes == {100 + PER_SLOT: {"other": None}}
 
 
 def node_of(seen: NodeView) -> Node:
-    return Fleet(RateBook(), lambda _node, _model: True).change(seen, 0.0)
+    return Fleet(RateBook(), SchedulerLimits(10)).change(seen, 0.0)
 
 
 def test_idle_models_leave_first_and_those_not_used_for_longest() -> None:
@@ -209,8 +219,9 @@ def test_a_load_is_believed_until_a_poll_can_know_better() -> None:
     seen = view("n", "ab", resident="a", memory_bytes=GB)
     node = node_of(seen)
     a, b = node.by_model["a"], node.by_model["b"]
-    begin_load(b, 2.0, 20.0)
+    begin_load(b, CTX, 2.0, 20.0)
     assert (a.is_resident, b.is_resident, b.ready_at) == (False, True, 22.0)
+    assert b.shape == ("b", CTX)
     assert node.loading(21.0) is b
     reconcile(node, seen, 20.0 + LOCAL_TRUTH_S - 1)
     assert (a.is_resident, b.is_resident) == (False, True)
@@ -219,7 +230,7 @@ def test_a_load_is_believed_until_a_poll_can_know_better() -> None:
 
 
 def test_a_poll_that_sees_one_come_and_one_go_tells_what_does_not_fit() -> None:
-    fleet = Fleet(RateBook(), lambda _node, _model: True)
+    fleet = Fleet(RateBook(), SchedulerLimits(10))
     node = fleet.change(view("n", "ab", resident="a"), 0.0)
     fleet.change(view("n", "ab", resident="b"), 20.0)
     assert node.capacity.full_bytes == 2 * GB
@@ -240,7 +251,7 @@ def test_a_model_partly_on_the_cpu_is_expected_to_be_slow() -> None:
 
 def book() -> tuple[RateBook, Runner]:
     rates = RateBook()
-    node = Fleet(rates, lambda _node, _model: True).change(view("n", "ab", resident="a"), 0.0)
+    node = Fleet(rates, SchedulerLimits(10)).change(view("n", "ab", resident="a"), 0.0)
     return rates, node.by_model["a"]
 
 
