@@ -72,10 +72,11 @@ class Chooser:
         verdict = Verdict(request, work, self.policy.name, (), len(runners), Rule.WAIT, None, None)
         if not runners:
             return verdict
+        rng = Random(0) if is_preview else self._rng  # who looks changes nothing
         if self.policy.rank is None:
-            self._by_cost(verdict, runners, now, is_impatient, is_preview)
+            self._by_cost(verdict, runners, now, rng, is_impatient, is_preview)
         else:
-            self._by_rank(verdict, runners, now)
+            self._by_rank(verdict, runners, now, rng)
         if is_over:
             verdict.rule, verdict.chosen = Rule.CALLER, None
         return verdict
@@ -100,6 +101,7 @@ class Chooser:
         verdict: Verdict,
         runners: list[Runner],
         now: float,
+        rng: Random,
         is_impatient: bool,
         is_preview: bool,
     ) -> None:
@@ -110,10 +112,10 @@ class Chooser:
             runners,
             self.fleet.bounds_s(runners, work),
             lambda runner: prices.price(runner, work, now),
-            self._rng,
+            rng,
             at_least=at_least,
         )
-        best = pick(options, self._rng)
+        best = pick(options, rng)
         verdict.options, verdict.best = options, best
         if best.can_start:
             verdict.chosen, verdict.rule = best, Rule.COST
@@ -127,8 +129,10 @@ class Chooser:
                 verdict.best = verdict.chosen = free[0]
                 verdict.rule = Rule.PATIENCE
 
-    def _by_rank(self, verdict: Verdict, runners: Sequence[Runner], now: float) -> None:
-        runner = by_rank(self.policy, runners, self._rng)
+    def _by_rank(
+        self, verdict: Verdict, runners: Sequence[Runner], now: float, rng: Random
+    ) -> None:
+        runner = by_rank(self.policy, runners, rng)
         if runner is None:
             return
         priced = self._prices.price(runner, verdict.work, now)

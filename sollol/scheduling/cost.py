@@ -63,6 +63,8 @@ class Prices:
         cached_tokens = 0
         if loads:
             room = make_room(runner, work, self._demand, self._copies, now)
+            if runner.is_full:  # of those that use it since before it left the memory
+                room = _longer(room, _wait_for_slot(runner, work, now))
             load_s = runner.load_s
         else:
             room = _wait_for_slot(runner, work, now)
@@ -107,9 +109,14 @@ def _yields(node: Node, work: Work, room: Room, now: float) -> Room:
     """Return the wait until nobody clearly more urgent runs on a node."""
     urgent = [h for h in node.held.values() if h.request.priority - work.level >= YIELDS]
     wait_s = max((remaining_s(held, now) for held in urgent), default=0.0)
-    if room.obstacle is not Obstacle.NONE and room.wait_s >= wait_s:
+    return _longer(room, Room(wait_s, 0.0, Obstacle.URGENT, None))
+
+
+def _longer(room: Room, other: Room) -> Room:
+    """Return the wait for both, by the obstacle that lasts longer."""
+    if room.obstacle is not Obstacle.NONE and room.wait_s >= other.wait_s:
         return room
-    return room._replace(wait_s=wait_s, obstacle=Obstacle.URGENT, other=None)
+    return other._replace(eviction_s=room.eviction_s)
 
 
 def bound_s(runner: Runner, work: Work) -> float:

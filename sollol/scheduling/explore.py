@@ -19,22 +19,27 @@ WENT_BETTER = 0.7
 """A try that took less than this share of what was predicted has shown that the node changed."""
 
 
+MAX_DEBT = 3.0
+"""So many tries that follow a good one may be made before their share has come in."""
+
+
 class Explorer:
-    """Spends a small share of the requests on tries."""
+    """Spends a small share of the requests on tries: never more than that and ``MAX_DEBT``."""
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._credit = 0.0
+        self._follows = False
+        """Whether the latest try went well, and none followed it yet."""
 
     @property
     def is_due(self) -> bool:
         """Whether a try may be made."""
-        return self._credit >= 1.0
+        return self._credit >= (1.0 - MAX_DEBT if self._follows else 1.0)
 
     def tried(self, predicted_s: float, real_s: float) -> None:
         """Take how a try went; one that went better than was predicted is followed by another."""
-        if real_s < WENT_BETTER * predicted_s:
-            self._credit = min(2.0, self._credit + 1.0)
+        self._follows = self._share > 0.0 and real_s < WENT_BETTER * predicted_s
 
     def candidate(self, priced: Sequence[Priced], chosen: Priced, now: float) -> Priced | None:
         """Return what to try instead of the chosen one; mostly None.
@@ -52,6 +57,7 @@ class Explorer:
                 break
             if _may_take_s(option, now) < chosen.total_s:
                 self._credit -= 1.0
+                self._follows = False
                 return option
         return None
 

@@ -114,13 +114,12 @@ class Fleet:
                 bounds[at] = bound_s(runner, work)
         return bounds
 
-    def has(self, model: str) -> bool:
-        """Whether any node has a model, be it down."""
-        return model in self._holders
-
-    def is_up(self, model: str) -> bool:
-        """Whether a node that may be given requests for a model is up."""
-        return model in self._open
+    def is_up(self, model: str, excluded: frozenset[str]) -> bool:
+        """Whether a node that may be given requests for a model is up, some nodes left out."""
+        columns = self._open.get(model)
+        if columns is None or not excluded:
+            return columns is not None
+        return any(runner.node.id not in excluded for runner in columns.runners)
 
     def settle(self, now: float) -> None:
         """Believe the latest views again where what we did is long enough ago."""

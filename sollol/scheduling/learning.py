@@ -31,7 +31,8 @@ class Learner:
         self._learn_prompt(held, runner, measured, prompt_tokens, now)
         self._learn_output(held, runner, measured, now)
         output_tokens = measured.output_tokens or measured.pieces
-        runner.conversations.remember(request.ask.conversation, prompt_tokens + output_tokens)
+        if runner.is_resident:
+            runner.conversations.remember(request.ask.conversation, prompt_tokens + output_tokens)
 
     def _learn_prompt(
         self, held: Held, runner: Runner, measured: Measured, prompt_tokens: int, now: float

@@ -144,9 +144,15 @@ class WaitQueue:
         rows = (row for kinds in self._by_model.values() for row in kinds.values())
         return max((row[-1] for row in rows), default=None)
 
-    def waiting(self, model: str) -> list[Waiting]:
-        """Return the requests for a model, the next one first; a copy."""
-        return sorted(w for row in self._by_model.get(model, {}).values() for w in row)
+    def waiting(self, model: str, excluded: frozenset[str]) -> list[Waiting]:
+        """Return the requests for a model that may not go to some nodes, the next one first."""
+        kinds = self._by_model.get(model, {})
+        return sorted(w for kind, row in kinds.items() if kind[0] == excluded for w in row)
+
+    def wants(self) -> dict[tuple[str, frozenset[str]], None]:
+        """Return the models that are waited for, each with the nodes that it may not run on."""
+        by_model = self._by_model
+        return dict.fromkeys((model, kind[0]) for model in by_model for kind in by_model[model])
 
     def rows(self, models: Iterable[str]) -> list["Row"]:
         """Return the requests for some models, those of each kind in a row."""

@@ -62,7 +62,7 @@ class Scheduler:
         self._leases = Leases()
         self._queue = WaitQueue(limits.queue_max_length)
         self._fair = FairClock()
-        self._stranded_since: dict[str, float] = {}
+        self._stranded_since: dict[tuple[str, frozenset[str]], float] = {}
         self._held_back: dict[str, dict[str, None]] = {}
         """Callers at their limit -> models that they wait for."""
         self._cleaned_at = 0.0
@@ -84,7 +84,7 @@ class Scheduler:
         self._chooser.demand.note(request.model, request.ask.options, now)
         verdict = self._verdict(request, self._key(request), now)
         if verdict.chosen is not None:
-            self._fair.charge(request, verdict.share_s())
+            self._charge(request, verdict)
             return [self._grant(request, verdict, 0.0, now)]
         return self._wait(request, verdict, now)
 
@@ -225,6 +225,10 @@ class Scheduler:
     def _key(self, request: RouteRequest) -> float:
         return self._fair.start(request) - request.priority * self._limits.ageing_s
 
+    def _charge(self, request: RouteRequest, verdict: Verdict) -> None:
+        if not request.excluded:  # one that is tried again was charged for the first time
+            self._fair.charge(request, verdict.share_s())
+
     def _is_over(self, request: RouteRequest) -> bool:
         """Whether a caller has as many requests in flight as it may."""
         most = self._limits.max_in_flight_per_caller
@@ -249,7 +253,7 @@ class Scheduler:
                 return [Refusal(request.id, self._queue_full(verdict))]
             self.cancel(last.request.id)
             effects.append(Refusal(last.request.id, self._queue_full(verdict)))
-        self._fair.charge(request, verdict.share_s())
+        self._charge(request, verdict)
         waiting = self._queue.push(request, verdict.work.key, now)
         self._keep_waiting(waiting, verdict, now)
         return effects
@@ -352,17 +356,17 @@ class Scheduler:
         return effects
 
     def _refuse_stranded(self, now: float) -> list[Effect]:
-        """Refuse those whose model has been on no usable node for ``STRANDED_S``."""
+        """Refuse those who have had no usable node for ``STRANDED_S``."""
         effects: list[Effect] = []
-        models = self._queue.models()
-        for model in models:
-            if self._fleet.is_up(model):
-                self._stranded_since.pop(model, None)
-            elif now - self._stranded_since.setdefault(model, now) >= STRANDED_S:
-                for waiting in self._queue.waiting(model):
-                    self.cancel(waiting.request.id)
-                    error = self._fleet.why_none(model)
-                    effects.append(Refusal(waiting.request.id, error))
-        for model in [model for model in self._stranded_since if model not in models]:
-            del self._stranded_since[model]
+        since, self._stranded_since = self._stranded_since, {}
+        for want in self._queue.wants():
+            model, excluded = want
+            if self._fleet.is_up(model, excluded):
+                continue
+            if now - since.get(want, now) < STRANDED_S:
+                self._stranded_since[want] = since.get(want, now)
+                continue
+            for waiting in self._queue.waiting(model, excluded):
+                self.cancel(waiting.request.id)
+                effects.append(Refusal(waiting.request.id, self._fleet.why_none(model)))
         return effects

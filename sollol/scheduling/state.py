@@ -127,7 +127,7 @@ class Runner:
         self.unload()
         self.is_resident = True
         self.node.loaded[self.key] = self
-        self.options = options
+        self.options = options if self.node.takes_options else None
         self.loaded_at = now
         self._count_copy(1)
         self.update_columns()
@@ -172,8 +172,11 @@ class Runner:
     def matches(self, options: Options) -> bool:
         """Whether the loaded model serves a request with these runner options without a reload.
 
-        On a node that adapts, a request may be sent with the loaded model's options instead.
+        Engines other than Ollama load a model once, with what they were started with. On a node that
+        adapts, a request may be sent with the loaded model's options instead.
         """
+        if not self.node.takes_options:
+            return True
         return self._is_loaded_with(options) or self.replacement(options) is not None
 
     def replacement(self, options: Options) -> Options | None:
@@ -250,6 +253,8 @@ class Node:
         self.view = view
         self.slots = view.slots
         self.is_open = False
+        self.takes_options = True
+        """Whether runner options of a request decide how a model is loaded there."""
         self.adapts = False
         """Whether requests may be sent to it with the loaded model's options in place of theirs."""
         self.runners: dict[str, Runner] = {}
@@ -281,7 +286,8 @@ class Node:
         self.slots = view.slots
         self.capacity.told_bytes = view.memory_bytes
         self.is_open = view.state is NodeState.HEALTHY
-        self.adapts = self._may_adapt and view.engine is Engine.OLLAMA
+        self.takes_options = view.engine is Engine.OLLAMA
+        self.adapts = self._may_adapt and self.takes_options
 
     def begin(self, held: Held, now: float) -> None:
         """Count a request in."""

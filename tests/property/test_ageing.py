@@ -10,7 +10,7 @@ time between two ticks. Proved here by trying, for callers that are all differen
    the service times are as predicted.
 4. A cold model gets its turn where others are in demand: after ``ageing_s``, the time that these
    stay warm, ``S`` to drain and ``G``.
-5. Nobody waits beside an idle node for longer than its patience.
+5. Nobody waits beside an idle node for longer than its patience, and that of those ahead.
 """
 
 from collections.abc import Sequence
@@ -193,11 +193,11 @@ def _check_patience(play: Play, first: dict[str, float], idle: dict[str, float])
     if not free or not waiting:
         idle.clear()
         return
-    since = idle.setdefault("any", play.now)
+    until = idle.setdefault("any", play.now)
     for entry in waiting:
         first.setdefault(entry.request.id, entry.wait_s)
-        patience_s = 2.0 * entry.wait_s + AGEING_S
-        late = play.now - max(entry.since + patience_s, since)
+        until = max(until, entry.since + 2.0 * entry.wait_s + AGEING_S)
+        late = play.now - until
         assert late <= 2 * TICK_S, f"{entry.request.id} waits beside an idle node"
 
 

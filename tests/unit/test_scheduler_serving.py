@@ -5,12 +5,13 @@ from random import Random
 
 import pytest
 
-from sollol.errors import NoNodeAvailable
+from sollol.errors import ModelNotFound
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.queue import FairClock, WaitQueue
-from sollol.scheduling.scheduler import Scheduler
-from sollol.types import Ask, Lease, NodeState, NodeView
+from sollol.scheduling.scheduler import STRANDED_S, Scheduler
+from sollol.types import Ask, Engine, Lease, Measured, NodeState, NodeView
 from tests.scheduling import GB, Play, asks, assert_clean, leases, nodes_of, refused, view
 
 FOREVER_S = 500.0
@@ -174,9 +175,9 @@ def test_the_queue_tells_who_is_before_whom() -> None:
     assert queue.find("late") is late
     assert queue.find("nobody") is None
     assert (queue.ahead("first"), queue.ahead("other"), queue.ahead("late")) == (0, 1, 2)
-    assert queue.all() == queue.waiting("m") == [first, other, late]
+    assert queue.all() == queue.waiting("m", frozenset()) == [first, other, late]
     assert queue.last() is late
-    assert queue.waiting("n") == []
+    assert queue.waiting("n", frozenset()) == []
 
 
 def test_equal_keys_keep_the_order_in_which_they_came() -> None:
@@ -196,7 +197,7 @@ def test_a_node_that_may_not_run_a_model_is_not_asked_to() -> None:
     sut.node_changed(view("a", "mn"), 0.0)
     assert refused(sut.submit(asks("r1", "m"), 0.0)) == ["r1"]
     assert len(leases(sut.submit(asks("r2", "n"), 0.0))) == 1
-    with pytest.raises(NoNodeAvailable):
+    with pytest.raises(ModelNotFound):
         sut.preview(asks("r3", "m"), 0.0)
 
 
@@ -248,3 +249,93 @@ def test_who_was_at_its_limit_starts_elsewhere_as_soon_as_it_is_not() -> None:
     (held,) = leases(sut.submit(asks("held", "n", caller="x"), 0.0))
     assert sut.submit(asks("next", "m", caller="x"), 1.0) == []
     assert [lease.node_id for lease in leases(sut.release(held, 2.0))] == ["b"]
+
+
+def test_who_has_no_node_left_but_those_that_failed_is_refused_like_the_others() -> None:
+    sut = scheduler(view("a", "m"), view("b", "m"))
+    for name in ("r1", "r2"):
+        sut.submit(asks(name), 0.0)
+    again = asks("again", excluded=frozenset({"a"}))
+    assert sut.submit(again, 0.0) == []
+    assert sut.submit(asks("other"), 0.0) == []
+    sut.node_removed("b")
+    assert sut.tick(1.0) == []
+    assert sut.tick(1.0 + STRANDED_S - 0.1) == []
+    assert refused(sut.tick(1.0 + STRANDED_S)) == ["again"]
+    assert not sut._stranded_since
+
+
+def test_a_node_that_comes_back_in_time_strands_nobody() -> None:
+    sut = scheduler(view("a", "m"), view("b", "m"))
+    for name in ("r1", "r2"):
+        sut.submit(asks(name), 0.0)
+    sut.submit(asks("again", excluded=frozenset({"a"})), 0.0)
+    sut.node_changed(view("b", "m", state=NodeState.UNHEALTHY), 0.0)
+    sut.tick(1.0)
+    sut.node_changed(view("b", "m"), 2.0)
+    assert sut.tick(1.0 + STRANDED_S) == []
+    assert not sut._stranded_since
+
+
+def test_a_request_is_charged_once_however_often_it_is_tried() -> None:
+    def start_of_the_next(excluded: frozenset[str]) -> float:
+        sut = scheduler(*(view(name, "m") for name in "abcd"))
+        sut.submit(asks("r1", caller="x"), 0.0)
+        sut.submit(asks("r1", caller="x", excluded=excluded), 0.0)
+        return sut._fair.start(asks("r2", caller="x"))
+
+    first = scheduler(*(view(name, "m") for name in "abcd"))
+    first.submit(asks("r1", caller="x"), 0.0)
+    once = first._fair.start(asks("r2", caller="x"))
+    assert once > 0.0
+    assert start_of_the_next(frozenset({"a"})) == once
+
+
+def test_slots_that_are_used_since_before_the_model_left_the_memory_are_taken() -> None:
+    sut = scheduler(view("a", "m", slots=2))
+    held = [leases(sut.submit(asks(f"r{n}"), 0.0))[0] for n in range(2)]
+    nodes_of(sut)["a"].by_model["m"].unload()
+    assert sut.submit(asks("r3"), 1.0) == []
+    assert [lease.request_id for lease in leases(sut.release(held[0], 2.0))] == ["r3"]
+
+
+def test_what_a_node_evaluated_is_remembered_only_while_it_is_there() -> None:
+    sut = scheduler(view("a", "m"))
+    (held,) = leases(sut.submit(asks("r1", ask=Ask(conversation=7)), 0.0))
+    sut.node_removed("a")
+    sut.release(held, 1.0, Measured(prompt_tokens=100, output_tokens=9, total_s=1.0))
+    assert sut._fleet.shared.homes == {}
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_options_mean_a_load_on_ollama_only(engine: Engine) -> None:
+    sut = scheduler(replace(view("a", "m", slots=2, resident="m"), engine=engine))
+    larger = Ask(options=(("num_ctx", 8192),))
+    (held,) = leases(sut.submit(asks("r1", ask=larger), 0.0))
+    assert held.loads == (engine is Engine.OLLAMA)
+    shape = nodes_of(sut)["a"].by_model["m"].shape
+    assert shape == ("m", larger.options if engine is Engine.OLLAMA else ())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_who_looks_changes_nothing(policy: str) -> None:
+    def went(*, looks: bool) -> list[str]:
+        views = [view(f"n{n}", "m", slots=2, resident="m") for n in range(6)]
+        sut = Scheduler(SchedulerLimits(50, policy, explore_share=0.5), Random(3))
+        for each in views:
+            sut.node_changed(each, 0.0)
+        play = Play(sut)
+        if looks:
+            play.watch = lambda: _look(sut, play.now)
+        play.run([asks(f"r{n}", at=n * 0.3, caller=f"c{n}") for n in range(60)], 500.0)
+        return [f"{name} {at} {lease.node_id}" for name, (at, lease) in play.granted.items()]
+
+    assert went(looks=True) == went(looks=False)
+
+
+def _look(sut: Scheduler, now: float) -> None:
+    for _ in range(3):
+        sut.preview(asks("look", at=now), now)
+    sut.queued(now, 10)
+    sut.estimates()
+    sut.statistics()
