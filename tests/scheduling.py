@@ -121,7 +121,7 @@ def assert_books(scheduler: Scheduler) -> None:
     """Check that what is kept twice for speed is twice the same, at any moment."""
     _assert_memory(scheduler)
     _assert_homes(scheduler)
-    _assert_crowds(scheduler)
+    _assert_burdens(scheduler)
     _assert_index(scheduler)
     _assert_columns(scheduler)
 
@@ -146,16 +146,17 @@ def _assert_homes(scheduler: Scheduler) -> None:
     assert {key: set(home) for key, home in fleet.shared.homes.items()} == homes
 
 
-def _assert_crowds(scheduler: Scheduler) -> None:
+def _assert_burdens(scheduler: Scheduler) -> None:
     fleet = scheduler._fleet
     nodes = [*fleet.nodes.values(), *fleet._left.values()]
-    places = [node.crowd_at for node in nodes] + fleet.shared.free
-    assert sorted(places) == list(range(len(fleet.shared.crowds)))
-    assert all(fleet.shared.crowds[at] == 1.0 for at in fleet.shared.free)
+    places = [node.burden_at for node in nodes] + fleet.shared.free
+    assert sorted(places) == list(range(len(fleet.shared.burdens)))
+    assert all(fleet.shared.burdens[at] == 1.0 for at in fleet.shared.free)
     for node in nodes:
         assert node.in_flight == len(node.held)
         assert node.in_flight == sum(len(runner.running) for runner in node.runners.values())
         assert node.crowd == 1.0 + node.slope * node.in_flight
+        assert fleet.shared.burdens[node.burden_at] == node.crowd + node.crowding
         assert node.most_urgent == max((h.request.priority for h in node.held.values()), default=0)
 
 
@@ -192,12 +193,12 @@ def _assert_columns(scheduler: Scheduler) -> None:
         for at, runner in enumerate(columns.runners):
             places.setdefault(runner, {})[columns] = at
             assert (
-                columns._crowd_at[at],
+                columns._burden_at[at],
                 columns._decode_s[at],
                 columns._prefill_s[at],
                 columns._load_s[at],
             ) == (
-                runner.node.crowd_at,
+                runner.node.burden_at,
                 runner.decode_s,
                 runner.prefill_s,
                 0.0 if runner.is_resident else runner.load_s,

@@ -19,9 +19,6 @@ from sollol.scheduling.work import YIELDS, Work
 RETRY_S = 1.0
 """What a failed attempt costs besides the time it took."""
 
-OVERLAP = 0.5
-"""How much of its time another request on the node spends beside this one, on average."""
-
 
 class Priced(msgspec.Struct):
     """A runner and what the request costs there."""
@@ -76,15 +73,14 @@ class Prices:
             room = _yields(node, work, room, now)
         prefill_s = (work.prompt_tokens - cached_tokens) * runner.prefill_s
         alone_s = work.output_tokens * runner.decode_s
-        crowd = node.crowd
         terms = Terms(
             wait_s=room.wait_s,
             load_s=load_s,
             prefill_s=prefill_s,
-            decode_s=alone_s * crowd,
+            decode_s=alone_s * node.crowd,
             risk_s=node.failure_share * (RETRY_S + load_s + prefill_s),
             eviction_s=room.eviction_s,
-            crowding_s=node.in_flight * node.slope * alone_s * OVERLAP / crowd,
+            crowding_s=alone_s * node.crowding,
         )
         return Priced(runner, terms, terms.total_s, cached_tokens, loads, room.obstacle, room.other)
 
@@ -107,8 +103,10 @@ def _wait_for_slot(runner: Runner, work: Work, now: float) -> Room:
 
 def _yields(node: Node, work: Work, room: Room, now: float) -> Room:
     """Return the wait until nobody clearly more urgent runs on a node."""
-    urgent = [h for h in node.held.values() if h.request.priority - work.level >= YIELDS]
-    wait_s = max((remaining_s(held, now) for held in urgent), default=0.0)
+    wait_s, level = 0.0, work.level
+    for held in node.held.values():
+        if held.request.priority - level >= YIELDS:
+            wait_s = max(wait_s, remaining_s(held, now))
     return _longer(room, Room(wait_s, 0.0, Obstacle.URGENT, None))
 
 
@@ -116,12 +114,12 @@ def _longer(room: Room, other: Room) -> Room:
     """Return the wait for both, by the obstacle that lasts longer."""
     if room.obstacle is not Obstacle.NONE and room.wait_s >= other.wait_s:
         return room
-    return other._replace(eviction_s=room.eviction_s)
+    return Room(other.wait_s, room.eviction_s, other.obstacle, other.other)
 
 
 def bound_s(runner: Runner, work: Work) -> float:
     """Return what a request costs on a runner at least: :meth:`Prices.price` gives no less."""
-    seconds = work.output_tokens * runner.decode_s * runner.node.crowd
+    seconds = work.output_tokens * runner.decode_s * (runner.node.crowd + runner.node.crowding)
     if not runner.is_resident:
         return seconds + work.prompt_tokens * runner.prefill_s + runner.load_s
     cached_tokens = runner.conversations.cached_tokens(work.conversation, work.prompt_tokens)

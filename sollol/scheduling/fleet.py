@@ -77,7 +77,7 @@ class Fleet:
         if node.in_flight:
             self._left[node_id] = node
         else:
-            self.shared.remove_node(node.crowd_at)
+            self.shared.remove_node(node.burden_at)
 
     def rules_changed(self) -> None:
         """Find anew which nodes may run which models."""
@@ -129,7 +129,7 @@ class Fleet:
                 del self._unsure[node.id]
         for node in [node for node in self._left.values() if not node.in_flight]:
             del self._left[node.id]
-            self.shared.remove_node(node.crowd_at)
+            self.shared.remove_node(node.burden_at)
 
     def why_none(self, model: str) -> SollolError:
         """Return why no node can be given a request for a model.
@@ -173,7 +173,7 @@ class Fleet:
                 continue
             columns = self._open.get(model)
             if columns is None:
-                columns = self._open[model] = Columns(self.shared.crowds)
+                columns = self._open[model] = Columns(self.shared.burdens)
             if columns not in runner.columns:
                 columns.add(runner)
                 self._note_mixed(model, columns.runners)
@@ -198,7 +198,7 @@ class Fleet:
             before = self._open.pop(model, None)
             if before is None:
                 continue
-            kept = Columns(self.shared.crowds)
+            kept = Columns(self.shared.burdens)
             for runner in before.runners:
                 runner.columns.pop(before, None)
                 if runner.node.id != node_id:

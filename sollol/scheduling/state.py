@@ -1,6 +1,7 @@
 """What the scheduler keeps of each node and of each model on it. Changed by the scheduler only."""
 
-from typing import Protocol
+from array import array
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -20,8 +21,11 @@ SLOPE = 0.2
 """Share by which each further sequence lengthens a step, where nothing was measured."""
 
 Options = tuple[tuple[str, int | float | bool], ...]
-Crowds = list[float]
-"""For each node, how many times longer a token takes there than it would alone."""
+OVERLAP = 0.5
+"""How much of its time another request on the node spends beside one that comes, on average."""
+
+Burdens: TypeAlias = "array[float]"
+"""For each node, how many times what a token takes alone it costs there, all terms together."""
 
 Shape = tuple[str, Options]
 """A runner's key and the options it is loaded with."""
@@ -225,20 +229,20 @@ class Shared:
         self.copies: dict[Shape, int] = {}
         """How many nodes have each shape in memory."""
         self.homes: Homes = {}
-        self.crowds: Crowds = []
+        self.burdens: Burdens = array("d")
         self.free: list[int] = []
-        """Places in ``crowds`` of nodes that are gone."""
+        """Places in ``burdens`` of nodes that are gone."""
 
     def add_node(self) -> int:
-        """Return a place in ``crowds``."""
+        """Return a place in ``burdens``."""
         if self.free:
             return self.free.pop()
-        self.crowds.append(1.0)
-        return len(self.crowds) - 1
+        self.burdens.append(1.0)
+        return len(self.burdens) - 1
 
     def remove_node(self, at: int) -> None:
-        """Give a place in ``crowds`` back."""
-        self.crowds[at] = 1.0
+        """Give a place in ``burdens`` back."""
+        self.burdens[at] = 1.0
         self.free.append(at)
 
 
@@ -249,7 +253,7 @@ class Node:
         self.id = view.id
         self._may_adapt = adapts
         self.shared = shared
-        self.crowd_at = shared.add_node()
+        self.burden_at = shared.add_node()
         self.view = view
         self.slots = view.slots
         self.is_open = False
@@ -270,6 +274,11 @@ class Node:
         self.busy_area = 0.0
         self.busy_at = 0.0
         self.slope = SLOPE
+        """Share by which each further request lengthens a token."""
+        self.crowd = 1.0
+        """How many times longer a token takes there than it would alone."""
+        self.crowding = 0.0
+        """What those that run there lose by one more, for each second that it would take alone."""
         self.failure_share = 0.0
         """Of the latest attempts, newer ones counting more, the share that failed."""
         self.capacity = Capacity(view.memory_bytes)
@@ -313,13 +322,16 @@ class Node:
         self.busy_area = self.area(now)
         self.busy_at = now
 
-    @property
-    def crowd(self) -> float:
-        """How many times longer a token takes there than it would alone."""
-        return self.shared.crowds[self.crowd_at]
+    def set_slope(self, slope: float) -> None:
+        """Take over by what share each further request lengthens a token."""
+        self.slope = slope
+        self._crowd()
 
     def _crowd(self) -> None:
-        self.shared.crowds[self.crowd_at] = 1.0 + self.slope * self.in_flight
+        lengthened = self.slope * self.in_flight
+        self.crowd = 1.0 + lengthened
+        self.crowding = lengthened * OVERLAP / self.crowd
+        self.shared.burdens[self.burden_at] = self.crowd + self.crowding
 
     def makes_room(self, runner: Runner) -> bool:
         """Whether a runner is to leave for another one."""

@@ -53,7 +53,7 @@ class World:
         self.node: Node = nodes_of(self.sut)[seen.id]
         for runner in self.node.runners.values():
             runner.prefill_s, runner.decode_s, runner.load_s = 0.01, 0.02, 4.0
-        self.node.slope = 0.5
+        self.node.set_slope(0.5)
 
     def runner(self, model: str = "m") -> Runner:
         return self.node.by_model[model]
