@@ -14,6 +14,7 @@ from random import Random
 
 import pytest
 
+from sollol.errors import SollolError
 from sollol.scheduling.decision import Effect, Grant
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.policies import POLICIES
@@ -31,7 +32,7 @@ from sollol.types import (
     RouteRequest,
     Task,
 )
-from tests.scheduling import GB, assert_clean, nodes_of
+from tests.scheduling import GB, assert_books, assert_clean, nodes_of
 
 SCHEDULES = int(os.environ.get("SCHEDULES", "10000"))
 PARTS = 10
@@ -44,6 +45,7 @@ NAMES = ("a", "b", "c", "d", "e", "f")
 MODELS = ("m0", "m1", "m2", "m3")
 CALLERS = ("", "x", "y")
 TASKS = (Task.CHAT, Task.CHAT, Task.GENERATE, Task.EMBED)
+ENGINES = (Engine.OLLAMA, Engine.OLLAMA, Engine.OLLAMA, Engine.LLAMA_SERVER)
 NEEDS = (frozenset[str](), frozenset[str](), frozenset({"vision"}))
 NONSENSE = (None, 0.0, 1e-9, 0.01, 0.5, 3.0, 120.0, 1e12)
 COUNTS = (None, 0, 1, 20, 300, 10**9)
@@ -53,7 +55,9 @@ POLICY_NAMES = (*POLICIES, "fastest", "fastest", "fastest", "fastest")
 class Schedule:
     """A scheduler, random events, and books of its own beside it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, looks: bool = True) -> None:
+        self.looks = looks
+        self.forbidden: dict[tuple[str, str], None] = {}
         self.rng = rng = Random(seed)
         self.limits = SchedulerLimits(
             queue_max_length=rng.choice((1, 3, 10, 100)),
@@ -62,6 +66,9 @@ class Schedule:
             max_in_flight_per_caller=rng.choice((None, None, 1, 2)),
             explore_share=rng.choice((0.01, 0.5)),
             uses_affinity=rng.random() < 0.8,
+            counts_options=rng.random() < 0.8,
+            adapts_options=rng.random() < 0.3,
+            is_allowed=lambda node, model: (node, model) not in self.forbidden,
         )
         self.sut = Scheduler(self.limits, Random(seed))
         self.now = 0.0
@@ -73,6 +80,7 @@ class Schedule:
         self.held: dict[int, Lease] = {}
         self.gone: list[Node] = []
         self.digest = hashlib.sha256()
+        self.shown = hashlib.sha256()
         for name in self.names:
             self.change(name)
 
@@ -82,13 +90,14 @@ class Schedule:
             self.submit, self.submit, self.submit, self.submit, self.submit, self.submit,
             self.release, self.release, self.release, self.release,
             self.cancel, self.alter, self.remove, self.tick, self.tick, self.loaded, self.preview,
+            self.forbid,
         )  # fmt: skip
         for _ in range(EVENTS):
             self.now = round(self.now + self.rng.choice(PAUSES) * GRID_S, 2)
             self.rng.choice(events)()
             self.check_counts()
         self.leave()
-        return self.digest.hexdigest()
+        return self.digest.hexdigest() + (self.shown.hexdigest() if self.looks else "")
 
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -108,6 +117,7 @@ class Schedule:
         assert view.state is NodeState.HEALTHY
         assert request.model in view.models
         assert request.model not in view.outvoted
+        assert (view.id, request.model) not in self.forbidden
         assert view.id not in request.excluded
         assert lease.queue_wait_s >= 0.0
         if not request.takes_slot:
@@ -136,7 +146,7 @@ class Schedule:
             expires_at=round(self.now + rng.choice((0.0, 0.05, 5.0, 60.0)), 2),
             excluded=frozenset(rng.sample(self.names, 1)) if rng.random() < 0.1 else frozenset(),
             takes_slot=rng.random() < 0.95,
-            priority=rng.choice((1, 5, 5, 10)),
+            priority=rng.choice((1, 4, 5, 5, 9, 10)),
             caller=rng.choice(CALLERS),
             ask=self.ask(),
         )
@@ -201,7 +211,7 @@ class Schedule:
                 if rng.random() < 0.8
             }  # fmt: skip
             view = NodeView(
-                name, f"http://{name}", Engine.OLLAMA, NodeState.HEALTHY, rng.randint(1, 3),
+                name, f"http://{name}", rng.choice(ENGINES), NodeState.HEALTHY, rng.randint(1, 3),
                 models=models, resident=self.residents(models),
                 memory_bytes=rng.choice((None, None, GB, 50 * GB)),
                 outvoted=frozenset(m for m in models if rng.random() < 0.05),
@@ -240,13 +250,32 @@ class Schedule:
             self.take(self.sut.loaded(self.held[self.rng.choice(list(self.held))], self.now))
 
     def preview(self) -> None:
+        """Look at everything there is to see, which changes nothing."""
         model = self.rng.choice(self.models)
-        if any(v.state is NodeState.HEALTHY and model in v.models and model not in v.outvoted
-               for v in self.views.values()):  # fmt: skip
-            before = self.sut.statistics()
-            request = RouteRequest("preview", model, self.now, self.now, ask=self.ask())
-            self.digest.update(repr(self.sut.preview(request, self.now)).encode())
-            assert self.sut.statistics() == before
+        request = RouteRequest("preview", model, self.now, self.now, ask=self.ask())
+        if not self.looks:
+            return
+        before = self.sut.statistics()
+        seen = [f"{each.request_id} {each.node_id}" for each in self.sut.queued(self.now, 3)]
+        assert len(seen) == min(3, len(self.waiting))
+        for name in self.waiting:
+            assert self.sut.find_queued(name, self.now) is not None
+        assert len(self.sut.estimates()) == len(self.views)
+        try:
+            seen.append(repr(self.sut.preview(request, self.now)))
+            assert seen[-1] == repr(self.sut.preview(request, self.now))
+        except SollolError as error:
+            seen.append(str(error))
+        self.shown.update("".join(seen).encode())
+        assert self.sut.statistics() == before
+        assert_books(self.sut)
+
+    def forbid(self) -> None:
+        """Let other nodes run other models from now on."""
+        pair = (self.rng.choice(self.names), self.rng.choice(self.models))
+        if self.forbidden.pop(pair, pair) is pair:
+            self.forbidden[pair] = None
+        self.take(self.sut.rules_changed(self.now))
 
     def leave(self) -> None:
         """Everybody goes, in some order."""
@@ -279,6 +308,13 @@ def test_nothing_is_lost_doubled_or_kept(part: int) -> None:
     seeds = range(part * each, (part + 1) * each)
     one = os.environ.get("SCHEDULE")
     digest(seeds if one is None else range(int(one), int(one) + 1))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_who_looks_changes_nothing(part: int) -> None:
+    for seed in range(part * SCHEDULES // 200, (part + 1) * SCHEDULES // 200):
+        with_looks = Schedule(seed).run()
+        assert with_looks.startswith(Schedule(seed, looks=False).run()), f"in schedule {seed}"
 
 
 def test_the_same_events_give_the_same_decisions_in_another_process() -> None:
