@@ -7,10 +7,10 @@ of what each node has is in memory, a third of the runners that are have request
 import argparse
 import gc
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 
 from sollol.scheduling.decision import Effect, Grant
 from sollol.scheduling.limits import SchedulerLimits
@@ -41,6 +41,10 @@ BYTES = 4 * 10**9
 HORIZON_S = 1e6
 
 
+Taken = tuple[int, int]
+"""Nanoseconds by the clock, and of the thread."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """Microseconds of one kind of event in one fleet."""
@@ -50,6 +54,8 @@ class Figures:
     event: str
     median_us: float
     p99_us: float
+    cpu_us: float
+    """The median of what the thread itself ran, which other processes do not lengthen."""
 
 
 def fleet(nodes: int, rng: Random) -> Iterator[NodeView]:
@@ -89,24 +95,25 @@ class Bench:
         self._busy = nodes * BUSY
         self._settle()
 
-    def pair(self) -> tuple[int, int]:
-        """Submit a request and end another one; return the nanoseconds of both."""
+    def pair(self) -> tuple[Taken, Taken]:
+        """Submit a request and end another one; return what each took."""
         self._now += 0.001
-        submit_ns = self._submit()
+        submit = self._submit()
         lease = self._pop()
-        begin = perf_counter_ns()
-        effects = self.scheduler.release(lease, self._now, _measured(lease))
-        release_ns = perf_counter_ns() - begin
-        self._take(effects)
+        measured = _measured(lease)
+        release = self._time(lambda: self.scheduler.release(lease, self._now, measured))
         self._settle()
-        return submit_ns, release_ns
+        return submit, release
 
-    def _submit(self) -> int:
+    def _submit(self) -> Taken:
         request = self._request()
         self._waiting[request.id] = None
-        begin = perf_counter_ns()
-        effects = self.scheduler.submit(request, self._now)
-        taken = perf_counter_ns() - begin
+        return self._time(lambda: self.scheduler.submit(request, self._now))
+
+    def _time(self, event: Callable[[], list[Effect]]) -> Taken:
+        cpu_begin, begin = thread_time_ns(), perf_counter_ns()
+        effects = event()
+        taken = perf_counter_ns() - begin, thread_time_ns() - cpu_begin
         self._take(effects)
         return taken
 
@@ -177,15 +184,15 @@ def _measured(lease: Lease) -> Measured:
 def measure(nodes: int, queued: int, count: int, passes: int) -> list[Figures]:
     """Return the figures of one fleet."""
     taken = [_pass(nodes, queued, count) for _ in range(passes)]
-    submits = [min(s for s, _ in same) for same in zip(*taken, strict=True)]
-    pairs = [min(s + r for s, r in same) for same in zip(*taken, strict=True)]
+    submits = [[submit for submit, _ in each] for each in taken]
+    pairs = [[(s[0] + r[0], s[1] + r[1]) for s, r in each] for each in taken]
     return [
         _figures(nodes, queued, "submit", submits),
         _figures(nodes, queued, "submit and release", pairs),
     ]
 
 
-def _pass(nodes: int, queued: int, count: int) -> list[tuple[int, int]]:
+def _pass(nodes: int, queued: int, count: int) -> list[tuple[Taken, Taken]]:
     bench = Bench(nodes, queued)
     for _ in range(count // 10):
         bench.pair()
@@ -196,21 +203,29 @@ def _pass(nodes: int, queued: int, count: int) -> list[tuple[int, int]]:
     return taken
 
 
-def _figures(nodes: int, queued: int, event: str, taken_ns: list[int]) -> Figures:
+def _figures(nodes: int, queued: int, event: str, passes: list[list[Taken]]) -> Figures:
+    same = list(zip(*passes, strict=True))
+    wall_ns = [min(wall for wall, _ in each) for each in same]
+    cpu_ns = [min(cpu for _, cpu in each) for each in same]
     return Figures(
         nodes,
         queued,
         event,
-        statistics.median(taken_ns) / 1000,
-        statistics.quantiles(taken_ns, n=100)[98] / 1000,
+        statistics.median(wall_ns) / 1000,
+        statistics.quantiles(wall_ns, n=100)[98] / 1000,
+        statistics.median(cpu_ns) / 1000,
     )
 
 
 def report(figures: list[Figures]) -> str:
     """Return the figures as a Markdown table."""
-    lines = ["| nodes | waiting | event | median, us | p99, us |", "|---:|---:|---|---:|---:|"]
+    lines = [
+        "| nodes | waiting | event | median, us | p99, us | CPU median, us |",
+        "|---:|---:|---|---:|---:|---:|",
+    ]
     lines += [
-        f"| {f.nodes} | {f.queued} | {f.event} | {f.median_us:.0f} | {f.p99_us:.0f} |"
+        f"| {f.nodes} | {f.queued} | {f.event} "
+        f"| {f.median_us:.0f} | {f.p99_us:.0f} | {f.cpu_us:.0f} |"
         for f in figures
     ]
     return "\n".join(lines)

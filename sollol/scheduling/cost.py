@@ -65,24 +65,21 @@ class Prices:
             load_s = runner.load_s
         else:
             room = _wait_for_slot(runner, work, now)
-            load_s = max(0.0, runner.ready_at - now)
+            load_s = runner.ready_at - now if runner.ready_at > now else 0.0
             cached_tokens = runner.conversations.cached_tokens(
                 work.conversation, work.prompt_tokens
             )
         if node.most_urgent - work.level >= YIELDS and node.slope > 0.0:
             room = _yields(node, work, room, now)
+        wait_s, eviction_s, obstacle, other = room
         prefill_s = (work.prompt_tokens - cached_tokens) * runner.prefill_s
         alone_s = work.output_tokens * runner.decode_s
-        terms = Terms(
-            wait_s=room.wait_s,
-            load_s=load_s,
-            prefill_s=prefill_s,
-            decode_s=alone_s * node.crowd,
-            risk_s=node.failure_share * (RETRY_S + load_s + prefill_s),
-            eviction_s=room.eviction_s,
-            crowding_s=alone_s * node.crowding,
-        )
-        return Priced(runner, terms, terms.total_s, cached_tokens, loads, room.obstacle, room.other)
+        decode_s = alone_s * node.crowd
+        crowding_s = alone_s * node.crowding
+        risk_s = node.failure_share * (RETRY_S + load_s + prefill_s)
+        terms = Terms(wait_s, load_s, prefill_s, decode_s, risk_s, eviction_s, crowding_s)
+        total_s = wait_s + load_s + prefill_s + decode_s + risk_s + eviction_s + crowding_s
+        return Priced(runner, terms, total_s, cached_tokens, loads, obstacle, other)
 
 
 def _wait_for_slot(runner: Runner, work: Work, now: float) -> Room:

@@ -159,12 +159,6 @@ class WaitQueue:
         by_model = self._by_model
         return [Row(row) for m in models if m in by_model for row in by_model[m].values()]
 
-    def ahead(self, request_id: str) -> int:
-        """Return how many requests for the same model go before one that waits."""
-        waiting = self._by_id[request_id]
-        rows = self._by_model[waiting.request.model].values()
-        return sum(bisect_left(row, waiting) for row in rows)
-
     def models(self) -> tuple[str, ...]:
         """The models that somebody waits for."""
         return tuple(self._by_model)

@@ -282,8 +282,7 @@ class Scheduler:
 
     def _note_end(self, held: Held, now: float, *, has_failed: bool) -> None:
         node = held.node
-        if node is not None:
-            node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
+        node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
         if held.loads and held.runner is not None:
             if has_failed and not held.runner.running:
                 held.runner.unload()

@@ -45,7 +45,7 @@ class Held(msgspec.Struct):
     lease: Lease
     request: RouteRequest
     runner: "Runner | None"
-    node: "Node | None"
+    node: "Node"
     granted_at: float
     ends_at: float
     terms: Terms
@@ -168,10 +168,6 @@ class Runner:
         self._copies[self.shape] = self._copies.get(self.shape, 0) + change
         if not self._copies[self.shape]:
             del self._copies[self.shape]
-
-    def is_in_demand(self) -> bool:
-        """Whether somebody uses it or waits for it."""
-        return bool(self.running or self.backlog)
 
     def matches(self, options: Options) -> bool:
         """Whether the loaded model serves a request with these runner options without a reload.
@@ -336,10 +332,6 @@ class Node:
     def makes_room(self, runner: Runner) -> bool:
         """Whether a runner is to leave for another one."""
         return self.claim is not None and runner in self.leaving
-
-    def is_claimed_by(self, runner: Runner) -> bool:
-        """Whether others make room for a runner."""
-        return self.claim is runner
 
     def was_seen(self, key: str) -> bool:
         """Whether a runner was in memory by the view before."""

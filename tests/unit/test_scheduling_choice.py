@@ -12,7 +12,7 @@ from sollol.scheduling.choice import ALIKE, by_cost, by_rank, pick
 from sollol.scheduling.cost import Priced, Prices, bound_s
 from sollol.scheduling.decision import Obstacle, Option, Rule, Terms
 from sollol.scheduling.demand import Demand
-from sollol.scheduling.explore import MAX_DEBT, Explorer
+from sollol.scheduling.explore import FOLLOW_LOOKS, MAX_DEBT, Explorer
 from sollol.scheduling.learning import Learner
 from sollol.scheduling.lengths import Lengths
 from sollol.scheduling.limits import SchedulerLimits
@@ -287,6 +287,22 @@ def test_tries_stay_within_their_share_and_those_that_go_well_borrow_from_it(
     assert tries(share, requests, 0.5) <= share * requests + MAX_DEBT
     if requests > 100:
         assert tries(share, requests, 0.5) > share * requests
+
+
+def test_where_no_try_is_worth_it_all_nodes_are_compared_now_and_then_only() -> None:
+    best = priced(World(view("a", "m", resident="m")).runner(), 1.0)
+    explorer = Explorer(0.01)
+    due = 0
+    for _ in range(1100):
+        due += explorer.is_due
+        assert explorer.candidate([best], best, 100.0) is None
+    assert 0 < due <= 55
+    explorer.tried(1.0, 0.5)
+    looks = 0
+    while explorer.is_due:
+        looks += 1
+        assert explorer.candidate([best], best, 100.0) is None
+    assert 0 < looks <= FOLLOW_LOOKS
 
 
 def test_a_try_never_waits_loads_or_costs_many_times_the_best() -> None:
