@@ -54,8 +54,9 @@ class Explorer:
         A try is worth it where the speeds that a node once had would make it the best choice. It
         never loads a model, nor waits.
         """
+        was_due = self.is_due  # so all nodes were compared
         self._credit = min(2.0, self._credit + self._share)
-        if not self.is_due:
+        if not was_due:
             return None
         for option in priced:
             if option is chosen or option.loads or not option.can_start:

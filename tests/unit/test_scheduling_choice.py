@@ -285,7 +285,7 @@ def test_tries_stay_within_their_share_and_those_that_go_well_borrow_from_it(
     assert tries(share, requests, 1.5) <= share * requests
     assert tries(0.0, requests, 0.5) == 0
     assert tries(share, requests, 0.5) <= share * requests + MAX_DEBT
-    if requests > 100:
+    if requests > 101:
         assert tries(share, requests, 0.5) > share * requests
 
 
@@ -314,6 +314,8 @@ def test_a_try_never_waits_loads_or_costs_many_times_the_best() -> None:
         priced(runner, 8.1),
     ]
     explorer = Explorer(1.0)
+    assert explorer.candidate([best], best, 100.0) is None
+    assert explorer.is_due
     assert explorer.candidate([best, *dear], best, 100.0) is None
     assert explorer.candidate([best, dear[0]], best, 100.0) is None
     runner.rates.decode.add(0.01, 95.0)
