@@ -4,10 +4,10 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench limits clients ollama-suite reference docs lock ci
+.PHONY: help setup serve test check fix bench bench-decisions limits clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 # pip never runs outside a venv: Debian's own python3 refuses it (PEP 668). `--without-pip` because
 # a bare Debian has pip but not the ensurepip module that `python3 -m venv` wants.
@@ -51,6 +51,9 @@ bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an http
 
 limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes and a virtual clock
 	$(BIN)/python -m sollol.bench.scheduler_limits $(ARGS)
+
+bench-decisions: $(VENV)/.dev  ## Measure what one decision of the scheduler costs
+	$(BIN)/python -m sollol.bench.decision_cost $(ARGS)
 
 ollama-suite: $(VENV)/.dev
 	PYTHON=$(PYTHON) $(BIN)/python -m tests.clients.ollama_suite

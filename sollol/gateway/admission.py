@@ -114,7 +114,7 @@ class Admission:
             del self._idle[node_id]
 
     async def run(self) -> None:
-        """Let the scheduler notice that time passes; runs until cancelled."""
+        """Let the scheduler notice that time passes, be it that nobody waits; runs until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
             self._deliver(self._scheduler.tick(self._clock()))

@@ -40,15 +40,16 @@ def by_cost(
     start = int(rng.random() * len(runners))  # of those alike, not always the first ones
     priced: list[Priced] = []
     best_s = float("inf")
-    while len(priced) < max(at_least, MOST_ALIKE):
+    for count in range(min(len(runners), max(at_least, MOST_ALIKE))):
         bound = min(bounds)
-        if bound == _PRICED or (len(priced) >= at_least and bound > best_s * ALIKE):
+        if count >= at_least and bound > best_s * ALIKE:
             break
         at = _index(bounds, bound, start)
         bounds[at] = _PRICED
         candidate = price(runners[at])
         priced.append(candidate)
-        best_s = min(best_s, candidate.total_s)
+        if candidate.total_s < best_s:
+            best_s = candidate.total_s
     priced.sort(key=_total_s)
     return priced
 

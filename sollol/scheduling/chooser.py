@@ -80,10 +80,11 @@ class Chooser:
         verdict = Verdict(request, work, self.policy.name, (), len(runners), Rule.WAIT, None, None)
         if not runners:
             return verdict
+        rng = Random(0) if is_preview else self._rng  # who looks changes nothing
         if self.policy.rank is None:
-            self._by_cost(verdict, runners, now, is_impatient, is_preview)
+            self._by_cost(verdict, runners, now, rng, is_impatient, is_preview)
         else:
-            self._by_rank(verdict, runners, now)
+            self._by_rank(verdict, runners, now, rng)
         if is_over:
             verdict.rule, verdict.chosen = Rule.CALLER, None
         return verdict
@@ -134,13 +135,14 @@ class Chooser:
         verdict: Verdict,
         runners: list[Runner],
         now: float,
+        rng: Random,
         is_impatient: bool,
         is_preview: bool,
     ) -> None:
         looks = len(runners) if is_impatient or self._explorer.is_due else 2
         at_least = MAX_OPTIONS if is_preview else looks
-        options = self._priced(runners, verdict.work, now, at_least)
-        best = pick(options, self._rng)
+        options = self._priced(runners, verdict.work, now, rng, at_least)
+        best = pick(options, rng)
         verdict.options, verdict.best = options, best
         if best.can_start:
             verdict.chosen, verdict.rule = best, Rule.COST
@@ -154,7 +156,9 @@ class Chooser:
                 verdict.best = verdict.chosen = free[0]
                 verdict.rule = Rule.PATIENCE
 
-    def _priced(self, runners: list[Runner], work: Work, now: float, at_least: int) -> list[Priced]:
+    def _priced(
+        self, runners: list[Runner], work: Work, now: float, rng: Random, at_least: int
+    ) -> list[Priced]:
         prices = self._prices
         if len(runners) == 1:
             return [prices.price(runners[0], work, now)]
@@ -162,12 +166,14 @@ class Chooser:
             runners,
             self.fleet.bounds_s(runners, work),
             lambda runner: prices.price(runner, work, now),
-            self._rng,
+            rng,
             at_least=at_least,
         )
 
-    def _by_rank(self, verdict: Verdict, runners: Sequence[Runner], now: float) -> None:
-        runner = by_rank(self.policy, runners, self._rng)
+    def _by_rank(
+        self, verdict: Verdict, runners: Sequence[Runner], now: float, rng: Random
+    ) -> None:
+        runner = by_rank(self.policy, runners, rng)
         if runner is None:
             return
         priced = self._prices.price(runner, verdict.work, now)

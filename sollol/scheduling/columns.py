@@ -1,10 +1,12 @@
 """The numbers of a model's runners side by side, to compare hundreds of nodes in microseconds.
 
 Objects of a thousand nodes are spread over the memory; to read one number of each takes several
-times as long as to read them from a list. Runners write here what changes about them.
+times as long as to read them from an array. Runners write here what changes about them.
 """
 
-from sollol.scheduling.state import Crowds, Runner
+from array import array
+
+from sollol.scheduling.state import Burdens, Runner
 from sollol.scheduling.work import Work
 
 
@@ -13,24 +15,24 @@ class Columns:
 
     Attributes:
         runners: one on each node.
-        crowd_at: where in ``crowds`` the node's crowding is.
+        burden_at: where in ``burdens`` the node's is.
         decode_s, prefill_s: seconds for a token.
         load_s: seconds for the load, 0 of what is in memory.
     """
 
-    def __init__(self, crowds: Crowds) -> None:
+    def __init__(self, burdens: Burdens) -> None:
         self.runners: list[Runner] = []
-        self._crowds = crowds
-        self._crowd_at: list[int] = []
-        self._decode_s: list[float] = []
-        self._prefill_s: list[float] = []
-        self._load_s: list[float] = []
+        self._burdens = burdens
+        self._burden_at = array("l")
+        self._decode_s = array("d")
+        self._prefill_s = array("d")
+        self._load_s = array("d")
 
     def add(self, runner: Runner) -> None:
         """Append a runner; it keeps its numbers up to date."""
         runner.columns[self] = len(self.runners)
         self.runners.append(runner)
-        self._crowd_at.append(runner.node.crowd_at)
+        self._burden_at.append(runner.node.burden_at)
         self._decode_s.append(0.0)
         self._prefill_s.append(0.0)
         self._load_s.append(0.0)
@@ -48,10 +50,10 @@ class Columns:
 
         What is remembered of its conversation is left out: see ``affinity.py`` for where it is.
         """
-        output, prompt, crowds = work.output_tokens, work.prompt_tokens, self._crowds
+        output, prompt, burdens = work.output_tokens, work.prompt_tokens, self._burdens
         return [
-            output * decode_s * crowds[at] + prompt * prefill_s + load_s
+            output * decode_s * burdens[at] + prompt * prefill_s + load_s
             for at, decode_s, prefill_s, load_s in zip(
-                self._crowd_at, self._decode_s, self._prefill_s, self._load_s, strict=True
+                self._burden_at, self._decode_s, self._prefill_s, self._load_s, strict=True
             )
         ]

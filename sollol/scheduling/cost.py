@@ -19,9 +19,6 @@ from sollol.scheduling.work import YIELDS, Work
 RETRY_S = 1.0
 """What a failed attempt costs besides the time it took."""
 
-OVERLAP = 0.5
-"""How much of its time another request on the node spends beside this one, on average."""
-
 
 class Priced(msgspec.Struct):
     """A runner and what the request costs there."""
@@ -63,28 +60,26 @@ class Prices:
         cached_tokens = 0
         if loads:
             room = make_room(runner, work, self._demand, self._copies, now)
+            if runner.is_full:  # of those that use it since before it left the memory
+                room = _longer(room, _wait_for_slot(runner, work, now))
             load_s = runner.load_s
         else:
             room = _wait_for_slot(runner, work, now)
-            load_s = max(0.0, runner.ready_at - now)
+            load_s = runner.ready_at - now if runner.ready_at > now else 0.0
             cached_tokens = runner.conversations.cached_tokens(
                 work.conversation, work.prompt_tokens
             )
         if node.most_urgent - work.level >= YIELDS and node.slope > 0.0:
             room = _yields(node, work, room, now)
+        wait_s, eviction_s, obstacle, other = room
         prefill_s = (work.prompt_tokens - cached_tokens) * runner.prefill_s
         alone_s = work.output_tokens * runner.decode_s
-        crowd = node.crowd
-        terms = Terms(
-            wait_s=room.wait_s,
-            load_s=load_s,
-            prefill_s=prefill_s,
-            decode_s=alone_s * crowd,
-            risk_s=node.failure_share * (RETRY_S + load_s + prefill_s),
-            eviction_s=room.eviction_s,
-            crowding_s=node.in_flight * node.slope * alone_s * OVERLAP / crowd,
-        )
-        return Priced(runner, terms, terms.total_s, cached_tokens, loads, room.obstacle, room.other)
+        decode_s = alone_s * node.crowd
+        crowding_s = alone_s * node.crowding
+        risk_s = node.failure_share * (RETRY_S + load_s + prefill_s)
+        terms = Terms(wait_s, load_s, prefill_s, decode_s, risk_s, eviction_s, crowding_s)
+        total_s = wait_s + load_s + prefill_s + decode_s + risk_s + eviction_s + crowding_s
+        return Priced(runner, terms, total_s, cached_tokens, loads, obstacle, other)
 
 
 def _wait_for_slot(runner: Runner, work: Work, now: float) -> Room:
@@ -105,16 +100,23 @@ def _wait_for_slot(runner: Runner, work: Work, now: float) -> Room:
 
 def _yields(node: Node, work: Work, room: Room, now: float) -> Room:
     """Return the wait until nobody clearly more urgent runs on a node."""
-    urgent = [h for h in node.held.values() if h.request.priority - work.level >= YIELDS]
-    wait_s = max((remaining_s(held, now) for held in urgent), default=0.0)
-    if room.obstacle is not Obstacle.NONE and room.wait_s >= wait_s:
+    wait_s, level = 0.0, work.level
+    for held in node.held.values():
+        if held.request.priority - level >= YIELDS:
+            wait_s = max(wait_s, remaining_s(held, now))
+    return _longer(room, Room(wait_s, 0.0, Obstacle.URGENT, None))
+
+
+def _longer(room: Room, other: Room) -> Room:
+    """Return the wait for both, by the obstacle that lasts longer."""
+    if room.obstacle is not Obstacle.NONE and room.wait_s >= other.wait_s:
         return room
-    return room._replace(wait_s=wait_s, obstacle=Obstacle.URGENT, other=None)
+    return Room(other.wait_s, room.eviction_s, other.obstacle, other.other)
 
 
 def bound_s(runner: Runner, work: Work) -> float:
     """Return what a request costs on a runner at least: :meth:`Prices.price` gives no less."""
-    seconds = work.output_tokens * runner.decode_s * runner.node.crowd
+    seconds = work.output_tokens * runner.decode_s * (runner.node.crowd + runner.node.crowding)
     if not runner.is_resident:
         return seconds + work.prompt_tokens * runner.prefill_s + runner.load_s
     cached_tokens = runner.conversations.cached_tokens(work.conversation, work.prompt_tokens)

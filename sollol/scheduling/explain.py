@@ -72,8 +72,7 @@ def sentence(decision: Decision) -> str:
             )
         case Rule.PATIENCE:
             return f"{decision.chosen} was free after a longer wait than predicted; {seconds}"
-        case Rule.COST:
-            return _by_cost(decision, chosen, seconds)
+    return _by_cost(decision, chosen, seconds)
 
 
 def why(option: Option) -> str:

@@ -19,22 +19,34 @@ WENT_BETTER = 0.7
 """A try that took less than this share of what was predicted has shown that the node changed."""
 
 
+IN_VAIN = 0.2
+"""What is taken of a try's credit for a look at all nodes that found none worth it."""
+
+FOLLOW_LOOKS = 10
+"""Requests, for whatever model, that a try which follows another is looked for with."""
+
+MAX_DEBT = 3.0
+"""So many tries that follow a good one may be made before their share has come in."""
+
+
 class Explorer:
-    """Spends a small share of the requests on tries."""
+    """Spends a small share of the requests on tries: never more than that and ``MAX_DEBT``."""
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._credit = 0.0
+        self._looks = 0
+        """How many requests may still be looked at for a try to follow one that went well."""
 
     @property
     def is_due(self) -> bool:
         """Whether a try may be made."""
-        return self._credit >= 1.0
+        return self._credit >= (1.0 - MAX_DEBT if self._looks else 1.0)
 
     def tried(self, predicted_s: float, real_s: float) -> None:
         """Take how a try went; one that went better than was predicted is followed by another."""
-        if real_s < WENT_BETTER * predicted_s:
-            self._credit = min(2.0, self._credit + 1.0)
+        if self._share > 0.0 and real_s < WENT_BETTER * predicted_s:
+            self._looks = FOLLOW_LOOKS
 
     def candidate(self, priced: Sequence[Priced], chosen: Priced, now: float) -> Priced | None:
         """Return what to try instead of the chosen one; mostly None.
@@ -42,8 +54,9 @@ class Explorer:
         A try is worth it where the speeds that a node once had would make it the best choice. It
         never loads a model, nor waits.
         """
+        was_due = self.is_due  # so all nodes were compared
         self._credit = min(2.0, self._credit + self._share)
-        if not self.is_due:
+        if not was_due:
             return None
         for option in priced:
             if option is chosen or option.loads or not option.can_start:
@@ -52,8 +65,16 @@ class Explorer:
                 break
             if _may_take_s(option, now) < chosen.total_s:
                 self._credit -= 1.0
+                self._looks = 0
                 return option
+        self._note_vain_look()
         return None
+
+    def _note_vain_look(self) -> None:
+        """Look less often: whenever a try is due, all nodes are compared."""
+        self._looks = max(0, self._looks - 1)
+        if self._credit >= 1.0:
+            self._credit -= IN_VAIN
 
 
 def _may_take_s(option: Priced, now: float) -> float:

@@ -39,14 +39,20 @@ class Fleet:
         """Models whose capabilities or context differ from node to node."""
         self._unsure: dict[str, Node] = {}
         """Nodes of which we believe something that their latest view does not say."""
+        self._left: dict[str, Node] = {}
+        """Nodes that were removed while in use: should they come back, those slots are taken."""
 
     def change(self, view: NodeView, now: float) -> Node:
         """Take over what is known of a node, new or changed."""
         node = self.nodes.get(view.id)
         before = node.view if node else None
         if node is None:
-            node = self.nodes[view.id] = Node(view, self.shared, adapts=self._adapts_options)
+            node = self._come_back(view, now) or Node(
+                view, self.shared, adapts=self._adapts_options
+            )
+            self.nodes[view.id] = node
         node.use(view)
+        node.capacity.told_bytes = view.memory_bytes
         if before is None or before.models != view.models or before.outvoted != view.outvoted:
             self._forget(view.id)
             index(node, view)
@@ -72,7 +78,10 @@ class Fleet:
         self._unsure.pop(node_id, None)
         for runner in node.runners.values():
             runner.unload()
-        self.shared.remove_node(node.crowd_at)
+        if node.in_flight:
+            self._left[node_id] = node
+        else:
+            self.shared.remove_node(node.burden_at)
 
     def rules_changed(self) -> None:
         """Find anew which nodes may run which models."""
@@ -114,13 +123,12 @@ class Fleet:
                 bounds[at] = bound_s(runner, work)
         return bounds
 
-    def has(self, model: str) -> bool:
-        """Whether any node has a model, be it down."""
-        return model in self._holders
-
-    def is_up(self, model: str) -> bool:
-        """Whether a node that may be given requests for a model is up."""
-        return model in self._open
+    def is_up(self, model: str, excluded: frozenset[str]) -> bool:
+        """Whether a node that may be given requests for a model is up, some nodes left out."""
+        columns = self._open.get(model)
+        if columns is None or not excluded:
+            return columns is not None
+        return any(runner.node.id not in excluded for runner in columns.runners)
 
     def settle(self, now: float) -> None:
         """Believe the latest views again where what we did is long enough ago."""
@@ -128,6 +136,9 @@ class Fleet:
             reconcile(node, node.view, now)
             if all(now - r.touched_at >= LOCAL_TRUTH_S for r in node.runners.values()):
                 del self._unsure[node.id]
+        for node in [node for node in self._left.values() if not node.in_flight]:
+            del self._left[node.id]
+            self.shared.remove_node(node.burden_at)
 
     def why_none(self, model: str) -> SollolError:
         """Return why no node can be given a request for a model.
@@ -153,6 +164,15 @@ class Fleet:
         node = self.nodes.get(node_id)
         return node is not None and node.is_open
 
+    def _come_back(self, view: NodeView, now: float) -> Node | None:
+        """Return a node that was removed while in use: what runs there holds its slots."""
+        node = self._left.pop(view.id, None)
+        if node is not None:
+            for runner in node.runners.values():
+                if runner.running:
+                    runner.load(None, now)
+        return node
+
     def _add_open(self, node: Node) -> None:
         view = node.view
         for model, runner in node.by_model.items():
@@ -162,7 +182,7 @@ class Fleet:
                 continue
             columns = self._open.get(model)
             if columns is None:
-                columns = self._open[model] = Columns(self.shared.crowds)
+                columns = self._open[model] = Columns(self.shared.burdens)
             if columns not in runner.columns:
                 columns.add(runner)
                 self._note_mixed(model, columns.runners)
@@ -187,7 +207,7 @@ class Fleet:
             before = self._open.pop(model, None)
             if before is None:
                 continue
-            kept = Columns(self.shared.crowds)
+            kept = Columns(self.shared.burdens)
             for runner in before.runners:
                 runner.columns.pop(before, None)
                 if runner.node.id != node_id:

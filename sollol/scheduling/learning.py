@@ -28,7 +28,9 @@ class Learner:
         output_tokens = measured.output_tokens or measured.pieces
         if request.ask.conversation:
             self._learn_cached(held, runner, measured, prompt_tokens)
-            runner.conversations.remember(request.ask.conversation, prompt_tokens + output_tokens)
+            if runner.is_resident:
+                tokens = prompt_tokens + output_tokens
+                runner.conversations.remember(request.ask.conversation, tokens)
         if not held.loads and not runner.rates.wants_more(now):
             return
         self._lengths.learn(request.model, request.ask, request.caller, measured)

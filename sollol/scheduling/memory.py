@@ -36,6 +36,9 @@ def begin_load(runner: Runner, options: Options, load_s: float, now: float) -> N
         other.unload()
         other.was_pushed_out = True
         other.touched_at = now
+    node = runner.node
+    if node.claim is runner:  # the room is made; those that left may claim it back in their turn
+        node.claim, node.leaving = None, ()
     runner.load(options, now)
     runner.ready_at = now + load_s
     runner.touched_at = now
@@ -55,6 +58,13 @@ def index(node: Node, view: NodeView) -> None:
         runner.capabilities = known.capabilities
         node.runners[key] = runner
         node.by_model.update(dict.fromkeys(models, runner))
+    for key, runner in before.items():
+        if key in node.runners:
+            continue
+        if runner.running:  # it may come back before they end, and has no more slots then
+            node.runners[key] = runner
+        else:
+            runner.unload()
 
 
 def reconcile(node: Node, view: NodeView, now: float) -> None:

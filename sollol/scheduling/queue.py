@@ -10,14 +10,15 @@ starts no earlier than the one before it would be done, had the caller its share
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator
-from heapq import merge
+from collections.abc import Iterable
 from itertools import count
 
 import msgspec
 
-from sollol.scheduling.state import Runner
+from sollol.scheduling.state import Options, Runner
 from sollol.types import RouteRequest
+
+MAX_PRIORITY = 10
 
 
 class Waiting(msgspec.Struct, eq=False):
@@ -40,32 +41,63 @@ class Waiting(msgspec.Struct, eq=False):
 
 
 class FairClock:
-    """When each caller's next request of a priority starts, by what it has asked for already."""
+    """When each caller's next request of a priority starts, by what it has asked for already.
+
+    What a caller asks for counts for its requests of that priority and of those below it: its batch
+    does not hold up what it wants at once, and does not go before it either.
+    """
 
     def __init__(self) -> None:
-        self._next: dict[tuple[str, int], float] = {}
+        self._next: dict[str, list[float]] = {}
+        """Caller -> the start by priority; it falls as the priority rises."""
 
-    def start(self, request: RouteRequest, now: float) -> float:
-        """Return when a request's turn begins; now, or later for a caller over its share."""
-        return max(now, self._next.get((request.caller, request.priority), now))
+    def __len__(self) -> int:
+        return len(self._next)
 
-    def charge(self, request: RouteRequest, share_s: float, now: float) -> None:
+    def start(self, request: RouteRequest) -> float:
+        """Return when a request's turn begins: its arrival, or later for a caller over its share.
+
+        One that is tried again on another node came when it came first.
+        """
+        starts = self._next.get(request.caller)
+        at = request.arrived_at
+        return at if starts is None else max(at, starts[request.priority])
+
+    def charge(self, request: RouteRequest, share_s: float) -> None:
         """Count the time that a request takes of all slots together."""
-        self._next[(request.caller, request.priority)] = self.start(request, now) + share_s
+        start = self.start(request) + share_s
+        starts = self._next.setdefault(request.caller, [0.0] * (MAX_PRIORITY + 1))
+        for priority in range(request.priority, -1, -1):
+            if starts[priority] >= start:
+                break
+            starts[priority] = start
 
     def forget_past(self, now: float) -> None:
         """Drop the callers that are within their share."""
-        past = [key for key, start in self._next.items() if start <= now]
-        for key in past:
-            del self._next[key]
+        past = [caller for caller, starts in self._next.items() if starts[0] <= now]
+        for caller in past:
+            del self._next[caller]
+
+
+Kind = tuple[frozenset[str], frozenset[str], Options, int]
+
+
+def kind_of(request: RouteRequest) -> Kind:
+    """Return what decides, besides the model, on which nodes a request can start.
+
+    Where the first of a kind cannot start, those behind it cannot either; those of another may.
+    Prompts are told apart by their length to a factor of four: a context must hold them.
+    """
+    ask = request.ask
+    return request.excluded, ask.needs, ask.options, ask.prompt_bytes.bit_length() // 2
 
 
 class WaitQueue:
-    """Requests by model in the order of their keys; bounded by ``max_length``."""
+    """Requests by model and kind in the order of their keys; bounded by ``max_length``."""
 
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length
-        self._by_model: dict[str, list[Waiting]] = {}
+        self._by_model: dict[str, dict[Kind, list[Waiting]]] = {}
         self._by_id: dict[str, Waiting] = {}
         self._numbers = count()
 
@@ -81,16 +113,11 @@ class WaitQueue:
         return len(self._by_id) >= self.max_length
 
     def push(self, request: RouteRequest, key: float, now: float) -> Waiting:
-        """Put a request in its place; its id must not be waiting already.
-
-        Raises:
-            ValueError: the id is in the queue.
-        """
-        if request.id in self._by_id:
-            raise ValueError(f"request {request.id} is queued already")
+        """Put a request in its place; its id must not be waiting already."""
         waiting = Waiting(key, next(self._numbers), request, now)
         self._by_id[request.id] = waiting
-        insort(self._by_model.setdefault(request.model, []), waiting)
+        kinds = self._by_model.setdefault(request.model, {})
+        insort(kinds.setdefault(kind_of(request), []), waiting)
         return waiting
 
     def find(self, request_id: str) -> Waiting | None:
@@ -102,29 +129,35 @@ class WaitQueue:
         waiting = self._by_id.pop(request_id, None)
         if waiting is None:
             return None
-        entries = self._by_model[waiting.request.model]
+        model, kind = waiting.request.model, kind_of(waiting.request)
+        kinds = self._by_model[model]
+        entries = kinds[kind]
         del entries[bisect_left(entries, waiting)]
         if not entries:
-            del self._by_model[waiting.request.model]
+            del kinds[kind]
+        if not kinds:
+            del self._by_model[model]
         return waiting
 
     def last(self) -> Waiting | None:
         """Return the one whose turn comes last of all."""
-        return max((entries[-1] for entries in self._by_model.values()), default=None)
+        rows = (row for kinds in self._by_model.values() for row in kinds.values())
+        return max((row[-1] for row in rows), default=None)
 
-    def waiting(self, model: str) -> list[Waiting]:
-        """Return the requests for a model, the next one first; a copy."""
-        return list(self._by_model.get(model, ()))
+    def waiting(self, model: str, excluded: frozenset[str]) -> list[Waiting]:
+        """Return the requests for a model that may not go to some nodes, the next one first."""
+        kinds = self._by_model.get(model, {})
+        return sorted(w for kind, row in kinds.items() if kind[0] == excluded for w in row)
 
-    def in_order(self, models: Collection[str]) -> Iterator[Waiting]:
-        """Return the requests for any of the models, the next one first; they may be removed."""
-        lists = [list(self._by_model[model]) for model in models if model in self._by_model]
-        return iter(lists[0]) if len(lists) == 1 else merge(*lists)
+    def wants(self) -> dict[tuple[str, frozenset[str]], None]:
+        """Return the models that are waited for, each with the nodes that it may not run on."""
+        by_model = self._by_model
+        return dict.fromkeys((model, kind[0]) for model in by_model for kind in by_model[model])
 
-    def ahead(self, request_id: str) -> int:
-        """Return how many requests for the same model go before one that waits."""
-        waiting = self._by_id[request_id]
-        return bisect_left(self._by_model[waiting.request.model], waiting)
+    def rows(self, models: Iterable[str]) -> list["Row"]:
+        """Return the requests for some models, those of each kind in a row."""
+        by_model = self._by_model
+        return [Row(row) for m in models if m in by_model for row in by_model[m].values()]
 
     def models(self) -> tuple[str, ...]:
         """The models that somebody waits for."""
@@ -137,3 +170,33 @@ class WaitQueue:
     def expired(self, now: float) -> list[Waiting]:
         """Return those whose ``expires_at`` has come; they stay in until removed."""
         return [w for w in self._by_id.values() if w.request.expires_at <= now]
+
+
+class Row:
+    """Those of a kind in their order, while they are looked at; rows compare by who is next."""
+
+    __slots__ = ("_at", "_row", "misses")
+
+    def __init__(self, row: list[Waiting]) -> None:
+        self._row = row
+        self._at = 0
+        self.misses = 0
+        """How many were looked at that cannot start."""
+
+    @property
+    def next(self) -> Waiting:
+        """Who is to be looked at."""
+        return self._row[self._at]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all were looked at."""
+        return self._at >= len(self._row)
+
+    def skip(self) -> None:
+        """Leave the next one in its place. One that is taken out of the queue needs no skip."""
+        self._at += 1
+
+    def __lt__(self, other: "Row") -> bool:
+        """Compare those who are next."""
+        return self.next < other.next

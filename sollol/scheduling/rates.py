@@ -48,7 +48,7 @@ class RateBook:
 
     def join(self, node: Node) -> None:
         """Give a node's runners what is known of them."""
-        node.slope = self._slopes.get(node.id, SLOPE)
+        node.set_slope(self._slopes.get(node.id, SLOPE))
         for runner in node.runners.values():
             runner.rates = self._known.setdefault((node.id, runner.key), runner.rates)
             self._expect(runner)
@@ -136,7 +136,7 @@ class RateBook:
         others = max(0.0, concurrency - 1.0)
         if others > 0.3 and rate.count >= 3:
             slope = (each_s / rate.mean - 1.0) / others
-            node.slope += 0.05 * (min(2.0, max(0.0, slope)) - node.slope)
+            node.set_slope(node.slope + 0.05 * (min(2.0, max(0.0, slope)) - node.slope))
             self._slopes[node.id] = node.slope
         alone_s = each_s / (1.0 + node.slope * others)
         rate.add(alone_s, now)

@@ -19,6 +19,7 @@ slot goes to nobody while one with a smaller queue key could start on it and wan
 """
 
 from collections.abc import Iterable
+from heapq import heapify, heappop, heapreplace
 from random import Random
 
 from sollol.errors import QueueFull, QueueTimeout, SollolError
@@ -29,20 +30,20 @@ from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.overview import NodeEstimate, Queued, estimate, queued
-from sollol.scheduling.queue import FairClock, Waiting, WaitQueue
-from sollol.scheduling.state import Held, Node
+from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
+from sollol.scheduling.state import Held, Runner
 from sollol.scheduling.verdict import Verdict
 from sollol.scheduling.waiting import claim_room, is_impatient, plan, unplan
 from sollol.types import Lease, Measured, NodeView, RouteRequest
 
 LOOK_AHEAD = 4
-"""So many of a model's requests in a row that cannot start, and those behind them cannot either."""
+"""So many of a kind in a row that cannot start, and those behind them cannot either."""
 
 MAX_LOOKS = 64
-"""Requests looked at in a tick."""
+"""Requests looked at in vain for one event; the first of each kind is always looked at."""
 
 LOOKS_FOR_SLOT = 12
-"""Requests looked at when one slot has become free; a tick looks at others."""
+"""The same, when one slot has become free."""
 
 STRANDED_S = 15.0
 """How long those who wait for a node that went down wait for it to come back."""
@@ -62,8 +63,8 @@ class Scheduler:
         self._leases = Leases()
         self._queue = WaitQueue(limits.queue_max_length)
         self._fair = FairClock()
-        self._stranded_since: dict[str, float] = {}
-        self._held_back: dict[str, set[str]] = {}
+        self._stranded_since: dict[tuple[str, frozenset[str]], float] = {}
+        self._held_back: dict[str, dict[str, None]] = {}
         """Callers at their limit -> models that they wait for."""
         self._cleaned_at = 0.0
 
@@ -82,11 +83,11 @@ class Scheduler:
             best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
             return [Grant(self._leases.take_beside(request, best.node, now))]
         self._chooser.demand.note(request.model, request.ask.options, now)
-        verdict = self._verdict(request, self._key(request, now), now)
+        verdict = self._verdict(request, self._key(request), now)
         work = verdict.work
         self._chooser.demand.note_size(request.model, work.prompt_tokens, work.output_tokens)
         if verdict.chosen is not None:
-            self._charge(request, verdict, now)
+            self._charge(request, verdict)
             return [self._grant(request, verdict, 0.0, now)]
         return self._wait(request, verdict, now)
 
@@ -119,10 +120,10 @@ class Scheduler:
             self._chooser.learn(held, measured, now)
         self._leases.give_back(lease, now)
         self._note_end(held, now, has_failed=has_failed)
+        held_back = self._held_back.pop(held.request.caller, None)
         if not len(self._queue):
             return []
-        effects = self._serve_slot(held.node, now) if held.runner and held.node else []
-        held_back = self._held_back.pop(held.request.caller, None)
+        effects = self._serve_slot(held.runner, now) if held.runner is not None else []
         return effects + (self._serve(held_back, now) if held_back else [])
 
     def cancel(self, request_id: str) -> bool:
@@ -199,7 +200,7 @@ class Scheduler:
         """
         if not self._fleet.eligible(request, 0):
             raise self._fleet.why_none(request.model)
-        verdict = self._verdict(request, self._key(request, now), now, is_preview=True)
+        verdict = self._verdict(request, self._key(request), now, is_preview=True)
         return explain.decision(verdict, now)
 
     def queued(self, now: float, most: int) -> list[Queued]:
@@ -245,22 +246,26 @@ class Scheduler:
         is_impatient: bool = False,
         is_preview: bool = False,
     ) -> Verdict:
-        most = self._limits.max_in_flight_per_caller
-        is_over = most is not None and self._leases.of_caller(request.caller) >= most
         return self._chooser.choose(
             request,
             key,
             now,
-            is_over=is_over,
+            is_over=self._is_over(request),
             is_impatient=is_impatient,
             is_preview=is_preview,
         )
 
-    def _key(self, request: RouteRequest, now: float) -> float:
-        return self._fair.start(request, now) - request.priority * self._limits.ageing_s
+    def _key(self, request: RouteRequest) -> float:
+        return self._fair.start(request) - request.priority * self._limits.ageing_s
 
-    def _charge(self, request: RouteRequest, verdict: Verdict, now: float) -> None:
-        self._fair.charge(request, verdict.share_s(), now)
+    def _charge(self, request: RouteRequest, verdict: Verdict) -> None:
+        if not request.excluded:  # one that is tried again was charged for the first time
+            self._fair.charge(request, verdict.share_s())
+
+    def _is_over(self, request: RouteRequest) -> bool:
+        """Whether a caller has as many requests in flight as it may."""
+        most = self._limits.max_in_flight_per_caller
+        return most is not None and self._leases.of_caller(request.caller) >= most
 
     def _grant(
         self, request: RouteRequest, verdict: Verdict, queue_wait_s: float, now: float
@@ -273,25 +278,32 @@ class Scheduler:
 
     def _wait(self, request: RouteRequest, verdict: Verdict, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        if request.id in self._queue:
+            raise ValueError(f"request {request.id} is queued already")
         if self._queue.is_full:
             last = self._queue.last()
             if last is None or last.request.priority >= request.priority:
                 return [Refusal(request.id, self._queue_full(verdict))]
             self.cancel(last.request.id)
             effects.append(Refusal(last.request.id, self._queue_full(verdict)))
-        self._charge(request, verdict, now)
+        self._charge(request, verdict)
         waiting = self._queue.push(request, verdict.work.key, now)
         self._keep_waiting(waiting, verdict, now)
         return effects
 
     def _keep_waiting(self, waiting: Waiting, verdict: Verdict, now: float) -> None:
         if verdict.is_over:
-            self._held_back.setdefault(waiting.request.caller, set()).add(waiting.request.model)
-        if verdict.best is not None and not verdict.is_over:
+            self._hold_back(waiting)
+        elif verdict.best is None:
+            unplan(waiting)
+        else:
             plan(waiting, verdict.best)
             claim_room(waiting, verdict.work, verdict.best, self._limits.ageing_s, now)
-        else:
-            unplan(waiting)
+
+    def _hold_back(self, waiting: Waiting) -> None:
+        """Note that a request waits for another of its caller's to end."""
+        unplan(waiting)
+        self._held_back.setdefault(waiting.request.caller, {})[waiting.request.model] = None
 
     def _queue_full(self, verdict: Verdict) -> SollolError:
         wait_s = verdict.best.terms.wait_s if verdict.best else RETRY_AFTER_S
@@ -303,57 +315,65 @@ class Scheduler:
 
     def _note_end(self, held: Held, now: float, *, has_failed: bool) -> None:
         node = held.node
-        if node is not None:
-            node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
+        node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
         if held.loads and held.runner is not None:
             if has_failed and not held.runner.running:
                 held.runner.unload()
             held.runner.ready_at = min(held.runner.ready_at, now)
 
-    def _serve_slot(self, node: Node, now: float) -> list[Effect]:
-        """Grant a slot that has become free, or the room for a load, to one who waits."""
+    def _serve_slot(self, runner: Runner, now: float) -> list[Effect]:
+        """Grant a slot that became free, or the room that it left, to one who waits for it."""
+        node = runner.node
         planned = [name for r in node.runners.values() if r.backlog for name in r.names]
-        models = planned or [m for m in self._queue.models() if m in node.by_model]
-        return self._serve(models, now, most=1, looks=LOOKS_FOR_SLOT)
+        return self._serve((*runner.names, *planned), now, slot_of=node.id)
 
-    def _serve(
-        self, models: Iterable[str], now: float, most: int = MAX_LOOKS, looks: int = MAX_LOOKS
-    ) -> list[Effect]:
+    def _serve(self, models: Iterable[str], now: float, slot_of: str = "") -> list[Effect]:
         """Grant what can be granted to those who wait for any of the models, in their order.
 
         Args:
-            most: grants to make.
-            looks: requests to look at.
+            slot_of: a node of which one slot became free; with it taken there is no more to do.
         """
         effects: list[Effect] = []
-        misses = dict.fromkeys(models, 0)
-        for waiting in self._queue.in_order(misses):
-            request = waiting.request
-            if misses[request.model] >= self._look_ahead():
-                continue
-            looks -= 1
-            verdict = self._verdict(
-                request,
-                waiting.key,
-                now,
-                is_impatient=is_impatient(waiting, self._limits.ageing_s, now),
-            )
-            if verdict.chosen is not None:
-                self._queue.remove(request.id)
-                unplan(waiting)
-                effects.append(self._grant(request, verdict, now - waiting.since, now))
-                if len(effects) >= most:
+        rows = self._queue.rows(dict.fromkeys(models))
+        most_misses = self._look_ahead(len(rows), LOOKS_FOR_SLOT if slot_of else MAX_LOOKS)
+        heapify(rows)
+        while rows:
+            row = rows[0]
+            grant = self._look(row, now)
+            if grant is not None:
+                effects.append(grant)
+                if grant.lease.node_id == slot_of:
                     break
-                continue
-            self._keep_waiting(waiting, verdict, now)
-            if not request.excluded and not verdict.is_over:
-                misses[request.model] += 1
-            if looks <= 0:
-                break
+            if row.is_done or row.misses >= most_misses:
+                heappop(rows)
+            else:
+                heapreplace(rows, row)
         return effects
 
-    def _look_ahead(self) -> int:
-        return LOOK_AHEAD if self._chooser.policy.rank is None else 1
+    def _look(self, row: Row, now: float) -> Grant | None:
+        """Grant a slot to the next one of a row, if it can start."""
+        waiting = row.next
+        request = waiting.request
+        if self._is_over(request):
+            self._hold_back(waiting)
+            row.skip()
+            return None
+        impatient = is_impatient(waiting, self._limits.ageing_s, now)
+        verdict = self._verdict(request, waiting.key, now, is_impatient=impatient)
+        if verdict.chosen is not None:
+            self._queue.remove(request.id)
+            unplan(waiting)
+            return self._grant(request, verdict, now - waiting.since, now)
+        self._keep_waiting(waiting, verdict, now)
+        row.skip()
+        row.misses += 1
+        return None
+
+    def _look_ahead(self, rows: int, looks: int) -> int:
+        """Return how many that cannot start are looked at in each of so many rows."""
+        if self._chooser.policy.rank is not None:
+            return 1
+        return max(1, min(LOOK_AHEAD, looks // max(1, rows)))
 
     def _refuse_expired(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -368,17 +388,17 @@ class Scheduler:
         return effects
 
     def _refuse_stranded(self, now: float) -> list[Effect]:
-        """Refuse those whose model has been on no usable node for ``STRANDED_S``."""
+        """Refuse those who have had no usable node for ``STRANDED_S``."""
         effects: list[Effect] = []
-        models = self._queue.models()
-        for model in models:
-            if self._fleet.is_up(model):
-                self._stranded_since.pop(model, None)
-            elif now - self._stranded_since.setdefault(model, now) >= STRANDED_S:
-                for waiting in self._queue.waiting(model):
-                    self.cancel(waiting.request.id)
-                    error = self._fleet.why_none(model)
-                    effects.append(Refusal(waiting.request.id, error))
-        for model in [model for model in self._stranded_since if model not in models]:
-            del self._stranded_since[model]
+        since, self._stranded_since = self._stranded_since, {}
+        for want in self._queue.wants():
+            model, excluded = want
+            if self._fleet.is_up(model, excluded):
+                continue
+            if now - since.get(want, now) < STRANDED_S:
+                self._stranded_since[want] = since.get(want, now)
+                continue
+            for waiting in self._queue.waiting(model, excluded):
+                self.cancel(waiting.request.id)
+                effects.append(Refusal(waiting.request.id, self._fleet.why_none(model)))
         return effects

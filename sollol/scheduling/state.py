@@ -1,7 +1,8 @@
 """What the scheduler keeps of each node and of each model on it. Changed by the scheduler only."""
 
+from array import array
 from math import inf
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -29,8 +30,11 @@ SLOPE = 0.2
 """Share by which each further sequence lengthens a step, where nothing was measured."""
 
 Options = tuple[tuple[str, int | float | bool], ...]
-Crowds = list[float]
-"""For each node, how many times longer a token takes there than it would alone."""
+OVERLAP = 0.5
+"""How much of its time another request on the node spends beside one that comes, on average."""
+
+Burdens: TypeAlias = "array[float]"
+"""For each node, how many times what a token takes alone it costs there, all terms together."""
 
 Shape = tuple[str, Options]
 """A runner's key and the options it is loaded with."""
@@ -50,7 +54,7 @@ class Held(msgspec.Struct):
     lease: Lease
     request: RouteRequest
     runner: "Runner | None"
-    node: "Node | None"
+    node: "Node"
     granted_at: float
     ends_at: float
     terms: Terms
@@ -150,7 +154,7 @@ class Runner:
         self.unload()
         self.is_resident = True
         self.node.loaded[self.key] = self
-        self.options = options
+        self.options = options if self.node.takes_options else None
         self.loaded_at = now
         self.was_pushed_out = False
         self._count_copy(1)
@@ -196,8 +200,11 @@ class Runner:
     def matches(self, options: Options) -> bool:
         """Whether the loaded model serves a request with these runner options without a reload.
 
-        On a node that adapts, a request may be sent with the loaded model's options instead.
+        Engines other than Ollama load a model once, with what they were started with. On a node that
+        adapts, a request may be sent with the loaded model's options instead.
         """
+        if not self.node.takes_options:
+            return True
         return self._is_loaded_with(options) or self.replacement(options) is not None
 
     def replacement(self, options: Options) -> Options | None:
@@ -246,20 +253,20 @@ class Shared:
         self.copies: dict[Shape, int] = {}
         """How many nodes have each shape in memory."""
         self.homes: Homes = {}
-        self.crowds: Crowds = []
+        self.burdens: Burdens = array("d")
         self.free: list[int] = []
-        """Places in ``crowds`` of nodes that are gone."""
+        """Places in ``burdens`` of nodes that are gone."""
 
     def add_node(self) -> int:
-        """Return a place in ``crowds``."""
+        """Return a place in ``burdens``."""
         if self.free:
             return self.free.pop()
-        self.crowds.append(1.0)
-        return len(self.crowds) - 1
+        self.burdens.append(1.0)
+        return len(self.burdens) - 1
 
     def remove_node(self, at: int) -> None:
-        """Give a place in ``crowds`` back."""
-        self.crowds[at] = 1.0
+        """Give a place in ``burdens`` back."""
+        self.burdens[at] = 1.0
         self.free.append(at)
 
 
@@ -270,10 +277,12 @@ class Node:
         self.id = view.id
         self._may_adapt = adapts
         self.shared = shared
-        self.crowd_at = shared.add_node()
+        self.burden_at = shared.add_node()
         self.view = view
         self.slots = view.slots
         self.is_open = False
+        self.takes_options = True
+        """Whether runner options of a request decide how a model is loaded there."""
         self.adapts = False
         """Whether requests may be sent to it with the loaded model's options in place of theirs."""
         self.runners: dict[str, Runner] = {}
@@ -290,6 +299,11 @@ class Node:
         self.busy_area = 0.0
         self.busy_at = 0.0
         self.slope = SLOPE
+        """Share by which each further request lengthens a token."""
+        self.crowd = 1.0
+        """How many times longer a token takes there than it would alone."""
+        self.crowding = 0.0
+        """What those that run there lose by one more, for each second that it would take alone."""
         self.failure_share = 0.0
         """Of the latest attempts, newer ones counting more, the share that failed."""
         self.capacity = Capacity(view.memory_bytes)
@@ -306,7 +320,8 @@ class Node:
         self.slots = view.slots
         self.capacity.told_bytes = view.memory_bytes
         self.is_open = view.state is NodeState.HEALTHY
-        self.adapts = self._may_adapt and view.engine is Engine.OLLAMA
+        self.takes_options = view.engine is Engine.OLLAMA
+        self.adapts = self._may_adapt and self.takes_options
 
     def begin(self, held: Held, now: float) -> None:
         """Count a request in."""
@@ -338,21 +353,20 @@ class Node:
         self.busy_area = self.area(now)
         self.busy_at = now
 
-    @property
-    def crowd(self) -> float:
-        """How many times longer a token takes there than it would alone."""
-        return self.shared.crowds[self.crowd_at]
+    def set_slope(self, slope: float) -> None:
+        """Take over by what share each further request lengthens a token."""
+        self.slope = slope
+        self._crowd()
 
     def _crowd(self) -> None:
-        self.shared.crowds[self.crowd_at] = 1.0 + self.slope * self.in_flight
+        lengthened = self.slope * self.in_flight
+        self.crowd = 1.0 + lengthened
+        self.crowding = lengthened * OVERLAP / self.crowd
+        self.shared.burdens[self.burden_at] = self.crowd + self.crowding
 
     def makes_room(self, runner: Runner) -> bool:
         """Whether a runner is to leave for another one."""
         return self.claim is not None and runner in self.leaving
-
-    def is_claimed_by(self, runner: Runner) -> bool:
-        """Whether others make room for a runner."""
-        return self.claim is runner
 
     def was_seen(self, key: str) -> bool:
         """Whether a runner was in memory by the view before."""

@@ -24,10 +24,7 @@ def unplan(waiting: Waiting) -> None:
     runner = waiting.runner
     if runner is None:
         return
-    entry = (waiting.key, waiting.service_s)
-    at = bisect_left(runner.backlog, entry)
-    if at < len(runner.backlog) and runner.backlog[at] == entry:
-        del runner.backlog[at]
+    del runner.backlog[bisect_left(runner.backlog, (waiting.key, waiting.service_s))]
     waiting.runner = None
     node = runner.node
     if node.claim is runner and not runner.backlog:

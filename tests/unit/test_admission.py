@@ -98,3 +98,30 @@ async def test_time_passing_ends_a_wait(admission: Admission, clock: Clock) -> N
     ticking.cancel()
     admission.release(lease)
     assert_idle(admission)
+
+
+class WatchedClock(Clock):
+    """Tells when it is read."""
+
+    def __init__(self) -> None:
+        self.is_read = asyncio.Event()
+
+    def __call__(self) -> float:
+        self.is_read.set()
+        return self.now
+
+
+async def test_time_passes_for_the_scheduler_though_nobody_waits() -> None:
+    clock = WatchedClock()
+    scheduler = Scheduler(SchedulerLimits(queue_max_length=10), Random(0))
+    admission = Admission(scheduler, clock)
+    admission.node_changed(NODE)
+    grant = await admission.acquire(request("r1"))
+    admission.node_removed("a")
+    admission.release(grant.lease)
+    clock.now = 100.0
+    clock.is_read.clear()
+    running = asyncio.ensure_future(admission.run())
+    await asyncio.wait_for(clock.is_read.wait(), 10.0)
+    running.cancel()
+    assert not scheduler._fleet._left
