@@ -9,7 +9,7 @@ from sollol.scheduling.policies.policy import Policy
 from sollol.scheduling.state import Runner
 
 _PRICED = float("inf")
-_total_s = attrgetter("total_s")
+total_s = attrgetter("total_s")
 
 MOST_ALIKE = 24
 """So many nodes are looked at closely at most, where more look as good."""
@@ -50,7 +50,7 @@ def by_cost(
         priced.append(candidate)
         if candidate.total_s < best_s:
             best_s = candidate.total_s
-    priced.sort(key=_total_s)
+    priced.sort(key=total_s)
     return priced
 
 

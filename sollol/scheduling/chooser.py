@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from random import Random
 
-from sollol.scheduling.choice import by_cost, by_rank, pick
+from sollol.scheduling.choice import by_cost, by_rank, pick, total_s
 from sollol.scheduling.cost import Priced, Prices
 from sollol.scheduling.decision import MAX_OPTIONS, Rule
 from sollol.scheduling.demand import Demand
@@ -23,6 +23,10 @@ from sollol.types import Measured, RouteRequest
 
 VERSION = 1
 """Of the form in which what was learned is kept; another one is not read."""
+
+
+LOOKED_AROUND = 24
+"""So many nodes are looked at for a try, or for one that is free at all."""
 
 
 class Chooser:
@@ -139,9 +143,10 @@ class Chooser:
         is_impatient: bool,
         is_preview: bool,
     ) -> None:
-        looks = len(runners) if is_impatient or self._explorer.is_due else 2
-        at_least = MAX_OPTIONS if is_preview else looks
+        at_least = MAX_OPTIONS if is_preview else 2
         options = self._priced(runners, verdict.work, now, rng, at_least)
+        if is_impatient or self._explorer.is_due:
+            self._look_around(options, runners, verdict.work, now, rng)
         best = pick(options, rng)
         verdict.options, verdict.best = options, best
         if best.can_start:
@@ -169,6 +174,15 @@ class Chooser:
             rng,
             at_least=at_least,
         )
+
+    def _look_around(
+        self, options: list[Priced], runners: list[Runner], work: Work, now: float, rng: Random
+    ) -> None:
+        """Price nodes beside the best ones: all, or of very many a random few."""
+        priced = {option.runner.node.id for option in options}
+        others = rng.sample(runners, min(len(runners), LOOKED_AROUND))
+        options += [self._prices.price(r, work, now) for r in others if r.node.id not in priced]
+        options.sort(key=total_s)
 
     def _by_rank(
         self, verdict: Verdict, runners: Sequence[Runner], now: float, rng: Random
