@@ -5,7 +5,7 @@ from math import exp, log
 SLOWEST = 0.15
 """Share of a new value once many were seen: half of what is known is from the last four."""
 
-SURPRISE = log(2.0)
+SURPRISE = log(1.5)
 """A value off by more than this factor counts half at once: a node that changed shows soon."""
 
 

@@ -29,6 +29,13 @@ MAX_DEBT = 3.0
 """So many tries that follow a good one may be made before their share has come in."""
 
 
+WORTH_GAIN = 1.2
+"""A node is tried if it may be better than is known of it by this factor; the one that may most."""
+
+ABOUT_AS_GOOD = 1.25
+"""What a try may take at best, next to the best choice."""
+
+
 class Explorer:
     """Spends a small share of the requests on tries: never more than that and ``MAX_DEBT``."""
 
@@ -51,22 +58,30 @@ class Explorer:
     def candidate(self, priced: Sequence[Priced], chosen: Priced, now: float) -> Priced | None:
         """Return what to try instead of the chosen one; mostly None.
 
-        A try is worth it where the speeds that a node once had would make it the best choice. It
-        never loads a model, nor waits.
+        A try is worth it where the speeds that a node once had would make it the best choice, were
+        the model there: a node that got nothing for a while has lost it. A try never waits, nor
+        pushes a model out.
         """
         was_due = self.is_due  # so all nodes were compared
         self._credit = min(2.0, self._credit + self._share)
         if not was_due:
             return None
+        # After a try that went well, what was measured just now is what is to be found wrong.
+        since = now if self._looks else now - STALE_S
+        best: Priced | None = None
+        gain = WORTH_GAIN
         for option in priced:
-            if option is chosen or option.loads or not option.can_start:
+            if option is chosen or not option.can_start or option.terms.eviction_s:
                 continue
             if option.total_s > WORSE_AT_MOST * chosen.total_s:
                 break
-            if _may_take_s(option, now) < chosen.total_s:
-                self._credit -= 1.0
-                self._looks = 0
-                return option
+            may_s = _may_take_s(option, since)
+            if may_s < ABOUT_AS_GOOD * chosen.total_s and option.total_s > gain * may_s:
+                best, gain = option, option.total_s / may_s
+        if best is not None:
+            self._credit -= 1.0
+            self._looks = 0
+            return best
         self._note_vain_look()
         return None
 
@@ -77,19 +92,20 @@ class Explorer:
             self._credit -= IN_VAIN
 
 
-def _may_take_s(option: Priced, now: float) -> float:
-    """Return the seconds that a runner would take at its best."""
+def _may_take_s(option: Priced, since: float) -> float:
+    """Return the seconds that a runner would take at its best, with the model in memory."""
     runner, terms = option.runner, option.terms
-    decode = terms.decode_s * _may_be(runner, "decode", now)
-    prefill = terms.prefill_s * _may_be(runner, "prefill", now)
-    return option.total_s - terms.decode_s - terms.prefill_s + decode + prefill
+    decode = terms.decode_s * _may_be(runner, "decode", since)
+    prefill = terms.prefill_s * _may_be(runner, "prefill", since)
+    load_s = terms.load_s if option.loads else 0.0
+    return option.total_s - terms.decode_s - terms.prefill_s - load_s + decode + prefill
 
 
-def _may_be(runner: Runner, kind: str, now: float) -> float:
-    """Return the share of the expected time that is possible."""
+def _may_be(runner: Runner, kind: str, since: float) -> float:
+    """Return the share of the expected time that is possible; what was measured since is believed."""
     average = runner.rates.decode if kind == "decode" else runner.rates.prefill
     if not average.count:
         return UNKNOWN_MAY_BE
-    if now - average.seen_at < STALE_S:
+    if average.seen_at > since:
         return 1.0
     return min(1.0, average.best / average.mean)

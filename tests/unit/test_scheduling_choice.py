@@ -3,6 +3,7 @@
 from dataclasses import replace
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers
@@ -305,12 +306,19 @@ def test_where_no_try_is_worth_it_all_nodes_are_compared_now_and_then_only() -> 
     assert 0 < looks <= FOLLOW_LOOKS
 
 
-def test_a_try_never_waits_loads_or_costs_many_times_the_best() -> None:
+def evicting(runner: Runner, total_s: float) -> Priced:
+    """Return a runner whose load pushes another model out."""
+    candidate = priced(runner, total_s, loads=True)
+    candidate.terms = msgspec.structs.replace(candidate.terms, eviction_s=0.5)
+    return candidate
+
+
+def test_a_try_never_waits_pushes_out_or_costs_many_times_the_best() -> None:
     runner = World(view("a", "m", resident="m")).runner()
     best = priced(runner, 1.0)
     dear = [
         priced(runner, 1.5, Obstacle.FULL),
-        priced(runner, 1.5, loads=True),
+        evicting(runner, 1.5),
         priced(runner, 8.1),
     ]
     explorer = Explorer(1.0)
@@ -318,6 +326,7 @@ def test_a_try_never_waits_loads_or_costs_many_times_the_best() -> None:
     assert explorer.is_due
     assert explorer.candidate([best, *dear], best, 100.0) is None
     assert explorer.candidate([best, dear[0]], best, 100.0) is None
+    assert explorer.candidate([best, priced(runner, 1.5, loads=True)], best, 100.0) is not None
     runner.rates.decode.add(0.01, 95.0)
     assert explorer.candidate([best, priced(runner, 1.5)], best, 100.0) is None
     assert explorer.candidate([best, priced(runner, 1.5)], best, 200.0) is None  # never was better
