@@ -26,6 +26,10 @@ Cursor = Annotated[int, Query(ge=0, description="`next` of the answer before; 0 
 Filter = Annotated[str, Query(max_length=300)]
 
 
+MOST_OF_AN_ID = 100
+"""Requests shown for one id; callers may give all of theirs the same."""
+
+
 def decisions_router(gateway: Gateway) -> APIRouter:
     """Return the routes below ``/sollol/v1/decisions``."""
     router = APIRouter(tags=["decisions"], prefix="/sollol/v1/decisions", route_class=OwnRoute)
@@ -57,8 +61,8 @@ def decisions_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/{request_id}", summary="One request", responses=errors(404))
     async def one(request_id: str) -> DecisionsAnswer:
-        """Return the requests with an id: one, or all for which their caller gave the same."""
-        found = journal.find(request_id)
+        """Return the requests with an id: one, or the newest 100 for which their caller gave the same."""
+        found = journal.find(request_id)[:MOST_OF_AN_ID]
         if not found:
             raise DecisionNotFound(f"no request {request_id} is known; only the latest are kept")
         return DecisionsAnswer(decisions=[told(entry) for entry in found], next=None)

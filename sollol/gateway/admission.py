@@ -41,8 +41,13 @@ class Admission:
         Raises:
             SollolError: the scheduler refused the request.
         """
-        effects = self._scheduler.submit(request, self._clock())
-        return _own(effects) if effects else None
+        for effect in self._scheduler.submit(request, self._clock()):
+            if isinstance(effect, Grant):
+                return effect
+            if isinstance(effect, Refusal) and effect.request_id == request.id:
+                raise effect.error
+            self._deliver((effect,))  # somebody less urgent made room in the queue
+        return None
 
     async def wait(self, request: RouteRequest) -> Grant:
         """Wait for the grant of a request that was queued just now.
@@ -161,20 +166,12 @@ class Admission:
                 self._prewarm(effect)
                 continue
             if isinstance(effect, Refusal):
-                waiter = self._waiters[effect.request_id]
-                if not waiter.done():
+                waiter = self._waiters.get(effect.request_id)
+                if waiter is not None and not waiter.done():
                     waiter.set_exception(effect.error)
                 continue
-            waiter = self._waiters[effect.lease.request_id]
-            if waiter.done():  # the caller left in this very tick and will not take it
+            waiter = self._waiters.get(effect.lease.request_id)
+            if waiter is None or waiter.done():  # the caller left and will not take it
                 self.release(effect.lease)
                 continue
             waiter.set_result(effect)
-
-
-def _own(effects: Sequence[Effect]) -> Grant:
-    (effect,) = effects
-    if isinstance(effect, Grant):
-        return effect
-    assert isinstance(effect, Refusal)
-    raise effect.error

@@ -6,6 +6,7 @@ Two gateways may have the same file; the last to write wins, and both read whole
 
 import asyncio
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -41,7 +42,7 @@ class Estimates:
             kept = await asyncio.to_thread(read, self._path)
             dropped = 0 if kept is None else self._scheduler.take_learned(kept)
         except (OSError, ValueError, RecursionError) as error:
-            advice = "it is written anew; delete it if this is told again"
+            advice = "delete it, or set scheduling.state_file to another place"
             self._warn("estimates_not_read", error, advice)
             return
         if dropped:
@@ -105,6 +106,8 @@ def write(path: Path, learned: dict[str, object]) -> None:
         OSError: it cannot be written.
     """
     path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():  # to replace a device would take it from all others
+        raise OSError(errno.EINVAL, "not a regular file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -9,6 +9,10 @@ SURPRISE = log(1.5)
 """A value off by more than this factor counts half at once: a node that changed shows soon."""
 
 
+LEAST, MOST = 1e-9, 1e6
+"""Seconds for a token or a load that are believed."""
+
+
 class Average:
     """The geometric mean of values, newer ones counting more; ``mean`` is 0 before the first."""
 
@@ -24,8 +28,8 @@ class Average:
         self.seen_at = 0.0
 
     def add(self, value: float, now: float) -> None:
-        """Take a value; those that are not above zero are ignored."""
-        if value <= 0.0:
+        """Take a value; those that no machine can have are ignored."""
+        if not LEAST < value < MOST:
             return
         difference = log(value) - self.log_mean
         share = max(1.0 / (self.count + 1), SLOWEST)
@@ -52,7 +56,7 @@ class Average:
         """
         log_mean, log_variance, count = map(float, kept)
         average = cls()
-        if not (abs(log_mean) <= 60 and 0 <= log_variance < 3600 and 1 <= count <= 8):
+        if not (log(LEAST) < log_mean < log(MOST) and 0 <= log_variance < 3600 and 1 <= count <= 8):
             raise ValueError("not an average")
         average.log_mean, average.log_variance, average.count = log_mean, log_variance, int(count)
         average.mean = average.best = exp(log_mean)

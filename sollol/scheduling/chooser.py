@@ -189,6 +189,7 @@ class Chooser:
     ) -> None:
         runner = by_rank(self.policy, runners, rng)
         if runner is None:
+            verdict.typical = self._prices.price(runners[0], verdict.work, now)
             return
         priced = self._prices.price(runner, verdict.work, now)
         verdict.options = (priced,)

@@ -9,6 +9,8 @@ from array import array
 from sollol.scheduling.state import Burdens, Runner
 from sollol.scheduling.work import Work
 
+Ability = tuple[frozenset[str], int | None]
+
 
 class Columns:
     """The runners of one model that may be given requests; the lists are in step.
@@ -27,6 +29,7 @@ class Columns:
         self._decode_s = array("d")
         self._prefill_s = array("d")
         self._load_s = array("d")
+        self._abilities: dict[Ability, int] = {}
 
     def add(self, runner: Runner) -> None:
         """Append a runner; it keeps its numbers up to date."""
@@ -37,6 +40,30 @@ class Columns:
         self._prefill_s.append(0.0)
         self._load_s.append(0.0)
         self.update(runner)
+        ability = _ability(runner)
+        self._abilities[ability] = self._abilities.get(ability, 0) + 1
+
+    def remove(self, runner: Runner) -> None:
+        """Take a runner out; the last one comes in its place."""
+        at = runner.columns.pop(self)
+        last = self.runners.pop()
+        if last is not runner:
+            self.runners[at] = last
+            last.columns[self] = at
+        for numbers in (self._decode_s, self._prefill_s, self._load_s):
+            numbers[at] = numbers[-1]
+            numbers.pop()
+        self._burden_at[at] = self._burden_at[-1]
+        self._burden_at.pop()
+        ability = _ability(runner)
+        self._abilities[ability] -= 1
+        if not self._abilities[ability]:
+            del self._abilities[ability]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether not all of the runners can do the same."""
+        return len(self._abilities) > 1
 
     def update(self, runner: Runner) -> None:
         """Take over a runner's numbers."""
@@ -57,3 +84,8 @@ class Columns:
                 self._burden_at, self._decode_s, self._prefill_s, self._load_s, strict=True
             )
         ]
+
+
+def _ability(runner: Runner) -> Ability:
+    """Return what decides which requests a runner can serve; it changes only while it is out."""
+    return runner.capabilities, runner.context_length

@@ -1,6 +1,6 @@
 """The nodes as the scheduler sees them, and which of them may run a model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sollol.errors import ModelNotFound, NoNodeAvailable, SollolError
 from sollol.scheduling.columns import Columns
@@ -35,8 +35,6 @@ class Fleet:
         """Model -> runners on nodes that may be given requests for it."""
         self._holders: dict[str, dict[str, None]] = {}
         """Model -> ids of all nodes that have it."""
-        self._mixed: set[str] = set()
-        """Models whose capabilities or context differ from node to node."""
         self._unsure: dict[str, Node] = {}
         """Nodes of which we believe something that their latest view does not say."""
         self._left: dict[str, Node] = {}
@@ -54,13 +52,13 @@ class Fleet:
         node.use(view)
         node.capacity.told_bytes = view.memory_bytes
         if before is None or before.models != view.models or before.outvoted != view.outvoted:
-            self._forget(view.id)
+            self._forget(node)
             index(node, view)
             self.kept.give(node)
             for model in view.models:
                 self._holders.setdefault(model, {})[view.id] = None
         elif before.state is not view.state:
-            self._close(view.id, before.models)
+            self._close(node)
         reconcile(node, view, now)
         self._rates.join(node)
         self._unsure[node.id] = node
@@ -73,7 +71,7 @@ class Fleet:
         node = self.nodes.pop(node_id, None)
         if node is None:
             return
-        self._forget(node_id)
+        self._forget(node)
         self.kept.forget_node(node_id)
         self._unsure.pop(node_id, None)
         for runner in node.runners.values():
@@ -86,7 +84,6 @@ class Fleet:
     def rules_changed(self) -> None:
         """Find anew which nodes may run which models."""
         self._open.clear()
-        self._mixed.clear()
         for node in self.nodes.values():
             for runner in node.runners.values():
                 runner.columns.clear()
@@ -102,7 +99,7 @@ class Fleet:
         if request.excluded:
             excluded = request.excluded
             runners = [runner for runner in runners if runner.node.id not in excluded]
-        if request.model in self._mixed:
+        if columns.is_mixed:
             return _suited(runners, request.ask, prompt_tokens)
         return runners
 
@@ -185,36 +182,25 @@ class Fleet:
                 columns = self._open[model] = Columns(self.shared.burdens)
             if columns not in runner.columns:
                 columns.add(runner)
-                self._note_mixed(model, columns.runners)
 
-    def _note_mixed(self, model: str, runners: list[Runner]) -> None:
-        if len({(r.capabilities, r.context_length) for r in runners}) > 1:
-            self._mixed.add(model)
-        else:
-            self._mixed.discard(model)
-
-    def _forget(self, node_id: str) -> None:
+    def _forget(self, node: Node) -> None:
         """Take a node out of the index."""
-        for model in [model for model, nodes in self._holders.items() if node_id in nodes]:
-            del self._holders[model][node_id]
-            if not self._holders[model]:
-                del self._holders[model]
-        self._close(node_id, list(self._open))
+        for model in node.by_model:
+            holders = self._holders.get(model, {})
+            holders.pop(node.id, None)  # one that came back is in it no more
+            if not holders:
+                self._holders.pop(model, None)
+        self._close(node)
 
-    def _close(self, node_id: str, models: Iterable[str]) -> None:
+    def _close(self, node: Node) -> None:
         """Give a node no more requests."""
-        for model in models:
-            before = self._open.pop(model, None)
-            if before is None:
+        for model, runner in node.by_model.items():
+            columns = self._open.get(model)
+            if columns is None or columns not in runner.columns:
                 continue
-            kept = Columns(self.shared.burdens)
-            for runner in before.runners:
-                runner.columns.pop(before, None)
-                if runner.node.id != node_id:
-                    kept.add(runner)
-            if kept.runners:
-                self._open[model] = kept
-                self._note_mixed(model, kept.runners)
+            columns.remove(runner)
+            if not columns.runners:
+                del self._open[model]
 
 
 def _suited(runners: list[Runner], ask: Ask, prompt_tokens: int) -> list[Runner]:

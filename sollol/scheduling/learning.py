@@ -8,6 +8,10 @@ from sollol.types import Measured, Task
 WORTH_TOKENS = 16
 """Fewer tokens take so little that what is measured is everything else."""
 
+MOST_TOKENS = 10_000_000
+MOST_S = 7 * 86_400.0
+"""More than this in one answer is an error of the node's."""
+
 RELOAD_S = 0.5
 """A load of a model that was thought to be loaded: it had left, or was loaded otherwise."""
 
@@ -22,7 +26,7 @@ class Learner:
     def learn(self, held: Held, measured: Measured, now: float) -> None:
         """Learn from an answer that was whole."""
         runner, request = held.runner, held.request
-        if runner is None or measured.total_s is None:
+        if runner is None or measured.total_s is None or not _is_plausible(measured):
             return
         prompt_tokens = measured.prompt_tokens or held.prompt_tokens
         output_tokens = measured.output_tokens or measured.pieces
@@ -87,3 +91,12 @@ def _prompt_s(held: Held, measured: Measured) -> float | None:
     if measured.pieces > 1 and not held.loads:
         return measured.first_byte_s
     return None
+
+
+def _is_plausible(measured: Measured) -> bool:
+    """Whether a node's numbers can be true; what cannot would be believed for long."""
+    counts = (measured.prompt_tokens, measured.cached_tokens, measured.output_tokens)
+    seconds = (measured.load_s, measured.prompt_s, measured.output_s, measured.node_total_s)
+    return all(count is None or count <= MOST_TOKENS for count in counts) and all(
+        each is None or each <= MOST_S for each in seconds
+    )

@@ -68,7 +68,7 @@ class Lengths:
             per_byte = tokens / ask.prompt_bytes
             per_byte = min(MAX_TOKENS_PER_BYTE, max(MIN_TOKENS_PER_BYTE, per_byte))
             _learn(self._tokens_per_byte, (model, "", ""), per_byte)
-        output = measured.output_tokens or measured.pieces
+        output = min(measured.output_tokens or measured.pieces, MAX_OUTPUT_TOKENS)
         is_cut = ask.max_output_tokens is not None and output >= ask.max_output_tokens
         if not output or ask.task is Task.EMBED or is_cut:
             return

@@ -32,12 +32,18 @@ class Waiting(msgspec.Struct, eq=False):
     """Where it is to run, as it looked last."""
     service_s: float = 0.0
     """How long it will hold a slot there."""
+    share_s: float = 0.0
+    """What its caller was charged for it."""
     wait_s: float = 0.0
     """How long it was to wait there when it was last looked at."""
 
     def __lt__(self, other: "Waiting") -> bool:
         """Compare places in the queue."""
         return (self.key, self.number) < (other.key, other.number)
+
+
+MOST_SHARE_S = 60.0
+"""No request counts for more, however long it is predicted to be."""
 
 
 class FairClock:
@@ -63,14 +69,27 @@ class FairClock:
         at = request.arrived_at
         return at if starts is None else max(at, starts[request.priority])
 
-    def charge(self, request: RouteRequest, share_s: float) -> None:
-        """Count the time that a request takes of all slots together."""
+    def charge(self, request: RouteRequest, share_s: float) -> float:
+        """Count the time that a request takes of all slots together; return what was counted."""
+        share_s = min(share_s, MOST_SHARE_S)
         start = self.start(request) + share_s
         starts = self._next.setdefault(request.caller, [0.0] * (MAX_PRIORITY + 1))
         for priority in range(request.priority, -1, -1):
             if starts[priority] >= start:
                 break
             starts[priority] = start
+        return share_s
+
+    def refund(self, request: RouteRequest, share_s: float) -> None:
+        """Take a charge back of a request that left the queue without a slot."""
+        starts = self._next.get(request.caller)
+        if starts is None or not share_s:
+            return
+        charged = starts[request.priority]
+        for priority in range(request.priority, -1, -1):
+            if starts[priority] != charged:
+                break
+            starts[priority] = charged - share_s
 
     def forget_past(self, now: float) -> None:
         """Drop the callers that are within their share."""

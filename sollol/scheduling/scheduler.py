@@ -129,9 +129,11 @@ class Scheduler:
     def cancel(self, request_id: str) -> bool:
         """Forget a waiting request; False when it does not wait (any more)."""
         waiting = self._queue.remove(request_id)
-        if waiting is not None:
-            unplan(waiting)
-        return waiting is not None
+        if waiting is None:
+            return False
+        unplan(waiting)
+        self._fair.refund(waiting.request, waiting.share_s)
+        return True
 
     def node_changed(self, view: NodeView, now: float) -> list[Effect]:
         """Take over what is known of a node, new or changed, and fill its free slots."""
@@ -258,9 +260,10 @@ class Scheduler:
     def _key(self, request: RouteRequest) -> float:
         return self._fair.start(request) - request.priority * self._limits.ageing_s
 
-    def _charge(self, request: RouteRequest, verdict: Verdict) -> None:
-        if not request.excluded:  # one that is tried again was charged for the first time
-            self._fair.charge(request, verdict.share_s())
+    def _charge(self, request: RouteRequest, verdict: Verdict) -> float:
+        if request.excluded:  # one that is tried again was charged for the first time
+            return 0.0
+        return self._fair.charge(request, verdict.share_s())
 
     def _is_over(self, request: RouteRequest) -> bool:
         """Whether a caller has as many requests in flight as it may."""
@@ -282,12 +285,13 @@ class Scheduler:
             raise ValueError(f"request {request.id} is queued already")
         if self._queue.is_full:
             last = self._queue.last()
-            if last is None or last.request.priority >= request.priority:
+            if last is None or last.key <= verdict.work.key:
                 return [Refusal(request.id, self._queue_full(verdict))]
             self.cancel(last.request.id)
             effects.append(Refusal(last.request.id, self._queue_full(verdict)))
-        self._charge(request, verdict)
+        share_s = self._charge(request, verdict)
         waiting = self._queue.push(request, verdict.work.key, now)
+        waiting.share_s = share_s
         self._keep_waiting(waiting, verdict, now)
         return effects
 

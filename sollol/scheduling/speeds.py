@@ -12,6 +12,9 @@ from sollol.scheduling.kept import REFUSED, number, rows, text
 UNKNOWN_BYTES = 4 * 1024**3
 """What a model whose size nobody tells is taken for."""
 
+MOST_LOG_S = 14.0
+"""No expectation is longer than about two weeks, whatever was measured."""
+
 NODE_SHARE = 0.7
 """Of what a measurement differs from the expectation, how much is put down to the node."""
 
@@ -31,7 +34,7 @@ class Speeds:
 
     def expected_s(self, node_id: str, model: str, size_bytes: int) -> float:
         """Return the seconds to expect."""
-        return exp(self._log_expected(node_id, model, size_bytes))
+        return exp(min(MOST_LOG_S, self._log_expected(node_id, model, size_bytes)))
 
     def learn(self, node_id: str, model: str, size_bytes: int, seconds: float) -> None:
         """Take a measurement of more than zero seconds."""
@@ -75,6 +78,7 @@ class Speeds:
                     dropped += 1
                 else:
                     known[key] = (value, min(int(count), MAX_COUNT))
+        self._sum = sum(value for value, _ in self._nodes.values())
         return dropped
 
     def _typical(self) -> float:

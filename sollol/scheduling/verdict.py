@@ -23,6 +23,8 @@ class Verdict(msgspec.Struct):
     """The one that it is to run on, now or later; None if the policy does not say beforehand."""
     chosen: Priced | None
     """The same, if it can start there now."""
+    typical: Priced | None = None
+    """Any one, where the policy does not say beforehand."""
 
     @property
     def is_over(self) -> bool:
@@ -36,8 +38,9 @@ class Verdict(msgspec.Struct):
 
     def share_s(self) -> float:
         """Return the seconds that the request takes of all slots together."""
-        if self.best is None:
+        typical = self.best or self.typical
+        if typical is None:
             return 0.0
-        terms = self.best.terms
-        slots = self.considered * self.best.runner.node.slots
+        terms = typical.terms
+        slots = self.considered * typical.runner.node.slots
         return (terms.load_s + terms.prefill_s + terms.decode_s) / max(1, slots)

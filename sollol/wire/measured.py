@@ -23,7 +23,7 @@ NOTHING_TOLD = Measured()
 _NONE = Raw()
 _MAX = 2**53
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=_MAX)] | None
-_Duration = Annotated[int, msgspec.Meta(ge=0)] | None
+_Duration = Annotated[int, msgspec.Meta(ge=0, lt=2**62)] | None
 _NANOSECONDS = 1e9
 _FAILED = frozenset({"error", "response.failed"})
 

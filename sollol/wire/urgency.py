@@ -19,7 +19,7 @@ PRIORITY = "priority"
 """The body's field."""
 
 _PRIORITIES = {b"%d" % level: level for level in range(LOWEST, HIGHEST + 1)}
-_is_seconds = re.compile(rb"[0-9]{1,9}(\.[0-9]{0,9})?").fullmatch
+_is_seconds = re.compile(rb"[0-9]{1,9}(\.[0-9]{0,40})?").fullmatch
 
 
 def priority_of(

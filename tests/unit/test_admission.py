@@ -4,8 +4,9 @@ import asyncio
 from random import Random
 
 import pytest
+from msgspec import structs
 
-from sollol.errors import QueueTimeout
+from sollol.errors import QueueFull, QueueTimeout
 from sollol.gateway.admission import Admission
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
@@ -97,6 +98,23 @@ async def test_time_passing_ends_a_wait(admission: Admission, clock: Clock) -> N
         await waiting
     ticking.cancel()
     admission.release(lease)
+    assert_idle(admission)
+
+
+async def test_who_makes_room_in_a_full_queue_is_told_and_who_came_instead_waits(
+    clock: Clock,
+) -> None:
+    admission = Admission(Scheduler(SchedulerLimits(queue_max_length=1), Random(0)), clock)
+    admission.node_changed(NODE)
+    first = await admission.acquire(request("r1"))
+    batch = asyncio.ensure_future(admission.acquire(structs.replace(request("b"), priority=1)))
+    await asyncio.sleep(0)
+    urgent = asyncio.ensure_future(admission.acquire(structs.replace(request("u"), priority=9)))
+    with pytest.raises(QueueFull):
+        await batch
+    assert admission.statistics().queue_length == 1
+    admission.release(first.lease)
+    admission.release((await urgent).lease)
     assert_idle(admission)
 
 

@@ -97,6 +97,19 @@ def test_a_restarted_scheduler_predicts_as_the_one_before() -> None:
     assert fresh > 2 * predicted or fresh < predicted / 2
 
 
+def test_a_node_that_comes_after_a_restart_is_taken_for_an_average_one() -> None:
+    before = taught()
+    again = scheduler()
+    again.take_learned(in_a_file(before.learned()))
+    for sut in (before, again):
+        sut.node_removed("a")
+        sut.node_changed(view("new", "m", "n", resident=("n",)), 600.0)
+    assert ask(again, 600.0).lease.predicted_s == pytest.approx(
+        ask(before, 600.0).lease.predicted_s, rel=0.1
+    )
+    assert ask(again, 600.0).lease.predicted_s < 60.0
+
+
 def test_what_is_kept_is_the_same_after_a_restart_without_an_answer() -> None:
     kept = in_a_file(taught(view("a", "m", "n", resident=("m", "n"))).learned())
     for views in ((), (view("a", "m", "n", resident=("m", "n")),)):
@@ -270,6 +283,10 @@ async def test_what_is_no_plain_file_or_too_long_is_not_opened(tmp_path: Path) -
         with capture_logs() as logs:
             await Estimates(scheduler(), path).load()
         assert [line["event"] for line in logs] == ["estimates_not_read"]
+    with capture_logs() as logs:  # nor replaced: others may have it in use
+        await Estimates(taught(), pipe).save()
+    assert [line["event"] for line in logs] == ["estimates_not_saved"]
+    assert pipe.is_fifo()
 
 
 async def test_a_place_that_cannot_be_written_is_told_once_until_it_can(tmp_path: Path) -> None:
