@@ -68,7 +68,7 @@ def test_ollamas_record() -> None:
 
 
 @pytest.mark.parametrize("field", ["eval_count", "load_duration"])
-@pytest.mark.parametrize("odd", ["7", -1, True, [1], 1.5])
+@pytest.mark.parametrize("odd", ["7", -1, True, [1], 1.5, int("9" * 320)])
 def test_numbers_in_another_form_tell_nothing(field: str, odd: object) -> None:
     assert body({**OLLAMA, field: odd}) == NOTHING_TOLD
     assert body({**OLLAMA, "eval_count": 2**60}) == NOTHING_TOLD
