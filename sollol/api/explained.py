@@ -1,8 +1,9 @@
 """Decisions as our own API tells them: what was compared, predicted and measured. Values only."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from sollol.gateway.call import Attempt
 from sollol.gateway.journal import Entry
@@ -11,6 +12,10 @@ from sollol.scheduling.complexity import complexity
 from sollol.scheduling.decision import Decision
 from sollol.scheduling.overview import Queued
 from sollol.types import Ask
+from sollol.wire.names import shown_key
+
+ShownName = Annotated[str, BeforeValidator(shown_key)]
+"""A model's name as people write it, made from its key."""
 
 
 class View(BaseModel):
@@ -107,13 +112,13 @@ class Complexity(View):
 
 
 class Waiting(View):
-    """A request that waits. ``level`` is its priority with what its age has added.
+    """A request that waits. ``level`` is its priority, or more once age has added to it.
 
     ``predicted_wait_s`` is how long it will still wait; null where that cannot be said. ``node_id`` is
     where it is to run as it looks now.
     """
 
-    model: str
+    model: ShownName
     caller: str
     priority: int
     level: float

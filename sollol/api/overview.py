@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from sollol.api.explained import View, Waiting
+from sollol.api.explained import ShownName, View, Waiting
 from sollol.api.own import OwnRoute, errors
 from sollol.gateway.gateway import Gateway
 
@@ -28,20 +28,24 @@ class QueueAnswer(BaseModel):
 class ModelEstimate(View):
     """What is expected of a model on a node; a ``count`` says how many measurements that rests on.
 
-    Tokens per second are those of one request alone. ``affinity_trust`` is the share of what should
+    Tokens per second are those of one request alone. A ``spread`` is the factor by which a measurement
+    is off, typically; null before the second one. ``affinity_trust`` is the share of what should
     have been cached of conversations that was, ``conversations`` how many the node is taken to remember.
     """
 
-    models: list[str]
+    models: list[ShownName]
     is_resident: bool
     running: int
     waiting: int
     decode_tokens_per_s: float
     decode_count: int
+    decode_spread: float | None
     prefill_tokens_per_s: float
     prefill_count: int
+    prefill_spread: float | None
     load_s: float
     load_count: int
+    load_spread: float | None
     affinity_trust: float
     conversations: int
 

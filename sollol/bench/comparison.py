@@ -18,9 +18,6 @@ from sollol.bench.workload import Request
 from sollol.bench.workloads import Source
 from sollol.scheduling.policies import POLICIES
 
-REFERENCE_POLICY = "least_in_flight"
-"""Whose highest load is the rate, where none is asked for."""
-
 
 class Progress(Protocol):
     """Shows how far a comparison is."""
@@ -83,14 +80,19 @@ class Comparison:
         return [late_s for run in runs for late_s in run.lateness_s]
 
 
-def carried_rate(fleet: Fleet, source: Source, requests: int, seed: int) -> float:
-    """Return the rate that ``least_in_flight`` just carries on a virtual clock."""
+def carried_rate(policy: str, fleet: Fleet, source: Source, requests: int, seed: int) -> float:
+    """Return the rate that a policy just carries on a virtual clock.
+
+    Raises:
+        OSError: a trace cannot be read.
+        ValueError: there is no such policy, or the trace is none.
+    """
 
     def make(rate_per_s: float, seed: int) -> Sequence[Request]:
         return source.make(rate_per_s, requests, seed)
 
     seeds = range(seed, seed + 3)
-    return find_load(REFERENCE_POLICY, fleet, make, make_scheduler, seeds)
+    return find_load(policy, fleet, make, make_scheduler, seeds)
 
 
 def compare(plan: Plan, command: str, progress: Progress) -> Comparison:

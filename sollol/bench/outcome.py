@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 
+from sollol.types import Task
+
 
 @dataclass(slots=True)
 class Record:
@@ -12,6 +14,7 @@ class Record:
     arrived_at: float
     model: str
     priority: int
+    task: Task
     outcome: str = "waiting"
     """``served``, or the code of the error."""
     node: str = ""
@@ -85,8 +88,8 @@ class Summary:
     evictions: float
     success: float
     """Share of the requests that were served."""
-    by_priority: dict[int, tuple[float, float]]
-    """Mean and p95 latency."""
+    by_priority: dict[int, dict[str, tuple[float, float]]]
+    """Mean and p95 latency of each task at each priority: tasks differ in length by far."""
     by_node: dict[str, float]
     prediction_error: float
     """The median of how far, as a share of the truth, the predicted seconds were off."""
@@ -116,14 +119,20 @@ def summarise(policy: str, replays: Sequence[Replay]) -> Summary:
     )
 
 
-def _by_priority(served: Sequence[Record]) -> dict[int, tuple[float, float]]:
-    grouped: dict[int, list[float]] = {}
+def _by_priority(served: Sequence[Record]) -> dict[int, dict[str, tuple[float, float]]]:
+    grouped: dict[tuple[int, str], list[float]] = {}
     for record in served:
-        grouped.setdefault(record.priority, []).append(record.latency_s)
-    return {
-        priority: (mean(grouped[priority]), quantile(grouped[priority], 0.95))
-        for priority in sorted(grouped)
-    }
+        grouped.setdefault((record.priority, record.task), []).append(record.latency_s)
+    figures: dict[int, dict[str, tuple[float, float]]] = {}
+    for (priority, task), latencies in sorted(grouped.items()):
+        figures.setdefault(priority, {})[task] = mean(latencies), quantile(latencies, 0.95)
+    return figures
+
+
+def classes(summaries: Iterable[Summary]) -> list[tuple[int, str]]:
+    """Return the priorities that any of the policies served, each with a task, in order."""
+    figures = (summary.by_priority for summary in summaries)
+    return sorted({(level, task) for each in figures for level in each for task in each[level]})
 
 
 def _by_node(served: Sequence[Record], runs: int) -> dict[str, float]:

@@ -27,11 +27,12 @@ def _line(s: Summary) -> str:
 
 
 def _priorities(summaries: Sequence[Summary]) -> str:
-    lines = ["by priority: mean / p95"]
+    lines = ["by priority and task: mean / p95"]
     for s in summaries:
         cells = (
-            f"{priority}: {mean_s:.2f} / {p95_s:.2f}"
-            for priority, (mean_s, p95_s) in s.by_priority.items()
+            f"{priority} {task}: {mean_s:.2f} / {p95_s:.2f}"
+            for priority, tasks in s.by_priority.items()
+            for task, (mean_s, p95_s) in tasks.items()
         )
         lines.append(f"{s.policy:26}{'   '.join(cells)}")
     return "\n".join(lines)

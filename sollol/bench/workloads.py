@@ -22,6 +22,11 @@ class Kind(StrEnum):
 
 _MADE = {Kind.SYNTHETIC: synthetic, Kind.CONTEXTS: mixed_contexts}
 _READERS = {Kind.AZURE: read_azure, Kind.MOONCAKE: read_mooncake}
+PUBLISHED = {
+    Kind.AZURE: "https://github.com/Azure/AzurePublicDataset",
+    Kind.MOONCAKE: "https://github.com/kvcache-ai/Mooncake",
+}
+"""Where to get the traces."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Source:
 
     def __post_init__(self) -> None:
         if (self.kind in _READERS) is not (self.trace is not None):
-            raise ValueError("--trace FILE goes with the workloads azure and mooncake")
+            where = ", ".join(f"{kind} ({url})" for kind, url in PUBLISHED.items())
+            raise ValueError(f"--trace FILE goes with the workloads that are published: {where}")
 
     def make(self, rate_per_s: float, requests: int, seed: int) -> Sequence[Request]:
         """Return so many requests that arrive at about ``rate_per_s``.
@@ -50,9 +56,16 @@ class Source:
         if self.trace is None:
             return _MADE[self.kind](rate_per_s=rate_per_s, requests=requests, seed=seed)
         if seed not in self._read:
-            self._read[seed] = _READERS[self.kind](self.trace, seed=seed)
+            self._read[seed] = self._load(self.trace, seed)
         part = window(self._read[seed], start_s=self.start_s, count=requests)
         if len(part) < 2 or part[-1].at <= part[0].at:
             raise ValueError(f"{self.trace}: no requests from second {self.start_s:g} on")
         own_rate = (len(part) - 1) / (part[-1].at - part[0].at)
         return window(part, count=requests, factor=rate_per_s / own_rate)
+
+    def _load(self, trace: Path, seed: int) -> list[Request]:
+        try:
+            return _READERS[self.kind](trace, seed=seed)
+        except FileNotFoundError:
+            where = PUBLISHED[self.kind]
+            raise ValueError(f"{trace}: no such file; the trace is at {where}") from None

@@ -60,7 +60,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
     ] = WorkloadName.SYNTHETIC,
     trace: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Azure's CSV or Mooncake's JSON lines."),
+        typer.Option(metavar="FILE", help="Azure's CSV or Mooncake's JSON lines; none is shipped."),
     ] = None,
     start_s: Annotated[
         float, typer.Option("--start", metavar="SECONDS", min=0, help="Where the trace begins.")
@@ -70,10 +70,16 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
         typer.Option(
             metavar="NUMBER",
             min=0.001,
-            show_default="what least_in_flight just carries",
+            show_default="what --carry carries",
             help="Requests a second of the nodes' time.",
         ),
     ] = None,
+    carry: Annotated[
+        str,
+        typer.Option(
+            metavar="POLICY", help="Without --rate, requests come as fast as it just carries."
+        ),
+    ] = "least_in_flight",
     requests: Annotated[int, typer.Option(min=2, help="Requests in a round.")] = 500,
     time_scale: Annotated[
         float, typer.Option(min=0.001, max=1, help="Real seconds of a second of the nodes' time.")
@@ -100,10 +106,11 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
 
     try:
         source = Source(Kind(workload.value), trace, start_s)
-        rate_per_s = rate or carried_rate(FLEETS[fleet.value], source, max(requests, 1000), seed)
+        nodes = FLEETS[fleet.value]
+        rate_per_s = rate or carried_rate(carry, nodes, source, max(requests, 1000), seed)
         plan = Plan(
             policies=[name.strip() for name in policies.split(",")],
-            fleet=FLEETS[fleet.value],
+            fleet=nodes,
             source=source,
             requests=requests,
             rounds=rounds,

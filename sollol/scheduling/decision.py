@@ -16,9 +16,13 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     """
 
     wait_s: float = 0.0
-    """Until a slot is free there, those who wait ahead included."""
+    """Until it can be sent there: what of these lasts longest is what counts.
+
+    A slot, after those who wait ahead; another model's load; the end of what must leave for a load,
+    or the time for which that is kept; somebody clearly more urgent.
+    """
     load_s: float = 0.0
-    """Bringing the model into memory, a load under way and an eviction that must wait included."""
+    """Bringing the model into memory, or the rest of its load under way."""
     prefill_s: float = 0.0
     """Evaluating what of the prompt is not cached there."""
     decode_s: float = 0.0

@@ -35,7 +35,7 @@ class Learner:
             if runner.is_resident:
                 tokens = prompt_tokens + output_tokens
                 runner.conversations.remember(request.ask.conversation, tokens)
-        if not held.loads and not runner.rates.wants_more(now):
+        if not held.loads and not runner.rates.take_turn(now):
             return
         self._lengths.learn(request.model, request.ask, request.caller, measured)
         if measured.load_s is not None and (held.loads or measured.load_s > RELOAD_S):

@@ -1,10 +1,12 @@
 """What people may see of the scheduler's state: who waits, and what is known of the nodes. Values."""
 
 from collections.abc import Iterator
+from math import exp, sqrt
 
 import msgspec
 
 from sollol.scheduling import explain
+from sollol.scheduling.average import Average
 from sollol.scheduling.decision import Rule
 from sollol.scheduling.queue import Waiting
 from sollol.scheduling.state import Node
@@ -19,7 +21,10 @@ class Queued(msgspec.Struct, frozen=True):
     caller: str
     priority: int
     level: float
-    """The priority with what its age has added: one for each ``ageing_s`` waited."""
+    """What it decides with: its priority, or what its place in the queue amounts to, if that is more.
+
+    The place gains one for each ``ageing_s``, from when the caller's turn begins.
+    """
     position: int
     """Its place among all that wait, the next one being 1."""
     waited_s: float
@@ -40,15 +45,14 @@ def queued(
         verdict: what would be decided for it at this moment.
     """
     request, best = waiting.request, verdict.best
-    waited_s = now - waiting.since
     return Queued(
         request_id=request.id,
         model=request.model,
         caller=request.caller,
         priority=request.priority,
-        level=request.priority + waited_s / ageing_s,
+        level=max(request.priority, (now - waiting.key) / ageing_s),
         position=position,
-        waited_s=waited_s,
+        waited_s=now - waiting.since,
         predicted_wait_s=None if best is None or verdict.is_over else best.terms.wait_s,
         node_id="" if best is None else best.runner.node.id,
         why=_why(verdict),
@@ -92,10 +96,14 @@ class ModelEstimate(msgspec.Struct, frozen=True):
     decode_tokens_per_s: float
     """Of one request alone."""
     decode_count: int
+    decode_spread: float | None
+    """The factor by which a measurement is off, typically; None before the second one."""
     prefill_tokens_per_s: float
     prefill_count: int
+    prefill_spread: float | None
     load_s: float
     load_count: int
+    load_spread: float | None
     affinity_trust: float
     """From 0 to 1: the share of what should have been cached of conversations that was."""
     conversations: int
@@ -128,13 +136,20 @@ def _model_estimates(node: Node) -> Iterator[ModelEstimate]:
             waiting=len(runner.backlog),
             decode_tokens_per_s=_per_s(runner.decode_s),
             decode_count=rates.decode.count,
+            decode_spread=_spread(rates.decode),
             prefill_tokens_per_s=_per_s(runner.prefill_s),
             prefill_count=rates.prefill.count,
+            prefill_spread=_spread(rates.prefill),
             load_s=runner.load_s,
             load_count=rates.load.count,
+            load_spread=_spread(rates.load),
             affinity_trust=runner.conversations.trust,
             conversations=len(runner.conversations),
         )
+
+
+def _spread(average: Average) -> float | None:
+    return exp(sqrt(average.log_variance)) if average.count > 1 else None
 
 
 def _per_s(seconds_each: float) -> float:

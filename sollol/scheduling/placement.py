@@ -7,7 +7,7 @@ Both are worth less than a request that waits, so each has to be sure:
 1. A node gets one load at a time, and one prewarm in ``KEEP_S``.
 2. What must leave is hardly asked for, was there for ``KEEP_S``, and is missed for less than is won.
 3. What was pushed out of the last memory stays out: it left for something else that is in demand.
-4. A node is left alone while it has urgent work, is half busy, or is waited for; and for a model
+4. A node is left alone while it has urgent work, is more than half busy, or is waited for; and for a model
    that has left all memory, unless it is idle and has room for sure.
 5. A prewarm that failed, or that nobody used before it left, is tried again later and later.
 """

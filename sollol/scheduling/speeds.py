@@ -52,10 +52,6 @@ class Speeds:
         """Drop what is known of a node."""
         self._sum -= self._nodes.pop(node_id, (0.0, 0))[0]
 
-    def knows(self, node_id: str) -> bool:
-        """Whether anything was measured on a node."""
-        return node_id in self._nodes
-
     def as_lists(self) -> dict[str, list[list[object]]]:
         """Return what is worth keeping between runs."""
         return {

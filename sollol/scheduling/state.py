@@ -82,8 +82,11 @@ class Rates:
         self._count = 0
         self._next = 0.0
 
-    def wants_more(self, now: float) -> bool:
-        """Whether another answer is worth its while: of hundreds a second, twenty say it all."""
+    def take_turn(self, now: float) -> bool:
+        """Count an answer that is to be learned from; False for one that is to be passed over.
+
+        Of hundreds a second, twenty say it all.
+        """
         if self._count >= MANY_ANSWERS and now < self._next:
             return False
         self._count += 1

@@ -133,6 +133,14 @@ def display_name(text: str) -> str:
         return text
 
 
+def shown_key(key: str) -> str:
+    """Return the shortest name with a key that :func:`model_key` returned; a cloud model keeps its suffix."""
+    try:
+        return parse_name(key).display
+    except ValueError:
+        return key
+
+
 def version_numbers(text: str) -> tuple[int, ...]:
     """Return a server's version for comparing: ``v0.33.0-rc2`` gives ``(0, 33, 0)``.
 

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import DrawFn, composite, floats, integers, lists, sampled_from
 
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.room import MIN_WARM_S, WARM_LOADS
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Ask, Lease, NodeView, RouteRequest
@@ -30,7 +31,6 @@ from tests.scheduling import GB, Play, asks, assert_clean, nodes_of, view
 AGEING_S = 10.0
 TICK_S = 1.0
 SETTINGS = settings(max_examples=40, deadline=None)
-POLICIES = ("fastest", "least_in_flight", "resident_first", "random", "round_robin", "weighted")
 
 
 def scheduler(*views: NodeView, policy: str = "fastest", seed: int = 1) -> Scheduler:
@@ -69,7 +69,7 @@ def overtakers(play: Play, request: RouteRequest, others: Sequence[RouteRequest]
 
 
 @SETTINGS
-@given(arrivals(), integers(1, 3), integers(1, 3), sampled_from(POLICIES), floats(0.1, 30.0))
+@given(arrivals(), integers(1, 3), integers(1, 3), sampled_from(list(POLICIES)), floats(0.1, 30.0))
 def test_nobody_is_overtaken_by_one_with_a_larger_key(
     requests: list[RouteRequest], nodes: int, slots: int, policy: str, longest_s: float
 ) -> None:

@@ -14,6 +14,7 @@ from sollol.bench.report.files import write_report
 from sollol.bench.report.markdown import markdown
 from sollol.bench.report.page import page
 from sollol.bench.workloads import Kind, Source
+from sollol.types import Task
 
 SYNTHETIC = Source(Kind.SYNTHETIC)
 POLICIES = ("fastest", "round_robin")
@@ -69,7 +70,7 @@ def test_a_plan_names_known_policies_once(policies: tuple[str, ...], words: str)
 
 
 def test_a_rate_that_is_carried_is_found() -> None:
-    assert 0.1 < carried_rate(HOMOGENEOUS, SYNTHETIC, 100, 1) < 20
+    assert 0.1 < carried_rate("random", HOMOGENEOUS, SYNTHETIC, 100, 1) < 20
 
 
 def test_the_report_is_written(comparison: Comparison, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_the_report_is_written(comparison: Comparison, tmp_path: Path) -> None:
 
 def test_the_markdown_has_a_line_for_each_policy_in_each_table(comparison: Comparison) -> None:
     text = markdown(comparison)
-    for heading in ("Latency", "Against round_robin", "By priority", "By node"):
+    for heading in ("Latency", "Against round_robin", "By priority and task", "By node"):
         table = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
         assert "| fastest |" in table
     assert "0.500 requests a second" in text
@@ -127,7 +128,7 @@ def test_a_trace_is_named_without_its_folder(comparison: Comparison, tmp_path: P
 
 
 def test_a_policy_that_served_nothing_is_shown_too() -> None:
-    record = Record(0.0, "m", 5, outcome="queue_timeout")
+    record = Record(0.0, "m", 5, Task.CHAT, outcome="queue_timeout")
     replay = Replay([record], loads=0, reloads=0, evictions=0, ended_at=1.0)
     failed = Comparison(
         plan("round_robin", "random"), {n: [replay] for n in ("round_robin", "random")}
@@ -141,8 +142,13 @@ def test_a_priority_that_one_policy_did_not_serve_is_left_out(comparison: Compar
     (one, _), (other, _) = comparison.replays.values()
     urgent = [record for record in other.records if record.priority == 8]
     part = Replay(urgent, other.loads, 0, 0, other.ended_at)
-    text = markdown(Comparison(comparison.plan, {"fastest": [one], "round_robin": [part]}))
-    assert "| round_robin | - | - |" in text
+    partly = Comparison(comparison.plan, {"fastest": [one], "round_robin": [part]})
+    text = markdown(partly)
+    assert "| policy | 1 generate | 5 chat | 5 embed | 5 generate | 8 chat |" in text
+    assert "| round_robin | - | - | - | - |" in text
+    shown = page(partly).partition("Priority 1, generate")[2].partition("Priority 5, chat")[0]
+    assert "fastest" in shown
+    assert "round_robin" not in shown
 
 
 def test_plots_of_nothing_are_empty() -> None:

@@ -1,11 +1,14 @@
 """``sollol bench``."""
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
-from sollol.cli.bench import _Progress
+from sollol.bench.balance import DIRECT_POLICIES
+from sollol.cli.bench import _Progress, bench
 from sollol.cli.main import main
+from sollol.scheduling.policies import POLICIES
 
 SMALL = ["bench", "--virtual", "--requests", "60", "--rounds", "1"]
 
@@ -34,7 +37,10 @@ def test_it_compares_and_names_its_files(
     [
         (["--workload", "azure"], "--trace FILE goes with"),
         (["--policies", "best", "--rate", "1"], "no such policy: best"),
-        (["--workload", "azure", "--trace", "/none"], "No such file"),
+        (["--workload", "azure", "--trace", "/none"], "the trace is at https://github.com/Azure/"),
+        (["--workload", "azure", "--trace", "/"], "Is a directory"),
+        (["--trace", "x"], "mooncake (https://"),
+        (["--carry", "best"], "no such policy: best"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -42,6 +48,30 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     assert run(*SMALL, *wrong) == 2
     assert words in capsys.readouterr().err
+
+
+def test_it_finds_the_load_that_a_policy_carries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    carry = ["--fleet", "homogeneous", "--carry", "random", "--policies", "random"]
+    assert run(*SMALL, *carry, "--out", str(tmp_path)) == 0
+    assert "requests a second, on a virtual clock" in capsys.readouterr().out
+
+
+def test_it_replays_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"2023-11-16 18:17:{second:02}.0,400,20" for second in range(60)]
+    path = tmp_path / "trace.csv"
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]))
+    trace = ["--workload", "azure", "--trace", str(path), "--start", "10", "--rate", "0.5"]
+    assert run(*SMALL, *trace, "--policies", "random", "--out", str(tmp_path)) == 0
+    assert "heterogeneous fleet, azure" in capsys.readouterr().out
+
+
+def test_its_help_names_every_policy() -> None:
+    option = get_args(get_type_hints(bench, include_extras=True)["policies"])[1]
+    alone = ", ".join(DIRECT_POLICIES)
+    text = f"Comma-separated: {', '.join(POLICIES)}; and without a gateway {alone}."
+    assert option.help == text  # typed out there: importing the policies would slow every command
 
 
 def test_a_report_that_cannot_be_written_is_said(

@@ -37,8 +37,9 @@ def test_those_who_wait_have_places_and_levels_that_grow_with_age() -> None:
     assert scheduler.submit(request("low", priority=1, caller="x"), 1.0) == []
     assert scheduler.submit(request("high", priority=9), 1.0) == []
     high, low = scheduler.queued(21.0, 10)
-    assert (high.request_id, high.position, high.priority, high.level) == ("high", 1, 9, 11.0)
-    assert (low.request_id, low.position, low.caller, low.level) == ("low", 2, "x", 3.0)
+    assert (high.request_id, high.position, high.priority) == ("high", 1, 9)
+    assert (low.request_id, low.position, low.caller) == ("low", 2, "x")
+    assert [high.level, low.level] == pytest.approx([11.1, 3.1])
     assert (high.waited_s, high.node_id, high.why) == (
         20.0,
         "a",
@@ -50,6 +51,16 @@ def test_those_who_wait_have_places_and_levels_that_grow_with_age() -> None:
     assert scheduler.queued(21.0, 1) == [high]
     assert scheduler.find_queued("low", 21.0) == low
     assert scheduler.find_queued("first", 21.0) is None
+
+
+def test_a_level_is_no_less_than_the_priority_and_grows_from_the_callers_turn() -> None:
+    scheduler = a_scheduler()
+    granted(scheduler, "first")
+    for name in ("second", "third"):
+        scheduler.submit(request(name), 0.0)
+    assert [each.level for each in scheduler.queued(0.0, 10)] == [5.0, 5.0]
+    second, third = scheduler.queued(30.0, 10)
+    assert 5.0 < third.level < second.level < 8.0  # the first one was charged to the caller, too
 
 
 def test_one_that_its_callers_limit_holds_back_says_so() -> None:
@@ -95,6 +106,19 @@ def test_estimates_come_from_what_was_measured() -> None:
     assert (model.load_count, model.decode_count, model.prefill_count) == (1, 1, 1)
     assert model.decode_tokens_per_s == pytest.approx(50, rel=0.3)
     assert model.load_s == pytest.approx(4.0, rel=0.3)
+    assert (model.decode_spread, model.prefill_spread, model.load_spread) == (None, None, None)
+
+
+def test_estimates_tell_how_far_measurements_are_apart() -> None:
+    scheduler = a_scheduler()
+    for number, output_s in enumerate((1.0, 2.0)):
+        now = 10.0 * number
+        lease = granted(scheduler, f"r{number}", now).lease
+        measured = Measured(output_tokens=100, output_s=output_s, total_s=output_s)
+        scheduler.release(lease, now + output_s, measured)
+    (model,) = scheduler.estimates()[0].models
+    assert model.decode_count == 2
+    assert model.decode_spread == pytest.approx(2**0.5**0.5)  # a half of the square of log(2)
 
 
 def test_a_refusal_at_the_door_tells_the_predicted_wait() -> None:

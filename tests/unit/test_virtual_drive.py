@@ -7,7 +7,7 @@ import pytest
 
 from sollol.bench.balance import DIRECT_POLICIES
 from sollol.bench.fleets import FLEETS, HETEROGENEOUS, HOMOGENEOUS, Fleet
-from sollol.bench.outcome import Replay, mean, quantile, summarise
+from sollol.bench.outcome import Replay, classes, mean, quantile, summarise
 from sollol.bench.sim.config import SimConfig
 from sollol.bench.text import tables
 from sollol.bench.virtual.compare import find_load, is_carried, replay
@@ -214,7 +214,7 @@ def test_a_summary_counts_what_was_served() -> None:
     assert summary.p50_s <= summary.p95_s <= summary.p99_s <= max(latencies)
     assert (summary.loads, summary.success) == (result.loads, 1.0)
     assert sum(summary.by_node.values()) == pytest.approx(300)
-    assert set(summary.by_priority) == {record.priority for record in result.records}
+    assert classes([summary]) == sorted({(r.priority, str(r.task)) for r in result.records})
 
 
 def test_a_prediction_is_compared_with_the_truth() -> None:

@@ -11,6 +11,7 @@ from sollol.wire.names import (
     model_key,
     parse_name,
     parse_ref,
+    shown_key,
 )
 
 HOST = "registry.ollama.ai"
@@ -118,3 +119,20 @@ def test_two_suffixes_are_refused_in_ollamas_words(text: str) -> None:
 )
 def test_a_name_is_shown_as_short_as_it_can_be(text: str, shown: str) -> None:
     assert display_name(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Nope", "nope:latest"),
+        ("me/nope", "me/nope:latest"),
+        ("hf.co/me/nope:q4", "hf.co/me/nope:q4"),
+        ("nope:20b:cloud", "nope:20b-cloud"),
+        ("nope:cloud", "nope:cloud"),
+        ("/models/x.gguf", "/models/x.gguf"),
+    ],
+)
+def test_a_key_is_shown_as_a_name_that_has_it(text: str, shown: str) -> None:
+    key = model_key(text)
+    assert shown_key(key) == shown_key(shown) == shown
+    assert model_key(shown) == key

@@ -25,6 +25,7 @@ class Sending:
     path: str
     body: bytes
     priority: int
+    task: Task
 
 
 def write_all(requests: Iterable[Request], models: Mapping[str, SimModel]) -> list[Sending]:
@@ -39,9 +40,10 @@ def write_all(requests: Iterable[Request], models: Mapping[str, SimModel]) -> li
 
 
 def _write(request: Request, number: int, conversations: "_Conversations") -> Sending:
-    if request.ask.task is Task.EMBED:
+    task = request.ask.task
+    if task is Task.EMBED:
         path, body = "/api/embed", _embed_body(request, number)
-    elif request.ask.task is Task.CHAT:
+    elif task is Task.CHAT:
         path, body = "/api/chat", conversations.body(request, number)
     else:
         prompt = _words(f"{number}", request.prompt_tokens, request.output_tokens)
@@ -49,7 +51,8 @@ def _write(request: Request, number: int, conversations: "_Conversations") -> Se
     body["model"] = request.model
     if request.ask.options:
         body["options"] = dict(request.ask.options)
-    return Sending(request.at, request.model, path, msgspec.json.encode(body), request.priority)
+    encoded = msgspec.json.encode(body)
+    return Sending(request.at, request.model, path, encoded, request.priority, task)
 
 
 def _embed_body(request: Request, number: int) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def _record(sending: Sending, received: Received, time_scale: float) -> Record:
         arrived_at=sending.at,
         model=sending.model,
         priority=sending.priority,
+        task=sending.task,
         outcome=received.outcome,
         node=received.node,
         queue_wait_s=_seconds(received.header("X-Sollol-Queue-Wait")),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from sollol.bench.comparison import Comparison
+from sollol.bench.outcome import classes
 from sollol.bench.report.figures import bars, cumulative, shares
 from sollol.bench.report.markdown import TITLE
 from sollol.bench.report.tables import SIMPLIFIED, all_tables, facts
@@ -58,16 +59,17 @@ def _plots(comparison: Comparison) -> list[str]:
         policy: [r.latency_s for run in runs for r in run.records if r.outcome == "served"]
         for policy, runs in comparison.replays.items()
     }
-    levels = sorted({level for s in summaries.values() for level in s.by_priority})
     by_latency = {
         "Mean latency": {name: s.mean_s for name, s in summaries.items()},
         "95th percentile": {name: s.p95_s for name, s in summaries.items()},
     }
     by_priority = {
-        f"Priority {level}": {
-            name: s.by_priority[level][1] for name, s in summaries.items() if level in s.by_priority
+        f"Priority {level}, {task}": {
+            name: s.by_priority[level][task][1]
+            for name, s in summaries.items()
+            if task in s.by_priority.get(level, {})
         }
-        for level in levels
+        for level, task in classes(summaries.values())
     }
     by_node = {name: s.by_node for name, s in summaries.items()}
     loads = {"": {name: s.loads for name, s in summaries.items()}}
@@ -78,7 +80,9 @@ def _plots(comparison: Comparison) -> list[str]:
             "Share of the requests that were answered within a time; further left is better.",
             cumulative(served, "seconds"),
         ),
-        _figure("95th percentile by priority", "10 is most urgent.", bars(by_priority, "s")),
+        _figure(
+            "95th percentile by priority and task", "10 is most urgent.", bars(by_priority, "s")
+        ),
         _figure("Model loads", "In one round, on average.", bars(loads, "loads", digits=0)),
         _figure("Where requests went", "Share of each node.", shares(by_node)),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sollol.bench.comparison import Comparison
-from sollol.bench.outcome import Summary, quantile
+from sollol.bench.outcome import Summary, classes, quantile
 from sollol.bench.text import BASELINES
 
 
@@ -87,13 +87,14 @@ def _work(comparison: Comparison) -> Table:
 
 def _priorities(comparison: Comparison) -> Table:
     summaries = comparison.summaries.values()
-    levels = sorted({level for s in summaries for level in s.by_priority})
+    columns = classes(summaries)
     rows = []
     for s in summaries:
-        cells = (s.by_priority.get(level) for level in levels)
+        cells = (s.by_priority.get(level, {}).get(task) for level, task in columns)
         rows.append((s.policy, *(f"{c[0]:.2f} / {c[1]:.2f}" if c else "-" for c in cells)))
-    head = ("policy", *(f"priority {level}" for level in levels))
-    return Table("By priority", "Mean and p95 of the latency in seconds.", head, rows)
+    head = ("policy", *(f"{level} {task}" for level, task in columns))
+    about = "Mean and p95 of the latency in seconds; 10 is most urgent. Compare within a column."
+    return Table("By priority and task", about, head, rows)
 
 
 def _nodes(comparison: Comparison) -> Table:

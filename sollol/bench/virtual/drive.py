@@ -51,7 +51,7 @@ class Drive:
         self.nodes = {
             name: VirtualNode(self.loop, name, config) for name, config in configs.items()
         }
-        self.records = [Record(r.at, r.model, r.priority) for r in requests]
+        self.records = [Record(r.at, r.model, r.priority, r.ask.task) for r in requests]
         self._requests = requests
         self._left = len(requests)
 

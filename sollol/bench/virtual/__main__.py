@@ -1,5 +1,0 @@
-"""Run ``python -m sollol.bench.virtual``."""
-
-from sollol.bench.virtual.command import main
-
-main()
