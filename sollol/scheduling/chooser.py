@@ -41,7 +41,7 @@ class Chooser:
         self._prices = Prices(self.demand, self.fleet.shared.copies)
         self.placement = Placement(self.fleet, self.demand, self._prices)
         self.lessons = 0
-        """Answers learned from since the start."""
+        """Whole answers heard of since the start; ``gateway/estimates.py`` saves when there are more."""
         self._explorer = Explorer(limits.explore_share)
         self._learner = Learner(self.rates, self.lengths)
         self._ageing_s = limits.ageing_s

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import MAX_OPTIONS, Decision, Obstacle, Option, Rule
 from sollol.scheduling.verdict import Verdict
+from sollol.wire.names import shown_key
 
 
 def decision(verdict: Verdict, now: float) -> Decision:
@@ -77,7 +78,7 @@ def sentence(decision: Decision) -> str:
 
 def why(option: Option) -> str:
     """Return why a request could not be sent to a node at once; empty if it could."""
-    return _WHY[option.obstacle].format(model=option.other_model)
+    return _WHY[option.obstacle].format(model=shown_key(option.other_model))
 
 
 _WHY = {

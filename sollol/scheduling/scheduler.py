@@ -179,7 +179,7 @@ class Scheduler:
 
     @property
     def lessons(self) -> int:
-        """Answers learned from since the start."""
+        """Whole answers heard of since the start; ``gateway/estimates.py`` saves when there are more."""
         return self._chooser.lessons
 
     def learned(self) -> dict[str, object]:

@@ -53,7 +53,14 @@ def test_most_bodies_name_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"), [(b"30", 30.0), (b" 2.5 ", 2.5), (b"0.001", 0.001), (b"7.", 7.0), (b"3.7699999999999996", 3.7699999999999996)]
+    ("header", "expected"),
+    [
+        (b"30", 30.0),
+        (b" 2.5 ", 2.5),
+        (b"0.001", 0.001),
+        (b"7.", 7.0),
+        (b"3.7699999999999996", 3.7699999999999996),
+    ],
 )
 def test_a_deadline_is_in_seconds(header: bytes, expected: float) -> None:
     assert deadline_s_of({b"x-sollol-deadline": header}) == expected
