@@ -66,7 +66,13 @@ class FairClock:
     def charge(self, request: RouteRequest, share_s: float) -> None:
         """Count the time that a request takes of all slots together."""
         start = self.start(request) + share_s
-        starts = self._next.setdefault(request.caller, [0.0] * (MAX_PRIORITY + 1))
+        starts = self._next.get(request.caller)
+        if starts is None:
+            starts = self._next[request.caller] = [0.0] * (MAX_PRIORITY + 1)
+        up_to = request.priority + 1
+        if starts[0] < start:  # so are all others
+            starts[:up_to] = [start] * up_to
+            return
         for priority in range(request.priority, -1, -1):
             if starts[priority] >= start:
                 break
