@@ -76,7 +76,7 @@ class Leases:
     def take_beside(self, request: RouteRequest, node: Node, now: float) -> Lease:
         """Let a request through that takes no slot."""
         lease = Lease(next(self._ids), request.id, node.id, "", now - request.arrived_at)
-        self._keep(Held(lease, request, None, node, now, now, _NO_TERMS, 0, 0, 0, False, 0.0))
+        self._keep(Held(lease, request, None, node, now, now, _NO_TERMS, 0, 0, 0, False))
         return lease
 
     def find(self, lease: Lease) -> Held | None:
