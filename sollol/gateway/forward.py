@@ -16,8 +16,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-import msgspec
-
 from sollol.errors import (
     ClientDisconnected,
     ConnectFailed,
@@ -189,11 +187,17 @@ class Forwarder:
         if told is None or call.is_unload:
             return None
         begun_at = call.arrived_at + (outcome.first_byte_s or 0.0)
-        return msgspec.structs.replace(
-            told,
-            pieces=downstream.pieces,
-            first_byte_s=begun_at - outcome.sent_at,
-            total_s=self._clock() - outcome.sent_at if is_over else None,
+        return Measured(
+            told.load_s,
+            told.prompt_tokens,
+            told.cached_tokens,
+            told.prompt_s,
+            told.output_tokens,
+            told.output_s,
+            told.node_total_s,
+            begun_at - outcome.sent_at,
+            self._clock() - outcome.sent_at if is_over else None,
+            downstream.pieces,
         )
 
     async def _unload_elsewhere(self, call: Call, node_id: str) -> None:
