@@ -63,7 +63,7 @@ class Call(msgspec.Struct, frozen=True):
         )
 
 
-class Attempt(msgspec.Struct, gc=False):
+class Attempt(msgspec.Struct, gc=False, array_like=True):
     """A call on one node. ``measured`` is there once its answer has ended; ``error`` is a code."""
 
     grant: Grant
@@ -71,7 +71,7 @@ class Attempt(msgspec.Struct, gc=False):
     error: str = ""
 
 
-class Outcome(msgspec.Struct, gc=False):
+class Outcome(msgspec.Struct, gc=False, array_like=True):
     """What happened to a call so far; filled in on the way, read by log, metrics and journal.
 
     ``status`` is what the client was told, 0 before that. ``queue_wait_s`` adds up the waits for
