@@ -6,6 +6,7 @@ What differs between the routes that nodes answer is in their :class:`Arrival`.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -138,7 +139,7 @@ class Serving:
         Args:
             note: is told the seconds that it took, however it ended.
         """
-        downstream = Downstream(answer, lambda status: self._started(arrival, status))
+        downstream = Downstream(answer, partial(self._started, arrival))
         try:
             with CancelWhenGone(request.connection):
                 await serve(arrival, request, downstream)

@@ -28,7 +28,7 @@ from sollol.errors import (
 from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
 from sollol.gateway.call import Attempt, Call, Outcome
-from sollol.gateway.exchange import LocalAnswer, plan_exchange
+from sollol.gateway.exchange import LocalAnswer, Options, plan_exchange
 from sollol.gateway.failover import can_retry, is_fault_of_node, is_ours
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.skew import MissingRoutes
@@ -152,7 +152,7 @@ class Forwarder:
         node = self._registry.find(lease.node_id)
         if node is None:
             raise ConnectFailed(f"node {lease.node_id} was removed")
-        outcome.stripped = _stripped(call, lease)
+        outcome.stripped = () if lease.options is None else _stripped(call, lease.options)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
             if node.view.engine is Engine.OLLAMA and lease.options is None
@@ -239,11 +239,9 @@ class Forwarder:
             self._registry.connection_failed(lease.node_id, str(error))
 
 
-def _stripped(call: Call, lease: Lease) -> tuple[str, ...]:
+def _stripped(call: Call, options: Options) -> tuple[str, ...]:
     """Return the names of the options that a node gets otherwise than the caller set them."""
-    if lease.options is None:
-        return ()
-    return tuple(name for name, value in call.ask.options if (name, value) not in lease.options)
+    return tuple(name for name, value in call.ask.options if (name, value) not in options)
 
 
 def too_late(call: Call) -> DeadlineExceeded:

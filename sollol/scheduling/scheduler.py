@@ -84,7 +84,8 @@ class Scheduler:
             return [Grant(self._leases.take_beside(request, best.node, now))]
         demand = self._chooser.demand
         demand.note(request.model, request.ask.options, now)
-        verdict = self._verdict(request, self._key(request), now)
+        is_over = self._is_over(request)
+        verdict = self._chooser.choose(request, self._key(request), now, is_over=is_over)
         work = verdict.work
         demand.note_size(request.model, work.prompt_tokens, work.output_tokens)
         if verdict.chosen is not None:
