@@ -162,7 +162,8 @@ class Journal:
 
     def find(self, any_id: str) -> list[Entry]:
         """Return the entries with an id, theirs or the caller's; the newest first."""
-        return [entry for entry in self._newest_first() if any_id in (entry.shown_id, entry.id)]
+        entries = self._newest_first(any_id)
+        return [entry for entry in entries if any_id in (entry.shown_id, entry.id)]
 
     def select(
         self, wanted: Wanted, waiting: Callable[[str], bool], before: int
@@ -173,13 +174,15 @@ class Journal:
             waiting: tells whether a request waits for a slot, by its unique id.
             before: only those with a smaller number; 0 for all.
         """
-        for entry in self._newest_first():
+        for entry in self._newest_first(max(wanted.model, wanted.node, wanted.caller, key=len)):
             is_in = not before or entry.number < before
             if is_in and wanted.has(entry, is_waiting=waiting(entry.id)):
                 yield entry
 
-    def _newest_first(self) -> Iterator[Entry]:
+    def _newest_first(self, text: str) -> Iterator[Entry]:
+        """Yield the entries with a text in them, and maybe some others."""
+        sought = text.encode(errors="surrogatepass")
         entries: list[tuple[int, Kept]] = [(entry.number, entry) for entry in self._open.values()]
         entries += self._ended
         entries.sort(key=lambda numbered: -numbered[0])
-        return (_unpacked(kept) for _, kept in entries)
+        return (_unpacked(kept) for _, kept in entries if isinstance(kept, Entry) or sought in kept)
