@@ -135,7 +135,7 @@ class NodeView:
         return self.models[model_key].digest or model_key
 
 
-class Ask(msgspec.Struct, frozen=True, gc=False):
+class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a body asks of a model, as far as it decides how long that takes and where it can run.
 
     Made by ``wire/ask.py`` from the endpoint and the body, never from the words of the prompt.
@@ -189,7 +189,7 @@ class RouteRequest(msgspec.Struct, frozen=True, gc=False):
     ask: Ask = NOTHING_KNOWN
 
 
-class Measured(msgspec.Struct, frozen=True, gc=False):
+class Measured(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What is known of an answer once it has ended. None where nobody said.
 
     ``load_s`` to ``output_s`` are what the node reports (``wire/measured.py``); ``first_byte_s``
@@ -211,7 +211,7 @@ class Measured(msgspec.Struct, frozen=True, gc=False):
     """Pieces that a stream came in: about its tokens, where the node does not count them."""
 
 
-class Lease(msgspec.Struct, frozen=True, gc=False):
+class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The hold on one slot of a runner of a node; given back once with ``Scheduler.release``.
 
     ``runner`` is :meth:`NodeView.runner`, or empty for a request that takes no slot.

@@ -10,6 +10,7 @@
                                                            decisions.py, preview.py, overview.py
 """
 
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
@@ -69,29 +70,34 @@ class App:
         """Return the OpenAPI description of all routes."""
         return self._local.openapi()
 
-    async def __call__(self, request: Request, answer: Answer) -> None:
-        """Serve one request."""
+    def __call__(self, request: Request, answer: Answer) -> Coroutine[object, object, None]:
+        """Return what serves one request; each coroutine in between is one more to wake up through."""
+        if not self._lets_in(request, answer):
+            return _done()
+        kind = BODY_KINDS.get(request.path)
+        if kind is not None and request.method == "POST":
+            return self._inference.serve(kind, request, answer)
+        return self._route(request, answer)
+
+    def _lets_in(self, request: Request, answer: Answer) -> bool:
+        """Whether the caller may call; where not, it has its answer."""
         host = request.headers.get(b"host", b"").decode("latin-1").strip()
         if self._checks_host and not is_allowed_host(host):
             log.warning("request_refused", reason="host", host=host)
             answer.whole(403, [], b"")
-            return
+            return False
         origin = request.headers.get(b"origin")
         if origin is not None and not is_same_origin(origin.decode("latin-1"), host):
             allow = allow_header(request.method, request.path)
             if not is_allowed_origin(origin.decode("latin-1"), host, self._origins):
                 log.warning("request_refused", reason="origin", origin=origin.decode("latin-1"))
                 answer.whole(403, allow, b"")
-                return
+                return False
             if request.method == "OPTIONS" and b"access-control-request-method" in request.headers:
                 answer.whole(204, allow + preflight_headers(origin, self._origins), b"")
-                return
+                return False
             answer.extra_headers = cors_headers(origin, self._origins)
-        kind = BODY_KINDS.get(request.path)
-        if kind is not None and request.method == "POST":
-            await self._inference.serve(kind, request, answer)
-            return
-        await self._route(request, answer)
+        return True
 
     async def _route(self, request: Request, answer: Answer) -> None:
         if self._management.serves(request.method, request.path):
@@ -109,3 +115,7 @@ class App:
             answer.whole(plain.status, plain.headers, plain.body)
             return
         await run_asgi(self._local, request, answer)
+
+
+async def _done() -> None:
+    """Do no more for a caller that has its answer."""

@@ -62,8 +62,9 @@ class Arrival(msgspec.Struct):
             told.append((b"x-sollol-model", quote(outcome.model, safe="/:@ ").encode()))
         if outcome.stripped:
             told.append((b"x-sollol-stripped", ",".join(outcome.stripped).encode()))
-        if outcome.predicted_s is not None:
-            told.append((b"x-sollol-predicted-seconds", b"%.3f" % outcome.predicted_s))
+        predicted_s = outcome.predicted_s
+        if predicted_s is not None:
+            told.append((b"x-sollol-predicted-seconds", b"%.3f" % predicted_s))
         return told
 
     def told_refused(self) -> Headers:

@@ -65,20 +65,20 @@ class Calls:
             sent = rewritten(kind, body, seen, headers, changes)
         is_unload = seen.is_load_only and seen.keep_alive_zero
         return Call(
-            id=arrival.id,
-            kind=kind,
-            target=target_of(request),
-            body=sent,
-            model=arrival.model,
-            model_key=model_key(name) if name else key,
-            headers=[(name, headers[name]) for name in PASSED_HEADERS if name in headers],
-            is_unload=is_unload,
-            ask=ask_of(kind, seen.fields, headers.get(b"x-sollol-session")),
-            priority=priority,
-            caller=request.connection.peer,
-            arrived_at=arrival.arrived_at,
-            deadline_s=deadline_s,
-            others=() if is_unload else others,
+            arrival.id,
+            kind,
+            target_of(request),
+            sent,
+            arrival.model,
+            model_key(name) if name else key,
+            [(name, headers[name]) for name in PASSED_HEADERS if name in headers],
+            is_unload,
+            ask_of(kind, seen.fields, headers.get(b"x-sollol-session")),
+            priority,
+            request.connection.peer,
+            arrival.arrived_at,
+            deadline_s,
+            () if is_unload else others,
         )
 
 

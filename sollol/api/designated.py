@@ -1,7 +1,6 @@
 """The routes that one node answers for all, without a slot: ``/api/me``, web search and the like."""
 
 import secrets
-from functools import partial
 from typing import Any
 
 from sollol.api.answer import Answer
@@ -70,7 +69,7 @@ class Designated:
             arrived_at=self._gateway.clock(),
             route=route,
         )
-        await self._serving.run(arrival, request, answer, partial(self._serve, arrival, request))
+        await self._serving.run(arrival, request, answer, self._serve)
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         limits = self._gateway.settings.server

@@ -5,7 +5,7 @@ Reads the request, hands it to ``gateway/forward.py``, and answers what ended be
 
 import itertools
 import secrets
-from functools import partial
+from collections.abc import Coroutine
 
 from sollol.api.answer import Answer
 from sollol.api.arrival import Arrival
@@ -18,7 +18,6 @@ from sollol.gateway.body import ASIDE_BYTES, Body, aside, spooled
 from sollol.gateway.call import Call
 from sollol.gateway.fallback import forward_any
 from sollol.gateway.gateway import Gateway
-from sollol.gateway.journal import Entry
 from sollol.gateway.relay import Downstream
 from sollol.types import Task
 from sollol.wire.checks import check_request, model_not_found
@@ -37,25 +36,24 @@ class Inference:
         self._numbers = itertools.count(1)
         self._calls = Calls(gateway)
 
-    async def serve(self, kind: BodyKind, request: Request, answer: Answer) -> None:
+    def serve(
+        self, kind: BodyKind, request: Request, answer: Answer
+    ) -> Coroutine[object, object, None]:
         """Answer one request."""
         arrival = self._arrival(kind, request)
-        serve = partial(self._serve, arrival, request)
-        try:
-            await self._serving.run(arrival, request, answer, serve)
-        finally:
-            if arrival.entry is not None:
-                self._note(arrival.entry, self._clock() - arrival.arrived_at)
+        return self._serving.run(arrival, request, answer, self._serve, self._note)
 
-    def _note(self, entry: Entry, duration_s: float) -> None:
+    def _note(self, arrival: Arrival, duration_s: float) -> None:
         """Note in the journal and the metrics what was decided, and what came of it."""
-        metrics = self._gateway.metrics
-        for attempt in entry.outcome.tries:
+        entry, outcome, metrics = arrival.entry, arrival.outcome, self._gateway.metrics
+        if entry is None:
+            return
+        for attempt in outcome.tries:
             lease, decision = attempt.grant.lease, attempt.grant.decision
             if decision is not None:
                 metrics.decided(decision.rule, lease.node_id, loads=lease.loads)
-        if entry.outcome.queue_wait_s is not None:
-            metrics.waited(entry.task, entry.priority, entry.outcome.queue_wait_s)
+        if outcome.queue_wait_s is not None:
+            metrics.waited(entry.task, entry.priority, outcome.queue_wait_s)
         prediction = entry.prediction
         if prediction is not None:
             metrics.predicted(entry.task, *prediction)

@@ -102,7 +102,7 @@ class Management:
     async def serve(self, request: Request, answer: Answer) -> None:
         """Answer one request."""
         arrival = self._arrival(request)
-        await self._serving.run(arrival, request, answer, partial(self._serve, arrival, request))
+        await self._serving.run(arrival, request, answer, self._serve)
 
     def _arrival(self, request: Request) -> Arrival:
         return Arrival(

@@ -6,7 +6,8 @@ What differs between the routes that nodes answer is in their :class:`Arrival`.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -91,7 +92,9 @@ class OllamaArrival(msgspec.Struct, kw_only=True):
         return []
 
 
-Serve = Callable[[Downstream], Awaitable[None]]
+Arrived = TypeVar("Arrived", bound=Arrival)
+Serve = Callable[[Arrived, Request, Downstream], Awaitable[None]]
+Note = Callable[[Arrived, float], None]
 
 
 def shown_id(request: Request) -> str:
@@ -123,12 +126,23 @@ class Serving:
         self._metrics = gateway.metrics
         self._clock = gateway.clock
 
-    async def run(self, arrival: Arrival, request: Request, answer: Answer, serve: Serve) -> None:
-        """Answer one request with ``serve``, and refuse it where that fails."""
-        downstream = Downstream(answer, lambda status: self._started(arrival, status))
+    async def run(
+        self,
+        arrival: Arrived,
+        request: Request,
+        answer: Answer,
+        serve: Serve[Arrived],
+        note: Note[Arrived] | None = None,
+    ) -> None:
+        """Answer one request with ``serve``, and refuse it where that fails.
+
+        Args:
+            note: is told the seconds that it took, however it ended.
+        """
+        downstream = Downstream(answer, partial(self._started, arrival))
         try:
             with CancelWhenGone(request.connection):
-                await serve(downstream)
+                await serve(arrival, request, downstream)
         except ClientDisconnected as error:
             if not downstream.is_whole:
                 arrival.outcome.status = error.status
@@ -145,7 +159,10 @@ class Serving:
             log.exception("request_failed", request_id=arrival.shown_id)
             await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
         finally:
-            self._done(arrival)
+            duration_s = self._clock() - arrival.arrived_at
+            if note is not None:
+                note(arrival, duration_s)
+            self._done(arrival, duration_s)
 
     def _started(self, arrival: Arrival, status: int) -> Headers:
         """Note the commit point and return the headers that tell of the decision."""
@@ -153,9 +170,8 @@ class Serving:
         arrival.outcome.first_byte_s = self._clock() - arrival.arrived_at
         return [(b"x-sollol-request-id", arrival.shown_id.encode()), *arrival.told()]
 
-    def _done(self, arrival: Arrival) -> None:
+    def _done(self, arrival: Arrival, duration_s: float) -> None:
         outcome = arrival.outcome
-        duration_s = self._clock() - arrival.arrived_at
         self._metrics.request_done(
             arrival.task,
             arrival.node,

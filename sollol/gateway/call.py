@@ -51,19 +51,19 @@ class Call(msgspec.Struct, frozen=True):
         if self.deadline_s is not None:
             expires_at = min(expires_at, self.arrived_at + self.deadline_s)
         return RouteRequest(
-            id=self.id,
-            model=self.model_key,
-            arrived_at=now,
-            expires_at=expires_at,
-            excluded=excluded,
-            takes_slot=self.takes_slot,
-            priority=self.priority,
-            caller=self.caller,
-            ask=self.ask,
+            self.id,
+            self.model_key,
+            now,
+            expires_at,
+            excluded,
+            self.takes_slot,
+            self.priority,
+            self.caller,
+            self.ask,
         )
 
 
-class Attempt(msgspec.Struct, gc=False):
+class Attempt(msgspec.Struct, gc=False, array_like=True):
     """A call on one node. ``measured`` is there once its answer has ended; ``error`` is a code."""
 
     grant: Grant
@@ -71,7 +71,7 @@ class Attempt(msgspec.Struct, gc=False):
     error: str = ""
 
 
-class Outcome(msgspec.Struct, gc=False):
+class Outcome(msgspec.Struct, gc=False, array_like=True):
     """What happened to a call so far; filled in on the way, read by log, metrics and journal.
 
     ``status`` is what the client was told, 0 before that. ``queue_wait_s`` adds up the waits for
@@ -95,6 +95,7 @@ class Outcome(msgspec.Struct, gc=False):
     @property
     def predicted_s(self) -> float | None:
         """Seconds from the grant to the end, as predicted for the latest attempt; None if not."""
-        if not self.tries or self.tries[-1].grant.decision is None:
+        if not self.tries:
             return None
-        return self.tries[-1].grant.lease.predicted_s
+        grant = self.tries[-1].grant
+        return None if grant.decision is None else grant.lease.predicted_s

@@ -20,7 +20,7 @@ from sollol.wire.translate_request import LocalAnswer, translate
 
 Options = tuple[tuple[str, int | float | bool], ...]
 
-__all__ = ["Exchange", "LocalAnswer", "plan_exchange"]
+__all__ = ["Exchange", "LocalAnswer", "Options", "plan_exchange"]
 
 
 class Exchange(msgspec.Struct, frozen=True):

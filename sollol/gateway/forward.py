@@ -16,8 +16,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-import msgspec
-
 from sollol.errors import (
     ClientDisconnected,
     ConnectFailed,
@@ -30,7 +28,7 @@ from sollol.errors import (
 from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
 from sollol.gateway.call import Attempt, Call, Outcome
-from sollol.gateway.exchange import LocalAnswer, plan_exchange
+from sollol.gateway.exchange import LocalAnswer, Options, plan_exchange
 from sollol.gateway.failover import can_retry, is_fault_of_node, is_ours
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.skew import MissingRoutes
@@ -154,7 +152,7 @@ class Forwarder:
         node = self._registry.find(lease.node_id)
         if node is None:
             raise ConnectFailed(f"node {lease.node_id} was removed")
-        outcome.stripped = _stripped(call, lease)
+        outcome.stripped = () if lease.options is None else _stripped(call, lease.options)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
             if node.view.engine is Engine.OLLAMA and lease.options is None
@@ -189,11 +187,17 @@ class Forwarder:
         if told is None or call.is_unload:
             return None
         begun_at = call.arrived_at + (outcome.first_byte_s or 0.0)
-        return msgspec.structs.replace(
-            told,
-            pieces=downstream.pieces,
-            first_byte_s=begun_at - outcome.sent_at,
-            total_s=self._clock() - outcome.sent_at if is_over else None,
+        return Measured(
+            told.load_s,
+            told.prompt_tokens,
+            told.cached_tokens,
+            told.prompt_s,
+            told.output_tokens,
+            told.output_s,
+            told.node_total_s,
+            begun_at - outcome.sent_at,
+            self._clock() - outcome.sent_at if is_over else None,
+            downstream.pieces,
         )
 
     async def _unload_elsewhere(self, call: Call, node_id: str) -> None:
@@ -235,11 +239,9 @@ class Forwarder:
             self._registry.connection_failed(lease.node_id, str(error))
 
 
-def _stripped(call: Call, lease: Lease) -> tuple[str, ...]:
+def _stripped(call: Call, options: Options) -> tuple[str, ...]:
     """Return the names of the options that a node gets otherwise than the caller set them."""
-    if lease.options is None:
-        return ()
-    return tuple(name for name, value in call.ask.options if (name, value) not in lease.options)
+    return tuple(name for name, value in call.ask.options if (name, value) not in options)
 
 
 def too_late(call: Call) -> DeadlineExceeded:

@@ -1,10 +1,11 @@
 """The latest requests: what was decided for each, what was predicted, and what came of it.
 
-On the way of a request nothing is made here but one struct, which holds on to what exists anyway;
-whoever asks pays for the reading. What is kept is bounded: ``length`` requests that have ended,
-each with at most ``MAX_TRIES`` attempts of ``MAX_OPTIONS`` options, and no text of its caller longer
-than ``MAX_TEXT``: about 3 kB, and 25 kB where many nodes were tried. Of prompts and answers nothing
-is kept.
+On the way of a request one struct is made here, which holds on to what exists anyway. Once it has
+ended it is packed into a few hundred bytes: thousands of requests as objects do not fit into the
+processor's cache, and every request would take its memory from where it has gone cold. Whoever asks
+pays for the reading. What is kept is bounded: ``length`` requests that have ended, each with at most
+``MAX_TRIES`` attempts of ``MAX_OPTIONS`` options, and no text of its caller longer than ``MAX_TEXT``:
+about 0.5 kB, and 8 kB where many nodes were tried. Of prompts and answers nothing is kept.
 """
 
 from collections import deque
@@ -28,7 +29,7 @@ RUNNING = "running"
 OK = "ok"
 
 
-class Entry(msgspec.Struct, eq=False, gc=False):
+class Entry(msgspec.Struct, eq=False, gc=False, array_like=True):
     """One request; ``outcome`` goes on changing until ``duration_s`` is known."""
 
     number: int
@@ -68,6 +69,24 @@ class Entry(msgspec.Struct, eq=False, gc=False):
         return self.outcome.error or OK
 
 
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Entry).decode
+
+Kept = bytes | Entry
+"""An entry that has ended, packed; as it is where a number or a text in it cannot be."""
+
+
+def _packed(entry: Entry) -> Kept:
+    try:
+        return _pack(entry)
+    except (OverflowError, UnicodeEncodeError):  # callers and nodes can write both
+        return entry
+
+
+def _unpacked(kept: Kept) -> Entry:
+    return kept if isinstance(kept, Entry) else _unpack(kept)
+
+
 class Wanted(NamedTuple):
     """Which entries are wanted; an empty text stands for all."""
 
@@ -103,7 +122,8 @@ class Journal:
         self._wall = wall
         self._numbers = count(1)
         self._open: dict[str, Entry] = {}
-        self._ended: deque[Entry] = deque(maxlen=length)
+        self._ended: deque[tuple[int, Kept]] = deque(maxlen=length)
+        """Each with its number."""
 
     def open(self, call: Call, shown_id: str, outcome: Outcome) -> Entry:
         """Begin the entry of a request that is about to be forwarded."""
@@ -133,7 +153,7 @@ class Journal:
             outcome.error_text = outcome.error_text[:MAX_TEXT]
         if len(outcome.tries) > MAX_TRIES:
             del outcome.tries[:-MAX_TRIES]
-        self._ended.append(entry)
+        self._ended.append((entry.number, _packed(entry)))
 
     def shown_id(self, request_id: str) -> str:
         """Return the id that the caller of a request under way knows; the same one if there is none."""
@@ -142,7 +162,8 @@ class Journal:
 
     def find(self, any_id: str) -> list[Entry]:
         """Return the entries with an id, theirs or the caller's; the newest first."""
-        return [entry for entry in self._newest_first() if any_id in (entry.shown_id, entry.id)]
+        entries = self._newest_first(any_id)
+        return [entry for entry in entries if any_id in (entry.shown_id, entry.id)]
 
     def select(
         self, wanted: Wanted, waiting: Callable[[str], bool], before: int
@@ -153,12 +174,15 @@ class Journal:
             waiting: tells whether a request waits for a slot, by its unique id.
             before: only those with a smaller number; 0 for all.
         """
-        for entry in self._newest_first():
+        for entry in self._newest_first(max(wanted.model, wanted.node, wanted.caller, key=len)):
             is_in = not before or entry.number < before
             if is_in and wanted.has(entry, is_waiting=waiting(entry.id)):
                 yield entry
 
-    def _newest_first(self) -> list[Entry]:
-        entries = [*self._open.values(), *self._ended]
-        entries.sort(key=lambda entry: -entry.number)
-        return entries
+    def _newest_first(self, text: str) -> Iterator[Entry]:
+        """Yield the entries with a text in them, and maybe some others."""
+        sought = text.encode(errors="surrogatepass")
+        entries: list[tuple[int, Kept]] = [(entry.number, entry) for entry in self._open.values()]
+        entries += self._ended
+        entries.sort(key=lambda numbered: -numbered[0])
+        return (_unpacked(kept) for _, kept in entries if isinstance(kept, Entry) or sought in kept)

@@ -51,15 +51,15 @@ class Chooser:
 
     def work(self, request: RouteRequest, key: float, now: float) -> Work:
         """Return a request in the units that costs are made of."""
-        ask = request.ask
+        ask, model = request.ask, request.model
         return Work(
-            model=request.model,
-            prompt_tokens=self.lengths.prompt_tokens(request.model, ask),
-            output_tokens=self.lengths.output_tokens(request.model, ask, request.caller),
-            options=ask.options if self._counts_options else (),
-            conversation=ask.conversation if self._uses_affinity else 0,
-            key=key,
-            level=max(request.priority, (now - key) / self._ageing_s),
+            model,
+            self.lengths.prompt_tokens(model, ask),
+            self.lengths.output_tokens(model, ask, request.caller),
+            ask.options if self._counts_options else (),
+            ask.conversation if self._uses_affinity else 0,
+            key,
+            max(request.priority, (now - key) / self._ageing_s),
         )
 
     def choose(

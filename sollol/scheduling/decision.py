@@ -9,7 +9,7 @@ from sollol.errors import SollolError
 from sollol.types import Lease
 
 
-class Terms(msgspec.Struct, frozen=True, gc=False):
+class Terms(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Predicted seconds until the caller has its answer on one node, by what they are spent on.
 
     The last two are not the caller's own seconds: they are what the choice costs others.
@@ -65,7 +65,7 @@ class Obstacle(StrEnum):
     """Somebody clearly more urgent runs there and would be slowed down."""
 
 
-class Option(msgspec.Struct, frozen=True, gc=False):
+class Option(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A node that was considered, and what it would cost."""
 
     node_id: str
@@ -96,7 +96,7 @@ class Rule(StrEnum):
     """The caller has as many requests in flight as it may."""
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
+class Decision(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Why a request went where it went, or waits; ``at`` is of the monotonic clock."""
 
     request_id: str
@@ -121,7 +121,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 MAX_OPTIONS = 8
 
 
-class Grant(msgspec.Struct, frozen=True, gc=False):
+class Grant(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A request may run on ``lease.node_id``; ``decision`` is None for what takes no slot."""
 
     lease: Lease

@@ -62,7 +62,11 @@ class Demand:
 
 
 def _count(known: dict[Any, tuple[float, float]], key: Any, now: float) -> None:
-    count, at = known.get(key, (0.0, now))
+    before = known.get(key)
+    if before is None:
+        known[key] = (1.0, now)
+        return
+    count, at = before
     known[key] = (count * exp((at - now) / WINDOW_S) + 1.0, now)
 
 

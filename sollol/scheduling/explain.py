@@ -12,17 +12,17 @@ def decision(verdict: Verdict, now: float) -> Decision:
     """Return the record of a decision."""
     request, work, chosen = verdict.request, verdict.work, verdict.chosen
     return Decision(
-        request_id=request.id,
-        model=request.model,
-        at=now,
-        policy=verdict.policy,
-        chosen="" if chosen is None else chosen.runner.node.id,
-        rule=verdict.rule,
-        options=tuple([option(priced) for priced in _shown(verdict)]),
-        considered=verdict.considered,
-        priority=request.priority,
-        prompt_tokens=work.prompt_tokens,
-        output_tokens=work.output_tokens,
+        request.id,
+        request.model,
+        now,
+        verdict.policy,
+        "" if chosen is None else chosen.runner.node.id,
+        verdict.rule,
+        tuple([option(priced) for priced in _shown(verdict)]),
+        verdict.considered,
+        request.priority,
+        work.prompt_tokens,
+        work.output_tokens,
     )
 
 

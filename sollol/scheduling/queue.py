@@ -73,7 +73,13 @@ class FairClock:
         """Count the time that a request takes of all slots together; return what was counted."""
         share_s = min(share_s, MOST_SHARE_S)
         start = self.start(request) + share_s
-        starts = self._next.setdefault(request.caller, [0.0] * (MAX_PRIORITY + 1))
+        starts = self._next.get(request.caller)
+        if starts is None:
+            starts = self._next[request.caller] = [0.0] * (MAX_PRIORITY + 1)
+        up_to = request.priority + 1
+        if starts[0] < start:  # so are all others
+            starts[:up_to] = [start] * up_to
+            return
         for priority in range(request.priority, -1, -1):
             if starts[priority] >= start:
                 break

@@ -76,16 +76,18 @@ class Scheduler:
         3. The queue is full: refused, or else one that is less urgent is.
         4. It waits, because the best node is busy, be others free or not.
         """
-        runners = self._fleet.eligible(request, 0)
-        if not runners:
+        if not self._fleet.is_up(request.model, request.excluded):
             return [Refusal(request.id, self._fleet.why_none(request.model))]
         if not request.takes_slot:
+            runners = self._fleet.eligible(request, 0)
             best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
             return [Grant(self._leases.take_beside(request, best.node, now))]
-        self._chooser.demand.note(request.model, request.ask.options, now)
-        verdict = self._verdict(request, self._key(request), now)
+        demand = self._chooser.demand
+        demand.note(request.model, request.ask.options, now)
+        is_over = self._is_over(request)
+        verdict = self._chooser.choose(request, self._key(request), now, is_over=is_over)
         work = verdict.work
-        self._chooser.demand.note_size(request.model, work.prompt_tokens, work.output_tokens)
+        demand.note_size(request.model, work.prompt_tokens, work.output_tokens)
         if verdict.chosen is not None:
             self._charge(request, verdict)
             return [self._grant(request, verdict, 0.0, now)]

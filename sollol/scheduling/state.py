@@ -62,10 +62,10 @@ class Held(msgspec.Struct):
     output_tokens: int
     cached_tokens: int
     loads: bool
-    busy_area: float
-    """The node's :attr:`Node.busy_area` at the grant."""
     is_try: bool = False
     """The node was chosen to find out about it."""
+    busy_area: float = 0.0
+    """The node's :attr:`Node.busy_area` at the grant."""
 
 
 class Rates:
@@ -328,7 +328,8 @@ class Node:
 
     def begin(self, held: Held, now: float) -> None:
         """Count a request in."""
-        self._pass(now)
+        held.busy_area = self.busy_area = self.area(now)
+        self.busy_at = now
         self.held[held.lease.id] = held
         self.in_flight += 1
         self._crowd()
@@ -339,7 +340,8 @@ class Node:
 
     def end(self, held: Held, now: float) -> None:
         """Count a request out."""
-        self._pass(now)
+        self.busy_area = self.area(now)
+        self.busy_at = now
         del self.held[held.lease.id]
         self.in_flight -= 1
         self._crowd()
@@ -351,10 +353,6 @@ class Node:
     def area(self, now: float) -> float:
         """Return the integral of the requests in flight over time."""
         return self.busy_area + self.in_flight * (now - self.busy_at)
-
-    def _pass(self, now: float) -> None:
-        self.busy_area = self.area(now)
-        self.busy_at = now
 
     def set_slope(self, slope: float) -> None:
         """Take over by what share each further request lengthens a token."""

@@ -41,12 +41,16 @@ def read_options(raw: Raw | None) -> tuple[Options, int | None]:
     if not found:
         return (), None
     limit = _integer(found.get("num_predict"))
+    if limit is not None and limit <= 0:
+        limit = None
+    if _NAMES.isdisjoint(found):
+        return (), limit
     options = [
         (name, value)
         for name, typed in _RUNNER_OPTIONS
         if name in found and (value := typed(found[name])) is not None
     ]
-    return tuple(options), limit if limit is not None and limit > 0 else None
+    return tuple(options), limit
 
 
 def _integer(value: object) -> int | None:
@@ -141,3 +145,5 @@ _RUNNER_OPTIONS: tuple[tuple[str, Callable[[object], int | None]], ...] = (
     ("use_mmap", _boolean),
 )
 """By name: another value than a loaded runner's means that it is loaded anew."""
+
+_NAMES = frozenset(name for name, _ in _RUNNER_OPTIONS)

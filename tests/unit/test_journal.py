@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from sollol.gateway.body import Body
 from sollol.gateway.call import Attempt, Call, Outcome
 from sollol.gateway.journal import MAX_TEXT, MAX_TRIES, Journal, Wanted
-from sollol.scheduling.decision import Decision, Grant, Rule
-from sollol.types import Lease, Measured
+from sollol.scheduling.decision import Decision, Grant, Obstacle, Option, Rule, Terms
+from sollol.types import Ask, Lease, Measured, Task
 from sollol.wire.kinds import CHAT, other_kind
 
 
@@ -46,6 +47,25 @@ def test_the_oldest_that_ended_are_forgotten_but_none_that_runs(journal: Journal
     assert journal.find("r0") == []
     journal.close(running, 9.0)
     assert ids(journal) == ["r4", "r3", "running"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "model"),
+    [(Ask(Task.CHAT, 9, conversation=2**64 - 1), "m"), (Ask(inputs=2**70), "m"), (Ask(), "\ud800")],
+)
+def test_what_is_kept_of_a_request_is_all_that_was_known_of_it(
+    journal: Journal, ask: Ask, model: str
+) -> None:
+    terms = Terms(wait_s=1.0)
+    option = Option("a", terms, True, False, 3, Obstacle.BUSY, "other")
+    tried = an_attempt(measured=Measured(output_tokens=7, total_s=3.0), error="x")
+    decision = Decision("r", "m", 5.0, "fastest", "a", Rule.COST, (option,), 1)
+    tried.grant = Grant(tried.grant.lease, decision)
+    outcome = Outcome("a", 200, [tried], 0.5, first_byte_s=0.1, stripped=("num_ctx",))
+    entry = journal.open(a_call("r1", ask=ask, model=model), "mine", outcome)
+    journal.close(entry, 2.0)
+    (kept,) = journal.find("mine")
+    assert msgspec.structs.astuple(kept) == msgspec.structs.astuple(entry)
 
 
 def test_a_journal_of_length_0_has_only_what_is_under_way() -> None:

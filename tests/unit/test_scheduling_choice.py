@@ -69,7 +69,7 @@ def hold(
     lease = Lease(number, f"h{number}", runner.node.id, runner.key, 0.0)
     runner.running[number] = held = Held(
         lease, asks(f"h{number}", priority=priority), runner, runner.node, granted_at, ends_at, Terms(), 0, 0, 0,
-        False, 0.0,
+        False,
     )  # fmt: skip
     runner.node.begin(held, granted_at)
 

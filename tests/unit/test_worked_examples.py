@@ -65,7 +65,7 @@ class Fleet:
         lease = Lease(number, request.id, runner.node.id, runner.key, 0.0)
         held = Held(
             lease, request, runner, runner.node, self.now - 1.0, self.now + seconds,
-            Terms(), 0, 0, 0, False, 0.0,
+            Terms(), 0, 0, 0, False,
         )  # fmt: skip
         runner.running[number] = held
         runner.node.begin(held, self.now)
