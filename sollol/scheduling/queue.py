@@ -79,7 +79,7 @@ class FairClock:
         up_to = request.priority + 1
         if starts[0] < start:  # so are all others
             starts[:up_to] = [start] * up_to
-            return
+            return share_s
         for priority in range(request.priority, -1, -1):
             if starts[priority] >= start:
                 break
