@@ -18,12 +18,14 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from sollol.types import HIGHEST_PRIORITY
+
 Bounds = tuple[float, ...]
 
 SECONDS: Bounds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 RATIOS: Bounds = (0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 10)
 
-PRIORITIES = tuple(map(str, range(11)))
+PRIORITIES = tuple(map(str, range(HIGHEST_PRIORITY + 1)))
 """The label of each priority."""
 
 Gauges = Callable[[], dict[str, dict[str, float]]]

@@ -168,6 +168,9 @@ class Ask(msgspec.Struct, frozen=True, gc=False, array_like=True):
 NOTHING_KNOWN = Ask()
 
 
+LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 10
+
+
 class RouteRequest(msgspec.Struct, frozen=True, gc=False):
     """What a scheduling decision needs to know of a request; times are of the monotonic clock.
 

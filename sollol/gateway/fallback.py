@@ -27,8 +27,6 @@ async def forward_any(
         await forwarder.forward(call, downstream, outcome)
         return
     except UNAVAILABLE as error:
-        if not call.others:
-            raise
         failure = error
     for name in call.others:
         outcome.model = name

@@ -44,7 +44,7 @@ def option(priced: Priced) -> Option:
         runner.node.id,
         priced.terms,
         runner.is_resident and not priced.loads,
-        len(runner.running) < runner.node.slots,
+        not runner.is_full,
         runner.node.in_flight,
         priced.obstacle,
         "" if priced.other is None else priced.other.model,

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from sollol.scheduling.average import Average
 from sollol.scheduling.cost import Priced
-from sollol.scheduling.state import Runner
 
 STALE_S = 10.0
 """What was measured more lately than this is believed."""
@@ -94,16 +94,15 @@ class Explorer:
 
 def _may_take_s(option: Priced, since: float) -> float:
     """Return the seconds that a runner would take at its best, with the model in memory."""
-    runner, terms = option.runner, option.terms
-    decode = terms.decode_s * _may_be(runner, "decode", since)
-    prefill = terms.prefill_s * _may_be(runner, "prefill", since)
+    rates, terms = option.runner.rates, option.terms
+    decode = terms.decode_s * _may_be(rates.decode, since)
+    prefill = terms.prefill_s * _may_be(rates.prefill, since)
     load_s = terms.load_s if option.loads else 0.0
     return option.total_s - terms.decode_s - terms.prefill_s - load_s + decode + prefill
 
 
-def _may_be(runner: Runner, kind: str, since: float) -> float:
+def _may_be(average: Average, since: float) -> float:
     """Return the share of the expected time that is possible; what was measured since is believed."""
-    average = runner.rates.decode if kind == "decode" else runner.rates.prefill
     if not average.count:
         return UNKNOWN_MAY_BE
     if average.seen_at > since:

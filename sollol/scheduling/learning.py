@@ -30,8 +30,10 @@ class Learner:
             return
         prompt_tokens = measured.prompt_tokens or held.prompt_tokens
         output_tokens = measured.output_tokens or measured.pieces
+        seconds = _prompt_s(held, measured)
+        prompt_s = seconds if seconds is not None and seconds > 0.0 else None
         if request.ask.conversation:
-            self._learn_cached(held, runner, measured, prompt_tokens)
+            _learn_cached(held, runner, measured, prompt_tokens, prompt_s)
             if runner.is_resident:
                 tokens = prompt_tokens + output_tokens
                 runner.conversations.remember(request.ask.conversation, tokens)
@@ -40,33 +42,11 @@ class Learner:
         self._lengths.learn(request.model, request.ask, request.caller, measured)
         if measured.load_s is not None and (held.loads or measured.load_s > RELOAD_S):
             self._rates.learn_load(runner, measured.load_s, now)
-        self._learn_prompt(held, runner, measured, prompt_tokens, now)
+        fresh = _fresh_tokens(held, measured, prompt_tokens)
+        if prompt_s is not None and fresh >= WORTH_TOKENS:
+            is_exact = measured.cached_tokens is not None
+            self._rates.learn_prefill(runner, fresh, prompt_s, now, is_exact=is_exact)
         self._learn_output(held, runner, measured, now)
-
-    def _learn_cached(
-        self, held: Held, runner: Runner, measured: Measured, prompt_tokens: int
-    ) -> None:
-        """Compare what was to be cached of a conversation with what was."""
-        conversation, cached = held.request.ask.conversation, measured.cached_tokens
-        seconds = _prompt_s(held, measured)
-        if cached is not None:
-            runner.conversations.verify(conversation, prompt_tokens - cached, prompt_tokens)
-        elif held.cached_tokens and seconds is not None and seconds > 0.0:
-            evaluated = min(float(prompt_tokens), seconds / max(runner.prefill_s, 1e-9))
-            runner.conversations.verify(conversation, evaluated, prompt_tokens)
-
-    def _learn_prompt(
-        self, held: Held, runner: Runner, measured: Measured, prompt_tokens: int, now: float
-    ) -> None:
-        seconds, cached = _prompt_s(held, measured), measured.cached_tokens
-        if seconds is None or seconds <= 0.0:
-            return
-        if cached is None and held.cached_tokens:  # how much of it was cached is not known
-            return
-        fresh = prompt_tokens - (cached or 0)
-        if fresh >= WORTH_TOKENS:
-            is_exact = cached is not None
-            self._rates.learn_prefill(runner, fresh, seconds, now, is_exact=is_exact)
 
     def _learn_output(self, held: Held, runner: Runner, measured: Measured, now: float) -> None:
         tokens = measured.output_tokens or measured.pieces
@@ -78,6 +58,26 @@ class Learner:
         node = runner.node
         concurrency = (node.area(now) - held.busy_area) / max(now - held.granted_at, 1e-9)
         self._rates.learn_decode(runner, seconds / tokens, concurrency, now)
+
+
+def _learn_cached(
+    held: Held, runner: Runner, measured: Measured, prompt_tokens: int, prompt_s: float | None
+) -> None:
+    """Compare what was to be cached of a conversation with what was."""
+    conversation, cached = held.request.ask.conversation, measured.cached_tokens
+    if cached is not None:
+        runner.conversations.verify(conversation, prompt_tokens - cached, prompt_tokens)
+    elif held.cached_tokens and prompt_s is not None:
+        evaluated = min(float(prompt_tokens), prompt_s / max(runner.prefill_s, 1e-9))
+        runner.conversations.verify(conversation, evaluated, prompt_tokens)
+
+
+def _fresh_tokens(held: Held, measured: Measured, prompt_tokens: int) -> int:
+    """Return how much of a prompt was evaluated; 0 where it is not known how much was cached."""
+    cached = measured.cached_tokens
+    if cached is None:
+        return 0 if held.cached_tokens else prompt_tokens
+    return prompt_tokens - cached
 
 
 def _prompt_s(held: Held, measured: Measured) -> float | None:

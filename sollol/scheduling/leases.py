@@ -52,7 +52,6 @@ class Leases:
         )
         if loads:
             begin_load(runner, options, terms.load_s, now)
-            runner.touched_at = now
         node.last_grant = next(self._grants)
         runner.note_use(request.priority, now)
         held = Held(

@@ -1,10 +1,22 @@
 """What is in a node's memory, by the latest view of it and by what we did since; what must leave."""
 
+from collections.abc import Sequence
+
 from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Options, Runner
 from sollol.types import NodeView, Resident
 
 PUSHED_WITHIN_S = 60.0
 """What leaves so soon after another model began to load was pushed out by it."""
+
+
+def beside(runner: Runner) -> list[Runner]:
+    """Return the other models in the memory of a runner's node."""
+    return [other for other in runner.node.loaded.values() if other is not runner]
+
+
+def together(runner: Runner, others: Sequence[Runner]) -> tuple[int, int]:
+    """Return the bytes that a model and others take in memory, and how many models that is."""
+    return runner.need_bytes + sum(other.need_bytes for other in others), len(others) + 1
 
 
 def victims(runner: Runner) -> list[Runner]:
@@ -14,9 +26,8 @@ def victims(runner: Runner) -> list[Runner]:
     not used for longest; a busy one is waited for.
     """
     node = runner.node
-    others = [other for other in node.loaded.values() if other is not runner]
-    used_bytes = runner.need_bytes + sum(other.need_bytes for other in others)
-    count = len(others) + 1
+    others = beside(runner)
+    used_bytes, count = together(runner, others)
     if node.capacity.has_room(used_bytes, count):
         return []
     others.sort(key=lambda other: (bool(other.running), other.used_at))

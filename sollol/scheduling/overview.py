@@ -36,9 +36,7 @@ class Queued(msgspec.Struct, frozen=True):
     """What it waits for; empty where that is not known."""
 
 
-def queued(
-    waiting: Waiting, verdict: Verdict, position: int, ageing_s: float, now: float
-) -> Queued:
+def queued(waiting: Waiting, verdict: Verdict, position: int, now: float) -> Queued:
     """Return what may be seen of a request that waits.
 
     Args:
@@ -50,7 +48,7 @@ def queued(
         model=request.model,
         caller=request.caller,
         priority=request.priority,
-        level=max(request.priority, (now - waiting.key) / ageing_s),
+        level=verdict.work.level,
         position=position,
         waited_s=now - waiting.since,
         predicted_wait_s=None if best is None or verdict.is_over else best.terms.wait_s,

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from sollol.scheduling.cost import Prices
+from sollol.scheduling.cost import Priced, Prices
 from sollol.scheduling.decision import Prewarm
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.fleet import Fleet
-from sollol.scheduling.memory import begin_load, victims
+from sollol.scheduling.memory import begin_load, beside, together, victims
 from sollol.scheduling.state import Node, Runner
 from sollol.scheduling.work import Work
 from sollol.types import Engine
@@ -203,9 +203,9 @@ class Placement:
         best_s = min(want.service_s(runner) for runner in want.resident())
         lacking = want.lacking_per_s()
         found: list[tuple[float, Runner]] = []
-        for runner in self._candidates(want, now):
+        for priced in self._candidates(want, now):
+            runner, terms = priced.runner, priced.terms
             relieved = min(lacking, want.served_per_s(runner)) * HORIZON_S
-            terms = self._prices.price(runner, _load_only(want.model), now).terms
             slower_s = max(0.0, want.service_s(runner) - best_s)
             cost_s = terms.load_s + terms.eviction_s + relieved * slower_s
             if cost_s < relieved * HORIZON_S / 2:
@@ -214,12 +214,12 @@ class Placement:
 
     def _best_for_first(self, want: Want, now: float) -> Runner | None:
         """Return where a model is ready and serves soonest, of the nodes with room for it."""
-        candidates = [r for r in self._candidates(want, now) if not r.node.in_flight]
-        roomy = [runner for runner in candidates if has_sure_room(runner)]
+        candidates = [priced.runner for priced in self._candidates(want, now)]
+        roomy = [r for r in candidates if not r.node.in_flight and has_sure_room(r)]
         return min(roomy, key=lambda r: r.load_s + want.service_s(r)) if roomy else None
 
-    def _candidates(self, want: Want, now: float) -> Iterator[Runner]:
-        """Yield the runners that may be prewarmed now."""
+    def _candidates(self, want: Want, now: float) -> Iterator[Priced]:
+        """Yield the runners that may be prewarmed now, and what that costs."""
         for runner in want.runners:
             node = runner.node
             if runner.is_resident or node.view.engine is not Engine.OLLAMA:
@@ -228,10 +228,9 @@ class Placement:
                 continue
             if now < self._failures.get((node.id, want.model), (0, 0.0))[1] or _is_busy(node):
                 continue
-            if not self._prices.price(runner, _load_only(want.model), now).can_start:
-                continue
-            if all(self._may_leave(other, now) for other in _leaving(runner)):
-                yield runner
+            priced = self._prices.price(runner, _load_only(want.model), now)
+            if priced.can_start and all(self._may_leave(o, now) for o in _leaving(runner)):
+                yield priced
 
     def _may_leave(self, runner: Runner, now: float) -> bool:
         rate_per_s = sum(self._demand.rate(name, now) for name in runner.names)
@@ -256,20 +255,15 @@ class Placement:
 
 def has_sure_room(runner: Runner) -> bool:
     """Whether a model is known to fit beside those in its node's memory."""
-    node = runner.node
-    others = [other for other in node.loaded.values() if other is not runner]
-    if not others:
-        return True
-    used_bytes = runner.need_bytes + sum(other.need_bytes for other in others)
-    return node.capacity.is_sure_of(used_bytes, len(others) + 1)
+    others = beside(runner)
+    return not others or runner.node.capacity.is_sure_of(*together(runner, others))
 
 
 def _leaving(runner: Runner) -> list[Runner]:
     """Return what leaves for a model, and where that is not known, what would leave first."""
     if has_sure_room(runner):
         return []
-    others = [other for other in runner.node.loaded.values() if other is not runner]
-    return victims(runner) or [min(others, key=lambda other: other.used_at)]
+    return victims(runner) or [min(beside(runner), key=lambda other: other.used_at)]
 
 
 def _is_busy(node: Node) -> bool:

@@ -16,9 +16,7 @@ from itertools import count
 import msgspec
 
 from sollol.scheduling.state import Options, Runner
-from sollol.types import RouteRequest
-
-MAX_PRIORITY = 10
+from sollol.types import HIGHEST_PRIORITY, RouteRequest
 
 
 class Waiting(msgspec.Struct, eq=False):
@@ -75,7 +73,7 @@ class FairClock:
         start = self.start(request) + share_s
         starts = self._next.get(request.caller)
         if starts is None:
-            starts = self._next[request.caller] = [0.0] * (MAX_PRIORITY + 1)
+            starts = self._next[request.caller] = [0.0] * (HIGHEST_PRIORITY + 1)
         up_to = request.priority + 1
         if starts[0] < start:  # so are all others
             starts[:up_to] = [start] * up_to
@@ -187,6 +185,11 @@ class WaitQueue:
     def models(self) -> tuple[str, ...]:
         """The models that somebody waits for."""
         return tuple(self._by_model)
+
+    def ahead(self, waiting: Waiting) -> int:
+        """Return how many, of all that wait, go before one."""
+        rows = (row for kinds in self._by_model.values() for row in kinds.values())
+        return sum(bisect_left(row, waiting) for row in rows)
 
     def all(self) -> list[Waiting]:
         """Return everybody who waits, the next one first."""

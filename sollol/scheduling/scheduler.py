@@ -202,7 +202,7 @@ class Scheduler:
         Raises:
             ModelNotFound, NoNodeAvailable: it would be refused.
         """
-        if not self._fleet.eligible(request, 0):
+        if not self._fleet.is_up(request.model, request.excluded):
             raise self._fleet.why_none(request.model)
         verdict = self._verdict(request, self._key(request), now, is_preview=True)
         return explain.decision(verdict, now)
@@ -223,7 +223,7 @@ class Scheduler:
         waiting = self._queue.find(request_id)
         if waiting is None:
             return None
-        return self._queued(waiting, self._queue.all().index(waiting) + 1, now)
+        return self._queued(waiting, self._queue.ahead(waiting) + 1, now)
 
     def estimates(self) -> list[NodeEstimate]:
         """Return what is known of every node."""
@@ -239,7 +239,7 @@ class Scheduler:
 
     def _queued(self, waiting: Waiting, position: int, now: float) -> Queued:
         verdict = self._verdict(waiting.request, waiting.key, now, is_preview=True)
-        return queued(waiting, verdict, position, self._limits.ageing_s, now)
+        return queued(waiting, verdict, position, now)
 
     def _verdict(
         self,

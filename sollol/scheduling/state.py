@@ -10,7 +10,15 @@ from sollol.scheduling.affinity import Conversations, Homes
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
 from sollol.scheduling.decision import Terms
-from sollol.types import Engine, Lease, NodeState, NodeView, Resident, RouteRequest
+from sollol.types import (
+    HIGHEST_PRIORITY,
+    Engine,
+    Lease,
+    NodeState,
+    NodeView,
+    Resident,
+    RouteRequest,
+)
 
 LOCAL_TRUTH_S = 10.0
 """How long what we did to a node's memory counts for more than a poll that may be older."""
@@ -24,14 +32,13 @@ MANY_ANSWERS = 32
 LEARN_EVERY_S = 0.05
 """Later ones at most so often."""
 
-MAX_PRIORITY = 10
-
 SLOPE = 0.2
 """Share by which each further sequence lengthens a step, where nothing was measured."""
 
-Options = tuple[tuple[str, int | float | bool], ...]
 OVERLAP = 0.5
 """How much of its time another request on the node spends beside one that comes, on average."""
+
+Options = tuple[tuple[str, int | float | bool], ...]
 
 Burdens: TypeAlias = "array[float]"
 """For each node, how many times what a token takes alone it costs there, all terms together."""
@@ -296,7 +303,7 @@ class Node:
         self.loaded: dict[str, Runner] = {}
         """The runners in memory."""
         self.held: dict[int, Held] = {}
-        self._by_priority = [0] * (MAX_PRIORITY + 1)
+        self._by_priority = [0] * (HIGHEST_PRIORITY + 1)
         self.most_urgent = 0
         """The highest priority of a request that runs there; 0 when none does."""
         self.busy_area = 0.0

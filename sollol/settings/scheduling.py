@@ -14,10 +14,11 @@ from pydantic import (
 )
 
 from sollol.settings.values import Count, ExpandedPath, Group, Seconds, listed, parsed_json
+from sollol.types import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from sollol.wire.goduration import parse_duration
 from sollol.wire.names import model_key
 
-Priority = Annotated[int, Field(ge=1, le=10)]
+Priority = Annotated[int, Field(ge=LOWEST_PRIORITY, le=HIGHEST_PRIORITY)]
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(listed)]
 

@@ -106,7 +106,7 @@ def decode(raw: Raw) -> Any:
     Raises:
         InvalidBody: it is nested too deeply, or has a number no float can hold.
     """
-    return _decode_as(raw, _decode_any)
+    return decode_as(raw, _decode_any)
 
 
 def elements(raw: Raw) -> list[Raw]:
@@ -115,7 +115,7 @@ def elements(raw: Raw) -> list[Raw]:
     Raises:
         InvalidBody: it is nested too deeply.
     """
-    return _decode_as(raw, _decode_list)
+    return decode_as(raw, _decode_list)
 
 
 def members(raw: Raw) -> list[tuple[str, Raw]]:
@@ -128,7 +128,12 @@ def kind_name(raw: Raw | bytes) -> str:
     return _KIND_NAMES.get(memoryview(raw)[0], "number")
 
 
-def _decode_as(raw: Raw, decoder: Callable[[Raw | str], Value]) -> Value:
+def decode_as(raw: Raw, decoder: Callable[[Raw | str], Value]) -> Value:
+    """Return a JSON text as ``decoder`` gives it, with broken Unicode replaced as Go replaces it.
+
+    Raises:
+        InvalidBody: the decoder does not take it.
+    """
     try:
         return decoder(raw)
     except (ValueError, RecursionError):

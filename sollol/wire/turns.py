@@ -10,7 +10,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
-from sollol.wire.gotext import repair
+from sollol.errors import InvalidBody
+from sollol.wire.gojson import decode_as
 
 _SAMPLE_BYTES = 128
 _IMAGE_TYPES = frozenset({"image_url", "input_image", "image"})
@@ -140,12 +141,8 @@ def read_list(raw: Raw | None) -> list[Raw]:
 def read(raw: Raw, decoder: Callable[[Raw | str], Value]) -> Value | None:
     """Return a JSON text as ``decoder`` gives it, with broken Unicode replaced; None if it fails."""
     try:
-        return decoder(raw)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return decoder(repair(bytes(raw)))
-    except (ValueError, RecursionError):
+        return decode_as(raw, decoder)
+    except InvalidBody:
         return None
 
 

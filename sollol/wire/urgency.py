@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from msgspec import Raw
 
 from sollol.errors import InvalidRequest
+from sollol.types import HIGHEST_PRIORITY, LOWEST_PRIORITY
 from sollol.wire.gojson import Fields
 from sollol.wire.gotext import quote
 
-LOWEST, HIGHEST = 1, 10
 PRIORITY = "priority"
 """The body's field."""
 
-_PRIORITIES = {b"%d" % level: level for level in range(LOWEST, HIGHEST + 1)}
+_PRIORITIES = {b"%d" % level: level for level in range(LOWEST_PRIORITY, HIGHEST_PRIORITY + 1)}
 _is_seconds = re.compile(rb"[0-9]{1,9}(\.[0-9]{0,40})?").fullmatch
 
 
@@ -42,7 +42,7 @@ def priority_of(
     level = _PRIORITIES.get(given.strip())
     if level is None:
         raise InvalidRequest(
-            f"X-Sollol-Priority must be an integer from {LOWEST} to {HIGHEST}, larger is more "
+            f"X-Sollol-Priority must be an integer from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, larger is more "
             f"urgent; got {_shown(given)}"
         )
     return min(level, maximum)
