@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import count
 
+from sollol.gateway.admission import Admission
 from sollol.scheduling.decision import Effect, Grant, Prewarm, Refusal
 from sollol.scheduling.fleet import Fleet
 from sollol.scheduling.scheduler import HOUSEKEEPING_S, STRANDED_S, Scheduler
@@ -276,3 +277,8 @@ class Play:
 
     def _at(self, at: float, event: RouteRequest | Lease | None) -> None:
         heappush(self._events, (at, next(self._numbers), event))
+
+
+async def acquire(admission: Admission, request: RouteRequest) -> Grant:
+    """Get a slot as the gateway does: at once, or after a wait."""
+    return admission.try_acquire(request) or await admission.wait(request)

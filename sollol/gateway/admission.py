@@ -27,16 +27,10 @@ class Admission:
         self._waiters: dict[str, asyncio.Future[Grant]] = {}
         self._idle: dict[str, asyncio.Event] = {}
 
-    async def acquire(self, request: RouteRequest) -> Grant:
-        """Wait for a slot. Whoever gets a grant gives its lease back with :meth:`release`.
-
-        Raises:
-            SollolError: the scheduler refused the request, at once or after it waited.
-        """
-        return self.try_acquire(request) or await self.wait(request)
-
     def try_acquire(self, request: RouteRequest) -> Grant | None:
-        """Return a grant if there is one at once; else the request is queued: wait for it next.
+        """Return a grant if there is one at once; else the request is queued: :meth:`wait` for it next.
+
+        Whoever gets a grant gives its lease back with :meth:`release`.
 
         Raises:
             SollolError: the scheduler refused the request.

@@ -15,6 +15,7 @@ from sollol.types import Measured, RouteRequest
 from sollol.wire.names import model_key
 from tests.fleets import Fleet, a_fleet
 from tests.gateways import make_settings, our_tasks, running_gateway, wait_for
+from tests.scheduling import acquire
 
 pytestmark = pytest.mark.sim
 
@@ -138,7 +139,7 @@ async def test_what_was_learned_is_there_after_a_restart(tmp_path: Path) -> None
             ) as running:
                 admission, now = running.gateway.admission, running.gateway.clock()
                 request = RouteRequest(f"r{number}", KEY, now, now + 100)
-                lease = (await admission.acquire(request)).lease
+                lease = (await acquire(admission, request)).lease
                 predicted.append(lease.predicted_s)
                 admission.release(lease, measured)
     assert predicted[1] > 10 > predicted[0]

@@ -11,6 +11,7 @@ from sollol.gateway.admission import Admission
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Engine, Model, NodeState, NodeView, RouteRequest
+from tests.scheduling import acquire
 
 NODE = NodeView(
     "a", "http://a", Engine.OLLAMA, NodeState.HEALTHY, models={"m": Model("m", "m")}
@@ -46,8 +47,8 @@ def assert_idle(admission: Admission) -> None:
 
 
 async def test_a_waiting_caller_gets_the_slot_that_is_released(admission: Admission) -> None:
-    first = await admission.acquire(request("r1"))
-    second = asyncio.ensure_future(admission.acquire(request("r2")))
+    first = await acquire(admission, request("r1"))
+    second = asyncio.ensure_future(acquire(admission, request("r2")))
     await asyncio.sleep(0)
     assert admission.statistics().queue_length == 1
     admission.release(first.lease)
@@ -56,8 +57,8 @@ async def test_a_waiting_caller_gets_the_slot_that_is_released(admission: Admiss
 
 
 async def test_a_caller_who_leaves_the_queue_is_forgotten(admission: Admission) -> None:
-    first = await admission.acquire(request("r1"))
-    second = asyncio.ensure_future(admission.acquire(request("r2")))
+    first = await acquire(admission, request("r1"))
+    second = asyncio.ensure_future(acquire(admission, request("r2")))
     await asyncio.sleep(0)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -71,9 +72,9 @@ async def test_a_caller_who_leaves_the_queue_is_forgotten(admission: Admission) 
 async def test_leaving_in_the_tick_of_the_grant_gives_the_slot_back(
     admission: Admission, leaves_first: bool
 ) -> None:
-    first = await admission.acquire(request("r1"))
-    second = asyncio.ensure_future(admission.acquire(request("r2")))
-    third = asyncio.ensure_future(admission.acquire(request("r3")))
+    first = await acquire(admission, request("r1"))
+    second = asyncio.ensure_future(acquire(admission, request("r2")))
+    third = asyncio.ensure_future(acquire(admission, request("r3")))
     await asyncio.sleep(0)
     if leaves_first:
         second.cancel()
@@ -89,9 +90,9 @@ async def test_leaving_in_the_tick_of_the_grant_gives_the_slot_back(
 
 
 async def test_time_passing_ends_a_wait(admission: Admission, clock: Clock) -> None:
-    lease = (await admission.acquire(request("r1"))).lease
+    lease = (await acquire(admission, request("r1"))).lease
     ticking = asyncio.ensure_future(admission.run())
-    waiting = asyncio.ensure_future(admission.acquire(request("r2")))
+    waiting = asyncio.ensure_future(acquire(admission, request("r2")))
     await asyncio.sleep(0)
     clock.now = 101.0
     with pytest.raises(QueueTimeout):
@@ -106,10 +107,10 @@ async def test_who_makes_room_in_a_full_queue_is_told_and_who_came_instead_waits
 ) -> None:
     admission = Admission(Scheduler(SchedulerLimits(queue_max_length=1), Random(0)), clock)
     admission.node_changed(NODE)
-    first = await admission.acquire(request("r1"))
-    batch = asyncio.ensure_future(admission.acquire(structs.replace(request("b"), priority=1)))
+    first = await acquire(admission, request("r1"))
+    batch = asyncio.ensure_future(acquire(admission, structs.replace(request("b"), priority=1)))
     await asyncio.sleep(0)
-    urgent = asyncio.ensure_future(admission.acquire(structs.replace(request("u"), priority=9)))
+    urgent = asyncio.ensure_future(acquire(admission, structs.replace(request("u"), priority=9)))
     with pytest.raises(QueueFull):
         await batch
     assert admission.statistics().queue_length == 1
@@ -134,7 +135,7 @@ async def test_time_passes_for_the_scheduler_though_nobody_waits() -> None:
     scheduler = Scheduler(SchedulerLimits(queue_max_length=10), Random(0))
     admission = Admission(scheduler, clock)
     admission.node_changed(NODE)
-    grant = await admission.acquire(request("r1"))
+    grant = await acquire(admission, request("r1"))
     admission.node_removed("a")
     admission.release(grant.lease)
     clock.now = 100.0
