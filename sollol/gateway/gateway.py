@@ -10,6 +10,7 @@ import structlog
 
 from sollol.gateway.admission import Admission
 from sollol.gateway.blobs import Blobs
+from sollol.gateway.body_store import BodyStore, Waiters
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
@@ -57,6 +58,11 @@ class Gateway:
         scheduler = Scheduler(_limits(settings, self.rules), random.Random())
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)
         self.admission = Admission(scheduler, self.clock, self._prewarm)
+        self.bodies = BodyStore(
+            settings.server.max_waiting_bytes,
+            settings.server.max_spooled_bytes,
+            Waiters(self.admission.make_way, self.admission.retry_after_s),
+        )
         self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
@@ -95,6 +101,11 @@ class Gateway:
         self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
         self.blobs = Blobs(self.fleet, self.clock)
         self.is_stopping = False
+
+    def stop(self) -> None:
+        """Be ready for nobody, and refuse those who wait for a slot; what is under way goes on."""
+        self.is_stopping = True
+        self.admission.drain()
 
     def is_ready(self) -> bool:
         """Whether a request could be served now."""
@@ -184,6 +195,8 @@ class Gateway:
                 for node in nodes
             },
             "sollol_queue_length": {"": float(statistics.queue_length)},
+            "sollol_bodies_memory_bytes": {"": float(self.bodies.memory_bytes)},
+            "sollol_bodies_file_bytes": {"": float(self.bodies.file_bytes)},
         }
 
 
@@ -194,6 +207,7 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         policy=scheduling.policy,
         ageing_s=queue.ageing_s,
         max_in_flight_per_caller=queue.max_in_flight_per_caller,
+        max_share_per_caller=queue.max_share_per_caller,
         explore_share=scheduling.explore_share,
         prewarms=scheduling.prewarm,
         uses_affinity=scheduling.affinity,
