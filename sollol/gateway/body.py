@@ -105,7 +105,11 @@ def spooled(content: bytes) -> Body:
 
 def no_room(error: OSError) -> Overloaded:
     """Return what a caller is told whose body could not be written to a file."""
-    text = f"no room for the request body in {tempfile.gettempdir()}: {error.strerror}"
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:  # it tries to write there, when it is asked for the first time
+        folder = "the temporary directory"
+    text = f"no room for the request body in {folder}: {error.strerror}"
     return Overloaded(text, retry_after_s=RETRY_AFTER_S)
 
 
@@ -143,4 +147,5 @@ class BodyWriter:
 
     def discard(self) -> None:
         """Drop what came."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # closing a file on a full disk tries to write the rest
+            self._file.close()
