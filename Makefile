@@ -4,7 +4,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench bench-decisions limits clients ollama-suite reference docs lock ci
+.PHONY: help setup serve test check fix bench bench-decisions bench-overload limits clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -54,6 +54,9 @@ limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes 
 
 bench-decisions: $(VENV)/.dev  ## Measure what one decision of the scheduler costs
 	$(BIN)/python -m sollol.bench.decision_cost $(ARGS)
+
+bench-overload: $(VENV)/.dev  ## Measure ten times more requests than fit, and callers who only hold on
+	$(BIN)/python -m sollol.bench.endurance.overload $(ARGS)
 
 ollama-suite: $(VENV)/.dev
 	PYTHON=$(PYTHON) $(BIN)/python -m tests.clients.ollama_suite
