@@ -1,7 +1,9 @@
 """Looks at what the scheduler is told of requests and of their answers."""
 
 from sollol.gateway.admission import Admission
-from sollol.gateway.forward import Forwarder, Limits
+from sollol.gateway.forward import Forwarder
+from sollol.gateway.gateway import forward_limits
+from sollol.gateway.patience import Bounds
 from sollol.gateway.skew import MissingRoutes
 from sollol.scheduling.decision import Grant
 from sollol.types import Lease, Measured, RouteRequest
@@ -42,17 +44,21 @@ class WatchedAdmission(Admission):
         return measured
 
 
-def watched(running: RunningGateway) -> WatchedAdmission:
-    """Put an admission that can be looked at into a gateway."""
+def watched(running: RunningGateway, bounds: Bounds | None = None) -> WatchedAdmission:
+    """Put an admission that can be looked at into a gateway.
+
+    Args:
+        bounds: how long nodes may be silent, in place of what the settings say.
+    """
     gateway = running.gateway
     watch = WatchedAdmission(gateway.admission)
-    limits = Limits(gateway.settings.queue.timeout_s, gateway.settings.upstream.max_attempts)
+    limits = forward_limits(gateway.settings)
     gateway.forwarder = Forwarder(
         gateway.registry,
         watch,
         MissingRoutes(),
         gateway.clock,
         look_soon=gateway.prober.look_soon,
-        limits=limits,
+        limits=limits if bounds is None else limits._replace(bounds=bounds),
     )
     return watch

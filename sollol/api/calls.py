@@ -79,6 +79,7 @@ class Calls:
             arrival.arrived_at,
             deadline_s,
             () if is_unload else others,
+            seen.stream,
         )
 
 

@@ -63,6 +63,18 @@ class Admission:
         """Tell the scheduler that the model which a lease loads is in memory."""
         self._deliver(self._scheduler.loaded(lease, self._clock()))
 
+    def is_loading(self, lease: Lease) -> bool:
+        """Whether a request may be waiting for its model to be loaded."""
+        return self._scheduler.is_loading(lease, self._clock())
+
+    def is_node_loading(self, node_id: str) -> bool:
+        """Whether a node is loading any model."""
+        return self._scheduler.is_node_loading(node_id, self._clock())
+
+    def has_company(self, lease: Lease) -> bool:
+        """Whether other requests run on the same model and node."""
+        return self._scheduler.has_company(lease)
+
     def release(
         self, lease: Lease, measured: Measured | None = None, *, has_failed: bool = False
     ) -> None:

@@ -19,6 +19,7 @@ class Call(msgspec.Struct, frozen=True):
     ``caller`` is the address of the caller's end of the connection, without its port.
     ``others`` are names of models to try when no node has this one.
     ``deadline_s`` counts from ``arrived_at``, which is of the gateway's clock.
+    ``streams``: the answer is to come piece by piece.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Call(msgspec.Struct, frozen=True):
     arrived_at: float = 0.0
     deadline_s: float | None = None
     others: tuple[str, ...] = ()
+    streams: bool = False
 
     @property
     def takes_slot(self) -> bool:

@@ -30,8 +30,10 @@ from sollol.gateway.body import aside
 from sollol.gateway.call import Attempt, Call, Outcome
 from sollol.gateway.exchange import LocalAnswer, Options, plan_exchange
 from sollol.gateway.failover import can_retry, is_fault_of_node, is_ours
+from sollol.gateway.patience import Bounds
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.skew import MissingRoutes
+from sollol.gateway.watch import Watch
 from sollol.nodes.registry import Node, Registry
 from sollol.scheduling.decision import Decision
 from sollol.types import Engine, Lease, Measured, NodeState, NodeView, Task
@@ -43,10 +45,11 @@ UNLOAD_S = 5.0
 
 
 class Limits(NamedTuple):
-    """How long a request may wait for a slot, and on how many nodes it may be tried."""
+    """How long a request may wait for a slot and for a node, and on how many nodes it may be tried."""
 
     queue_timeout_s: float
     max_attempts: int
+    bounds: Bounds
 
 
 class Forwarder:
@@ -164,7 +167,10 @@ class Forwarder:
         if call.is_unload:
             await self._unload_elsewhere(call, lease.node_id)
         outcome.sent_at = self._clock()
-        upstream = await node.connections.send(exchange.request)
+        request = exchange.request
+        if lease.runner:
+            request = Watch(self._admission, node, call, lease, self._limits.bounds).over(request)
+        upstream = await node.connections.send(request)
         self._note_residency(call, node, upstream.status)
         if lease.loads and upstream.status == HTTPStatus.OK:  # its head does not come before that
             self._admission.loaded(lease)

@@ -17,6 +17,7 @@ from sollol.gateway.forward import Forwarder, Limits
 from sollol.gateway.journal import Journal
 from sollol.gateway.membership import Membership
 from sollol.gateway.model_rules import ModelRules
+from sollol.gateway.patience import Bounds
 from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.targets import Policy
@@ -89,7 +90,7 @@ class Gateway:
             self._routes,
             self.clock,
             look_soon=self.prober.look_soon,
-            limits=Limits(settings.queue.timeout_s, settings.upstream.max_attempts),
+            limits=forward_limits(settings),
         )
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
@@ -202,6 +203,15 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         counts_options=scheduling.context_protection != "off",
         adapts_options=scheduling.context_protection == "strip",
     )
+
+
+def forward_limits(settings: Settings) -> Limits:
+    """Return what the settings say of how long a request may wait, and be tried."""
+    upstream = settings.upstream
+    bounds = Bounds(
+        upstream.first_byte_timeout_s, upstream.load_timeout_s, upstream.stall_timeout_s
+    )
+    return Limits(settings.queue.timeout_s, upstream.max_attempts, bounds)
 
 
 def _timeouts(settings: Settings) -> NodeTimeouts:

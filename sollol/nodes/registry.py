@@ -22,6 +22,9 @@ from sollol.upstream.http import NodeConnections, Origin, Timeouts
 
 log = structlog.get_logger()
 
+MOVING_S = 5.0
+"""A node that sent part of an answer so lately is at work, whatever its probes say."""
+
 OnChange = Callable[[NodeView], None]
 OnRemove = Callable[[str], None]
 

@@ -29,6 +29,7 @@ from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statist
 from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.memory import is_loading
 from sollol.scheduling.overview import NodeEstimate, Queued, estimate, queued
 from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
 from sollol.scheduling.state import Held, Runner
@@ -96,7 +97,10 @@ class Scheduler:
     def loaded(self, lease: Lease, now: float) -> list[Effect]:
         """Note that the model a lease waited for is in memory."""
         held = self._leases.find(lease)
-        if held is None or held.runner is None or held.runner.ready_at <= now:
+        if held is None or held.runner is None:
+            return []
+        held.is_loaded = True
+        if held.runner.ready_at <= now:
             return []
         held.runner.ready_at = now
         return self._serve([m for m in self._queue.models() if m in held.runner.node.by_model], now)
@@ -167,6 +171,24 @@ class Scheduler:
             self._chooser.clean(now)
             self._fair.forget_past(now)
         return effects
+
+    def is_loading(self, lease: Lease, now: float) -> bool:
+        """Whether a request may be waiting for its model to be loaded, as far as can be seen."""
+        held = self._leases.find(lease)
+        runner = None if held is None else held.runner
+        if runner is None:
+            return False
+        return is_loading(runner, now) or runner.key not in runner.node.seen
+
+    def is_node_loading(self, node_id: str, now: float) -> bool:
+        """Whether a node is loading any model, as far as can be seen."""
+        node = self._fleet.nodes.get(node_id)
+        return node is not None and any(is_loading(r, now) for r in node.loaded.values())
+
+    def has_company(self, lease: Lease) -> bool:
+        """Whether other requests run on the same runner: its node may do one after another."""
+        held = self._leases.find(lease)
+        return held is not None and held.runner is not None and len(held.runner.running) > 1
 
     def load_ended(self, node_id: str, model: str, now: float, *, has_failed: bool) -> list[Effect]:
         """Take how carrying out a :class:`Prewarm` ended."""
