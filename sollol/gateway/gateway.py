@@ -67,7 +67,7 @@ class Gateway:
             on_change=self._node_changed,
             on_remove=self._node_removed,
         )
-        self.prober = Prober(self.registry, settings.probe)
+        self.prober = Prober(self.registry, settings.probe, self.admission.is_node_loading)
         self.metrics = Metrics(self._gauges)
         self.warming = Warming(
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
