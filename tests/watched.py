@@ -51,14 +51,14 @@ def watched(running: RunningGateway, bounds: Bounds | None = None) -> WatchedAdm
         bounds: how long nodes may be silent, in place of what the settings say.
     """
     gateway = running.gateway
-    watch = WatchedAdmission(gateway.admission)
     limits = forward_limits(gateway.settings)
+    watch = WatchedAdmission(gateway.admission)
     gateway.forwarder = Forwarder(
         gateway.registry,
         watch,
         MissingRoutes(),
         gateway.clock,
-        look_soon=gateway.prober.look_soon,
-        limits=limits if bounds is None else limits._replace(bounds=bounds),
+        gateway.retries,
+        limits if bounds is None else limits._replace(bounds=bounds),
     )
     return watch

@@ -75,6 +75,10 @@ class Admission:
         """Whether other requests run on the same model and node."""
         return self._scheduler.has_company(lease)
 
+    def full(self, lease: Lease) -> None:
+        """Tell the scheduler that a node had no room for the request of a lease."""
+        self._scheduler.full(lease, self._clock())
+
     def release(
         self, lease: Lease, measured: Measured | None = None, *, has_failed: bool = False
     ) -> None:
