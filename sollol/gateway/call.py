@@ -1,5 +1,7 @@
 """A request as the gateway sees it, and what became of it."""
 
+from math import inf
+
 import msgspec
 
 from sollol.gateway.body import Body
@@ -46,6 +48,10 @@ class Call(msgspec.Struct, frozen=True):
     def is_too_late(self, now: float) -> bool:
         """Whether its deadline has passed."""
         return self.deadline_s is not None and now >= self.arrived_at + self.deadline_s
+
+    def left_s(self, now: float) -> float:
+        """Return the seconds until its deadline; endless without one."""
+        return inf if self.deadline_s is None else self.arrived_at + self.deadline_s - now
 
     def route_request(self, now: float, timeout_s: float, excluded: frozenset[str]) -> RouteRequest:
         """Return what the scheduler needs to know; ``excluded`` nodes have failed already."""

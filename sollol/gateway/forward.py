@@ -19,7 +19,6 @@ from typing import NamedTuple
 from sollol.errors import (
     ClientDisconnected,
     ConnectFailed,
-    DeadlineExceeded,
     MissingOnNode,
     NoNodeAvailable,
     QueueTimeout,
@@ -28,6 +27,7 @@ from sollol.errors import (
 from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
 from sollol.gateway.call import Attempt, Call, Outcome
+from sollol.gateway.deadline import before_deadline, too_late
 from sollol.gateway.exchange import LocalAnswer, Options, plan_exchange
 from sollol.gateway.failover import RULES, Failure, classify, classify_answer
 from sollol.gateway.patience import Bounds
@@ -102,9 +102,10 @@ class Forwarder:
             try:
                 grant = await self._acquire(call, excluded, outcome)
             except SollolError as refusal:
-                if retries is None:
+                left_s = call.left_s(self._clock())
+                if retries is None or left_s <= 0.0:
                     raise
-                if isinstance(refusal, NoNodeAvailable) and await retries.wait_to_repeat():
+                if isinstance(refusal, NoNodeAvailable) and await retries.wait_to_repeat(left_s):
                     excluded = retries.excluded
                     continue
                 raise retries.failure from refusal
@@ -168,7 +169,11 @@ class Forwarder:
         measured: Measured | None = None
         has_failed = False
         try:
-            await self._exchange(call, lease, downstream, outcome)
+            exchange = self._exchange(call, lease, downstream, outcome)
+            if call.deadline_s is None:
+                await exchange
+            else:
+                await before_deadline(call, downstream, self._clock(), exchange)
             measured = self._measured(call, downstream, outcome)
         except (ClientDisconnected, asyncio.CancelledError):
             measured = self._measured(call, downstream, outcome, left_early=True)
@@ -289,12 +294,6 @@ class Forwarder:
 def _stripped(call: Call, options: Options) -> tuple[str, ...]:
     """Return the names of the options that a node gets otherwise than the caller set them."""
     return tuple(name for name, value in call.ask.options if (name, value) not in options)
-
-
-def too_late(call: Call) -> DeadlineExceeded:
-    """Return the error for a call whose deadline passed before a node began with it."""
-    text = f"the request waited for a slot until its deadline of {call.deadline_s:g} s had passed"
-    return DeadlineExceeded(text)
 
 
 def holds_in_memory(node: NodeView, model_key: str) -> bool:

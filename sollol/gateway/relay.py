@@ -6,6 +6,7 @@ is complete or longer than ``HOLD_BYTES``, so that a node which dies in the midd
 retry and not the answer.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -84,10 +85,12 @@ class Downstream:
         self.told_error = ""
         """What a node said went wrong, in a stream that it ended with that."""
         self.measured: Measured | None = None
+        self.deadline: asyncio.Timeout | None = None
+        """Until when the answer is to begin."""
 
     def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
         """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
-        self.is_started = True
+        self._begin()
         self.is_stream = is_stream
         self._answer.start(status, headers + self._on_start(status))
 
@@ -104,8 +107,13 @@ class Downstream:
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
-        self.is_started = True
+        self._begin()
         self._answer.whole(status, headers + self._on_start(status), body)
+
+    def _begin(self) -> None:
+        self.is_started = True
+        if self.deadline is not None:
+            self.deadline.reschedule(None)
 
 
 class Translator(Protocol):

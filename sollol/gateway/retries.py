@@ -97,11 +97,16 @@ class Retries:
         for lease, kind, text in self._suspects:
             self._count_against(lease, kind, text)
 
-    async def wait_to_repeat(self) -> bool:
-        """Wait until a node that failed may be tried again; False if there is none."""
+    async def wait_to_repeat(self, most_s: float) -> bool:
+        """Wait until a node that failed may be tried again; False if there is none.
+
+        Args:
+            most_s: seconds that are left for it.
+        """
         if not self._repeatable:
             return False
-        await asyncio.sleep(back_off_s(self._tally.repeats, self._policy.rng.random()))
+        pause_s = back_off_s(self._tally.repeats, self._policy.rng.random())
+        await asyncio.sleep(min(most_s, pause_s))
         self._tally.repeats += 1
         self.excluded -= self._repeatable
         self._repeatable.clear()

@@ -126,3 +126,47 @@ async def test_a_tool_call_may_be_silent_for_as_long_as_a_whole_answer(
             answer = await client.post(f"{running.url}/api/chat", json=whole)
             assert '"done":true' in answer.text
             assert watch.faults == [True, False]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_deadline_ends_an_attempt_that_has_no_answer_yet(
+    client: httpx.AsyncClient, stream: bool
+) -> None:
+    async with SimNode(QUICK) as node, running_gateway(node.url) as running:
+        watch = watched(running)
+        node.set_fault(Fault("hang_before_head", path="/api/chat"))
+        headers = {"X-Sollol-Deadline": "0.1"}
+        answer = await client.post(f"{running.url}/api/chat", json=chat(stream), headers=headers)
+        assert answer.status_code == 504
+        text = "no node had begun to answer when its deadline of 0.1 s had passed"
+        assert answer.json() == {"error": text}
+        assert watch.faults == [False]
+        await wait_for(lambda: node.in_flight == 0)
+        (seen,) = [request for request in node.requests if request.path == "/api/chat"]
+        assert seen.outcome == "aborted"
+        node.clear_faults()
+        answer = await client.post(f"{running.url}/api/chat", json=chat(stream))
+        assert answer.status_code == 200
+
+
+async def test_an_answer_that_has_begun_goes_on_past_the_deadline(
+    client: httpx.AsyncClient,
+) -> None:
+    async with SimNode(PACED) as node, running_gateway(node.url) as running:
+        headers = {"X-Sollol-Deadline": "0.3"}
+        answer = await client.post(f"{running.url}/api/chat", json=chat(), headers=headers)
+        assert '"done":true' in answer.text
+        assert node.requests[-1].outcome != "aborted"
+
+
+async def test_a_deadline_bounds_all_attempts_and_the_waits_between_them(
+    client: httpx.AsyncClient,
+) -> None:
+    async with SimNode(QUICK) as node:
+        limits = {"max_attempts": 1000}
+        async with running_gateway(node.url, upstream=limits) as running:
+            node.set_fault(Fault("status", status=502, path="/api/chat"))
+            headers = {"X-Sollol-Deadline": "0.05"}
+            answer = await client.post(f"{running.url}/api/chat", json=chat(), headers=headers)
+            assert answer.status_code == 504
+            assert "its deadline of 0.05 s had passed" in answer.json()["error"]
