@@ -142,8 +142,6 @@ async def test_a_deadline_ends_an_attempt_that_has_no_answer_yet(
         assert answer.json() == {"error": text}
         assert watch.faults == [False]
         await wait_for(lambda: node.in_flight == 0)
-        (seen,) = [request for request in node.requests if request.path == "/api/chat"]
-        assert seen.outcome == "aborted"
         node.clear_faults()
         answer = await client.post(f"{running.url}/api/chat", json=chat(stream))
         assert answer.status_code == 200
