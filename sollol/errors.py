@@ -22,6 +22,7 @@
     │   ├── ConnectFailed              nothing was sent: safe to try another node
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
     │   ├── UpstreamCut                the connection ended inside a message
+    │   ├── CannotContinue             no node can go on with an answer that broke off
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
     ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
     └── ClientDisconnected        499  nobody is left to answer; logged only
@@ -197,6 +198,12 @@ class UpstreamCut(UpstreamError):
     """The node's connection ended before its answer was complete."""
 
     code = "upstream_cut"
+
+
+class CannotContinue(UpstreamError):
+    """No other node can go on with an answer that broke off; the text says why."""
+
+    code = "cannot_continue"
 
 
 class ProtocolViolation(UpstreamError):
