@@ -76,7 +76,7 @@ class Forwarder:
             SollolError: the answer failed, and no other node may be tried. When some of it
                 was sent already, ``downstream.is_started`` says so.
         """
-        tokens = LEAST_TOKENS + call.ask.prompt_bytes / BYTES_PER_TOKEN
+        tokens = tokens_of(call)
         self._budget.begin(tokens)
         try:
             await self._until_answered(call, tokens, downstream, outcome)
@@ -87,7 +87,7 @@ class Forwarder:
         self, call: Call, tokens: float, downstream: Downstream, outcome: Outcome
     ) -> None:
         """Try nodes until one has answered, or no other may be tried."""
-        excluded = self._routes.nodes_without(call.kind.path)
+        excluded = self._routes.nodes_without(call.kind.path) | call.unable
         retries: Retries | None = None
         while True:
             try:
@@ -99,7 +99,7 @@ class Forwarder:
                     excluded = retries.excluded
                     continue
                 raise retries.failure from refusal
-            attempt = Attempt(grant)
+            attempt = Attempt(grant, continues=call.seam is not None)
             outcome.tries.append(attempt)
             outcome.node_id = grant.lease.node_id
             try:
@@ -107,7 +107,7 @@ class Forwarder:
             except ClientDisconnected:
                 raise
             except SollolError as error:
-                retries = retries or Retries(self._retries, excluded, tokens)
+                retries = retries or Retries(self._retries, excluded, tokens, call.crashes)
                 is_committed = downstream.is_started
                 now = self._clock()
                 if not retries.failed(grant.lease, error, now, is_committed=is_committed):
@@ -183,6 +183,8 @@ class Forwarder:
         node = self._registry.find(lease.node_id)
         if node is None:
             raise ConnectFailed(f"node {lease.node_id} was removed")
+        if call.seam is not None:
+            await call.seam.check(node, lease)
         outcome.stripped = () if lease.options is None else _stripped(call, lease.options)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
@@ -277,6 +279,11 @@ class Forwarder:
 def _stripped(call: Call, options: Options) -> tuple[str, ...]:
     """Return the names of the options that a node gets otherwise than the caller set them."""
     return tuple(name for name, value in call.ask.options if (name, value) not in options)
+
+
+def tokens_of(call: Call) -> float:
+    """Return what a call counts for in the budget of retries."""
+    return LEAST_TOKENS + call.ask.prompt_bytes / BYTES_PER_TOKEN
 
 
 def too_late(call: Call) -> DeadlineExceeded:
