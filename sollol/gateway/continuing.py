@@ -110,7 +110,7 @@ class Recording:
         """
         before = b""
         for line in piece.splitlines(keepends=True):
-            text = _crash(line, is_first=not self._bytes)
+            text = _crash(line, is_first=not (self._bytes or before))
             if text:
                 if before:
                     self._keep(before)
