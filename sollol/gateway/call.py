@@ -10,8 +10,6 @@ from sollol.scheduling.decision import Grant
 from sollol.types import NOTHING_KNOWN, Ask, Lease, Measured, RouteRequest
 from sollol.wire.kinds import SHOW, BodyKind
 
-NOBODY: frozenset[str] = frozenset()
-
 
 class Seam(msgspec.Struct, frozen=True):
     """Where a call goes on with an answer that broke off on another node.
@@ -55,11 +53,6 @@ class Call(msgspec.Struct, frozen=True):
     others: tuple[str, ...] = ()
     continues: bool = False
     seam: Seam | None = None
-
-    @property
-    def unable(self) -> frozenset[str]:
-        """Ids of nodes that it cannot be done on, for what went before."""
-        return NOBODY if self.seam is None else self.seam.excluded
 
     @property
     def crashes(self) -> int:

@@ -224,7 +224,10 @@ class Continuing:
             failure = error
         finally:
             recording.stop()
-        if not downstream.is_stream or RULES[classify(failure)].retry is not Retry.BUDGET:
+        if isinstance(failure, UpstreamStatus):
+            downstream.is_whole = False  # the relay saw the record that was held back
+        is_cut = downstream.is_stream and not downstream.is_whole
+        if not is_cut or RULES[classify(failure)].retry is not Retry.BUDGET:
             raise failure
         try:
             cut = self._cut(call, recording, outcome, failure)
@@ -279,6 +282,8 @@ class Continuing:
             await self._forwarder.forward(call, Downstream(joined, begun), second)
             continuation.outcome = "failed" if plan.joiner.has_failed else "continued"
         except ClientDisconnected:
+            if plan.joiner.is_whole:  # many leave at the last record
+                continuation.outcome = "continued"
             raise
         except CannotContinue as refusal:
             continuation.outcome, continuation.reason = "refused", _shortened(refusal)

@@ -87,7 +87,8 @@ class Forwarder:
         self, call: Call, tokens: float, downstream: Downstream, outcome: Outcome
     ) -> None:
         """Try nodes until one has answered, or no other may be tried."""
-        excluded = self._routes.nodes_without(call.kind.path) | call.unable
+        excluded = self._routes.nodes_without(call.kind.path)
+        excluded = excluded if call.seam is None else excluded | call.seam.excluded
         retries: Retries | None = None
         while True:
             try:

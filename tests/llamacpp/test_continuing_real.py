@@ -107,6 +107,7 @@ async def test_a_cut_at_every_token(
         for cut_after in range(1, events):
             before = relay.cuts
             relay.cut_after = cut_after
+            answer = httpx.Response(500)
             while relay.cuts == before:
                 answer = await client.post(path, json=body)
             assert read(path, answer.text) == whole, (cut_after, answer.text)
