@@ -24,6 +24,7 @@
     │   ├── UpstreamStatus       5xx  or 429, or an error in place of a stream: the node's own words
     │   ├── UpstreamCut                the connection ended inside a message
     │   │   └── NodeDown               the gateway ended it: probes had found the node down
+    │   ├── CannotContinue             no node can go on with an answer that broke off
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
     ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
     └── ClientDisconnected        499  nobody is left to answer; logged only
@@ -245,6 +246,12 @@ class NodeDown(UpstreamCut):
     """The gateway closed the connection, as the node did not answer probes any more."""
 
     code = "node_down"
+
+
+class CannotContinue(UpstreamError):
+    """No other node can go on with an answer that broke off; the text says why."""
+
+    code = "cannot_continue"
 
 
 class ProtocolViolation(UpstreamError):

@@ -54,6 +54,8 @@ class Inference:
                 metrics.decided(decision.rule, lease.node_id, loads=lease.loads)
         if outcome.queue_wait_s is not None:
             metrics.waited(entry.task, entry.priority, outcome.queue_wait_s)
+        if outcome.continuation is not None:
+            metrics.continued(outcome.continuation.outcome)
         prediction = entry.prediction
         if prediction is not None:
             metrics.predicted(entry.task, *prediction)
@@ -86,11 +88,12 @@ class Inference:
             )
             with call.body:  # another one where something was changed
                 arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
+                forwarder = gateway.continuing if call.continues else gateway.forwarder
                 try:
                     if call.others:
-                        await forward_any(gateway.forwarder, call, downstream, arrival.outcome)
+                        await forward_any(forwarder.forward, call, downstream, arrival.outcome)
                     else:
-                        await gateway.forwarder.forward(call, downstream, arrival.outcome)
+                        await forwarder.forward(call, downstream, arrival.outcome)
                 except (ModelNotFound, NoNodeAvailable) as error:
                     raise await aside(call.body, _as_ollama_says, call, error) from None
 

@@ -193,9 +193,9 @@ class Tally:
 
     __slots__ = ("attempts", "crashes", "repeats")
 
-    def __init__(self) -> None:
+    def __init__(self, crashes: int = 0) -> None:
         self.attempts = 0
-        self.crashes = 0
+        self.crashes = crashes
         self.repeats = 0
         """How often nodes that had failed were tried again."""
 

@@ -85,7 +85,7 @@ class Forwarder:
             SollolError: the answer failed, and no other node may be tried. When some of it
                 was sent already, ``downstream.is_started`` says so.
         """
-        tokens = LEAST_TOKENS + call.ask.prompt_bytes / BYTES_PER_TOKEN
+        tokens = tokens_of(call)
         self._budget.begin(tokens)
         try:
             await self._until_answered(call, tokens, downstream, outcome)
@@ -97,6 +97,7 @@ class Forwarder:
     ) -> None:
         """Try nodes until one has answered, or no other may be tried."""
         excluded = self._routes.nodes_without(call.kind.path)
+        excluded = excluded if call.seam is None else excluded | call.seam.excluded
         retries: Retries | None = None
         while True:
             try:
@@ -109,7 +110,7 @@ class Forwarder:
                     excluded = retries.excluded
                     continue
                 raise retries.failure from refusal
-            attempt = Attempt(grant)
+            attempt = Attempt(grant, continues=call.seam is not None)
             outcome.tries.append(attempt)
             outcome.node_id = grant.lease.node_id
             try:
@@ -117,7 +118,7 @@ class Forwarder:
             except ClientDisconnected:
                 raise
             except SollolError as error:
-                retries = retries or Retries(self._retries, excluded, tokens)
+                retries = retries or Retries(self._retries, excluded, tokens, call.crashes)
                 is_committed = downstream.is_started
                 now = self._clock()
                 if not retries.failed(grant.lease, error, now, is_committed=is_committed):
@@ -197,6 +198,8 @@ class Forwarder:
         node = self._registry.find(lease.node_id)
         if node is None:
             raise ConnectFailed(f"node {lease.node_id} was removed")
+        if call.seam is not None:
+            await call.seam.check(node, lease)
         outcome.stripped = () if lease.options is None else _stripped(call, lease.options)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
@@ -223,11 +226,15 @@ class Forwarder:
                 await relay_translated(upstream, downstream, exchange.translator)
         finally:
             upstream.close()
-        if downstream.told_error:
-            kind = classify_answer(HTTPStatus.INTERNAL_SERVER_ERROR, downstream.told_error)
+        self._note_health(node, lease, upstream.status, downstream.told_error)
+
+    def _note_health(self, node: Node, lease: Lease, status: int, told_error: str) -> None:
+        """Take what an answer that came to its end says of its node."""
+        if told_error:
+            kind = classify_answer(HTTPStatus.INTERNAL_SERVER_ERROR, told_error)
             if not RULES[kind].is_suspect or kind is Failure.CRASHED:
-                blame_nodes(self._retries, lease, kind, downstream.told_error)
-        elif node.health.is_troubled and lease.runner and upstream.status == HTTPStatus.OK:
+                blame_nodes(self._retries, lease, kind, told_error)
+        elif node.health.is_troubled and lease.runner and status == HTTPStatus.OK:
             self._registry.request_succeeded(node, lease.runner)
 
     def _measured(
@@ -294,6 +301,11 @@ class Forwarder:
 def _stripped(call: Call, options: Options) -> tuple[str, ...]:
     """Return the names of the options that a node gets otherwise than the caller set them."""
     return tuple(name for name, value in call.ask.options if (name, value) not in options)
+
+
+def tokens_of(call: Call) -> float:
+    """Return what a call counts for in the budget of retries."""
+    return LEAST_TOKENS + call.ask.prompt_bytes / BYTES_PER_TOKEN
 
 
 def holds_in_memory(node: NodeView, model_key: str) -> bool:

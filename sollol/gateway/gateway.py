@@ -12,6 +12,7 @@ import structlog
 from sollol.gateway.admission import TICK_S, Admission
 from sollol.gateway.blobs import Blobs
 from sollol.gateway.budget import RetryBudget
+from sollol.gateway.continuing import Continuing
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
@@ -104,6 +105,7 @@ class Gateway:
             self.retries,
             forward_limits(settings),
         )
+        self.continuing = Continuing(self.forwarder, self.retries, self.clock)
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
         self.blobs = Blobs(self.fleet, self.clock)

@@ -73,9 +73,9 @@ class Downstream:
     """
 
     def __init__(self, answer: AnswerWriter, on_start: Callable[[int], Headers]) -> None:
-        self._answer = answer
+        self.writer = answer
         self._on_start = on_start
-        self.push = answer.write
+        self.push: Callable[[bytes], bool] = answer.write
         self.wait_room = answer.wait_room
         self.is_started = False
         self.is_stream = False
@@ -92,23 +92,23 @@ class Downstream:
         """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
         self._begin()
         self.is_stream = is_stream
-        self._answer.start(status, headers + self._on_start(status))
+        self.writer.start(status, headers + self._on_start(status))
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits while the client is slow to read."""
-        if self._answer.write(data):
+        if self.writer.write(data):
             await self.wait_room()
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece and end the answer."""
-        if self._answer.is_slow:
+        if self.writer.is_slow:
             await self.wait_room()
-        self._answer.end(data)
+        self.writer.end(data)
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
         self._begin()
-        self._answer.whole(status, headers + self._on_start(status), body)
+        self.writer.whole(status, headers + self._on_start(status), body)
 
     def _begin(self) -> None:
         self.is_started = True

@@ -55,13 +55,18 @@ class Retries:
     Attributes:
         failure: the latest; what the caller is told if nothing better comes.
         excluded: nodes that it is not to be sent to.
+
+    Args:
+        crashes: those that came before, of what this request goes on with.
     """
 
-    def __init__(self, policy: RetryPolicy, excluded: frozenset[str], tokens: float) -> None:
+    def __init__(
+        self, policy: RetryPolicy, excluded: frozenset[str], tokens: float, crashes: int = 0
+    ) -> None:
         self._policy = policy
         self._tokens = tokens
         self._lacking = excluded
-        self._tally = Tally()
+        self._tally = Tally(crashes)
         self._repeatable: set[str] = set()
         self._suspects: list[tuple[Lease, Failure, str]] = []
         self.excluded = excluded
