@@ -14,6 +14,7 @@
     ├── NodeConflict              409  of our own API: the id or the server is taken
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
+    │   ├── ShuttingDown
     │   └── NoNodeAvailable
     ├── DeadlineExceeded          504
     │   ├── QueueTimeout
@@ -137,6 +138,15 @@ class QueueFull(Overloaded):
     """The waiting queue is at its bound."""
 
     code = "queue_full"
+
+
+class ShuttingDown(Overloaded):
+    """The gateway stops, and does not wait for what has not begun."""
+
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("the gateway is shutting down", retry_after_s=1.0)
 
 
 class NoNodeAvailable(Overloaded):

@@ -108,6 +108,8 @@ GAUGES = (
     Spec("sollol_node_slots", "gauge", ("node",), "Requests it runs at once for one model."),
     Spec("sollol_node_connections", "gauge", ("node",), "Connections to it, idle ones included."),
     Spec("sollol_queue_length", "gauge", (), "Requests that wait for a slot."),
+    Spec("sollol_bodies_memory_bytes", "gauge", (), "Request bodies held in memory."),
+    Spec("sollol_bodies_file_bytes", "gauge", (), "Request bodies held in files."),
 )
 ALL = (
     REQUESTS,

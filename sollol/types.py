@@ -8,7 +8,7 @@ Owners: ``nodes/registry.py`` makes every :class:`NodeView`, ``scheduling/schedu
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -180,6 +180,13 @@ NOTHING_KNOWN = Ask()
 
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 10
+
+
+class Comer(NamedTuple):
+    """What is known of a request before its body is: who sends it and how urgent its headers say it is."""
+
+    caller: str
+    priority: int
 
 
 class RouteRequest(msgspec.Struct, frozen=True, gc=False):

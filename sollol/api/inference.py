@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 
 from sollol.api.answer import Answer
 from sollol.api.arrival import Arrival
-from sollol.api.body import read_body, whole_body
+from sollol.api.body import BodyReader
 from sollol.api.calls import Calls, read_peek
 from sollol.api.request import Request
 from sollol.api.serving import Serving, shown_id
@@ -35,6 +35,7 @@ class Inference:
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._calls = Calls(gateway)
+        self._bodies = BodyReader.of(gateway)
 
     def serve(
         self, kind: BodyKind, request: Request, answer: Answer
@@ -67,26 +68,23 @@ class Inference:
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         gateway = self._gateway
-        limits = gateway.settings.server
+        bodies = self._bodies
         body = (  # each coroutine that is not needed is one less to wake up through
-            whole_body(request, limits.max_body_bytes)
-            if request.is_complete
-            else await read_body(
-                request,
-                max_bytes=limits.max_body_bytes,
-                stall_timeout_s=limits.body_stall_timeout_s,
-            )
+            bodies.whole(request) if request.is_complete else await bodies.read(request)
         )
         if is_compressed(arrival.kind, request):
             with body:
-                body = await aside(body, _decompressed, body)
+                body = gateway.bodies.hold(await aside(body, _decompressed, body))
         with body:
             call = (
                 self._calls.make(arrival, request, body)
                 if len(body) <= ASIDE_BYTES
                 else await aside(body, self._calls.make, arrival, request, body)
             )
-            with call.body:  # another one where something was changed
+            if call.body is not body:
+                gateway.bodies.hold(call.body)
+            with call.body:
+                gateway.bodies.waits(call.id, call.body)
                 arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
                 forwarder = gateway.continuing if call.continues else gateway.forwarder
                 try:

@@ -11,6 +11,7 @@ import structlog
 
 from sollol.gateway.admission import TICK_S, Admission
 from sollol.gateway.blobs import Blobs
+from sollol.gateway.body_store import BodyStore, Waiters
 from sollol.gateway.budget import RetryBudget
 from sollol.gateway.continuing import Continuing
 from sollol.gateway.embedded import EmbeddedKeeper
@@ -62,6 +63,11 @@ class Gateway:
         scheduler = Scheduler(_limits(settings, self.rules), random.Random())
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)
         self.admission = Admission(scheduler, self.clock, self._prewarm)
+        self.bodies = BodyStore(
+            settings.server.max_waiting_bytes,
+            settings.server.max_spooled_bytes,
+            Waiters(self.admission.make_way, self.admission.retry_after_s),
+        )
         self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
@@ -110,6 +116,11 @@ class Gateway:
         self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
         self.blobs = Blobs(self.fleet, self.clock)
         self.is_stopping = False
+
+    def stop(self) -> None:
+        """Be ready for nobody, and refuse those who wait for a slot; what is under way goes on."""
+        self.is_stopping = True
+        self.admission.drain()
 
     def is_ready(self) -> bool:
         """Whether a request could be served now."""
@@ -190,7 +201,9 @@ class Gateway:
     def _gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         statistics = self.admission.statistics()
         gauges: dict[str, dict[tuple[str, ...], float]] = {
-            "sollol_queue_length": {(): float(statistics.queue_length)}
+            "sollol_queue_length": {(): float(statistics.queue_length)},
+            "sollol_bodies_memory_bytes": {(): float(self.bodies.memory_bytes)},
+            "sollol_bodies_file_bytes": {(): float(self.bodies.file_bytes)},
         }
         for node in self.registry.nodes():
             view, of_node = node.view, (node.view.id,)
@@ -215,6 +228,7 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         policy=scheduling.policy,
         ageing_s=queue.ageing_s,
         max_in_flight_per_caller=queue.max_in_flight_per_caller,
+        max_share_per_caller=queue.max_share_per_caller,
         explore_share=scheduling.explore_share,
         prewarms=scheduling.prewarm,
         uses_affinity=scheduling.affinity,

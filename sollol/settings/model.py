@@ -40,6 +40,12 @@ class ServerSettings(Group):
     """TCP port to listen on; 0 takes a free one."""
     max_body_bytes: Count = 256 * 1024 * 1024
     """Longest request body accepted, in bytes; images arrive inside it. Longer ones get 413."""
+    max_waiting_bytes: int = Field(64 * 1024 * 1024, ge=0)
+    """Bytes of request bodies held in memory, of all requests together; more of them wait in files."""
+    max_spooled_bytes: int = Field(2 * 1024 * 1024 * 1024, ge=0)
+    """Bytes of request bodies held in files, of all requests together; what is more gets 503."""
+    max_connections: Count = 8192
+    """Client connections open at once; one more gets 503. Each may need two file descriptors."""
     max_header_bytes: int = Field(65536, ge=1024)
     """Longest request head accepted, in bytes, the request line included."""
     max_headers: Count = 200
