@@ -29,17 +29,24 @@ PIECE_BYTES = 256 * 1024
 
 async def aside(body: "Body", read: Callable[..., Result], *args: Any) -> Result:
     """Return ``read(*args)``; of a long body in a thread, so that no other request stands still."""
-    if len(body) <= ASIDE_BYTES:
+    if not body.is_long:
         return read(*args)
     return await asyncio.to_thread(read, *args)
 
 
 class Body:
-    """A body, byte for byte as it came. Close it when the request is done."""
+    """A body, byte for byte as it came. Close it when the request is done.
+
+    Attributes:
+        is_long: it is longer than ``ASIDE_BYTES``.
+    """
+
+    __slots__ = ("_content", "_file", "is_long")
 
     def __init__(self, content: bytes | mmap.mmap, file: IO[bytes] | None = None) -> None:
         self._content = content
         self._file = file
+        self.is_long = len(content) > ASIDE_BYTES
 
     def __len__(self) -> int:
         return len(self._content)
@@ -48,6 +55,10 @@ class Body:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give its file back; it must not be read any more."""
         if self._file is not None:
             self._file.close()
         if isinstance(self._content, mmap.mmap):  # an error's traceback may refer to it for long

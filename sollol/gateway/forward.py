@@ -13,7 +13,6 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 import asyncio
 import contextlib
 from collections.abc import Callable
-from http import HTTPStatus
 
 from sollol.errors import (
     ClientDisconnected,
@@ -46,6 +45,8 @@ LEAST_TOKENS = 64.0
 """What a request counts for in the budget of retries besides its body."""
 
 BYTES_PER_TOKEN = 4.0
+_OK, _SERVER_ERROR = 200, 500
+_OLLAMA = Engine.OLLAMA
 
 
 class Forwarder:
@@ -125,7 +126,7 @@ class Forwarder:
             SollolError: there is no node, or it took too long.
         """
         waits_since = self._clock()
-        if call.is_too_late(waits_since):
+        if call.deadline_s is not None and call.is_too_late(waits_since):
             raise too_late(call)
         request = call.route_request(waits_since, self._queue_timeout_s, excluded)
         try:
@@ -186,7 +187,7 @@ class Forwarder:
         outcome.stripped = () if lease.options is None else _stripped(call, lease.options)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
-            if node.view.engine is Engine.OLLAMA and lease.options is None
+            if node.view.engine is _OLLAMA and lease.options is None
             else await aside(call.body, plan_exchange, call, node.view, node.api_key, lease.options)
         )
         if isinstance(exchange, LocalAnswer):
@@ -197,7 +198,7 @@ class Forwarder:
         outcome.sent_at = self._clock()
         upstream = await node.connections.send(exchange.request)
         self._note_residency(call, node, upstream.status)
-        if lease.loads and upstream.status == HTTPStatus.OK:  # its head does not come before that
+        if lease.loads and upstream.status == _OK:  # its head does not come before that
             self._admission.loaded(lease)
         try:
             if exchange.translator is None:
@@ -207,10 +208,10 @@ class Forwarder:
         finally:
             upstream.close()
         if downstream.told_error:
-            kind = classify_answer(HTTPStatus.INTERNAL_SERVER_ERROR, downstream.told_error)
+            kind = classify_answer(_SERVER_ERROR, downstream.told_error)
             if not RULES[kind].is_suspect or kind is Failure.CRASHED:
                 blame_nodes(self._retries, lease, kind, downstream.told_error)
-        elif node.health.is_troubled and lease.runner and upstream.status == HTTPStatus.OK:
+        elif node.health.is_troubled and lease.runner and upstream.status == _OK:
             self._registry.request_succeeded(node, lease.runner)
 
     def _measured(
@@ -257,7 +258,7 @@ class Forwarder:
 
     def _note_residency(self, call: Call, node: Node, status: int) -> None:
         """Take note that a model has left a node's memory, or look whether it is there now."""
-        if status != HTTPStatus.OK:
+        if status != _OK:
             return
         if call.is_unload:
             self._registry.model_unloaded(node.view.id, call.model_key)
