@@ -177,7 +177,6 @@ class Metrics:
         task: str,
         node: str,
         outcome: str,
-        *,
         duration_s: float,
         first_byte_s: float | None,
     ) -> None:
@@ -197,7 +196,7 @@ class Metrics:
         """Count how long a request waited for slots, all attempts together."""
         self._queue_wait.observe(seconds, task, PRIORITIES[priority])
 
-    def decided(self, rule: str, node: str, *, loads: bool) -> None:
+    def decided(self, rule: str, node: str, loads: bool) -> None:
         """Count a slot that was granted.
 
         Args:

@@ -88,8 +88,9 @@ class Admission:
             measured: what is known of the answer, if it was whole.
             has_failed: through a fault of the node.
         """
-        now = self._clock()
-        self._deliver(self._scheduler.release(lease, now, measured, has_failed=has_failed))
+        effects = self._scheduler.release(lease, self._clock(), measured, has_failed=has_failed)
+        if effects:
+            self._deliver(effects)
         if lease.node_id in self._idle and not self.in_flight(lease.node_id):
             self._idle[lease.node_id].set()
 

@@ -13,7 +13,6 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 import asyncio
 import contextlib
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import NamedTuple
 
 from sollol.errors import (
@@ -49,6 +48,8 @@ LEAST_TOKENS = 64.0
 """What a request counts for in the budget of retries besides its body."""
 
 BYTES_PER_TOKEN = 4.0
+_OK, _SERVER_ERROR = 200, 500
+_OLLAMA = Engine.OLLAMA
 
 
 class Limits(NamedTuple):
@@ -136,7 +137,7 @@ class Forwarder:
             SollolError: there is no node, or it took too long.
         """
         waits_since = self._clock()
-        if call.is_too_late(waits_since):
+        if call.deadline_s is not None and call.is_too_late(waits_since):
             raise too_late(call)
         request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
         try:
@@ -203,7 +204,7 @@ class Forwarder:
         outcome.stripped = () if lease.options is None else _stripped(call, lease.options)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
-            if node.view.engine is Engine.OLLAMA and lease.options is None
+            if node.view.engine is _OLLAMA and lease.options is None
             else await aside(call.body, plan_exchange, call, node.view, node.api_key, lease.options)
         )
         if isinstance(exchange, LocalAnswer):
@@ -217,7 +218,7 @@ class Forwarder:
             request = Watch(self._admission, node, call, lease, self._limits.bounds).over(request)
         upstream = await node.connections.send(request)
         self._note_residency(call, node, upstream.status)
-        if lease.loads and upstream.status == HTTPStatus.OK:  # its head does not come before that
+        if lease.loads and upstream.status == _OK:  # its head does not come before that
             self._admission.loaded(lease)
         try:
             if exchange.translator is None:
@@ -231,10 +232,10 @@ class Forwarder:
     def _note_health(self, node: Node, lease: Lease, status: int, told_error: str) -> None:
         """Take what an answer that came to its end says of its node."""
         if told_error:
-            kind = classify_answer(HTTPStatus.INTERNAL_SERVER_ERROR, told_error)
+            kind = classify_answer(_SERVER_ERROR, told_error)
             if not RULES[kind].is_suspect or kind is Failure.CRASHED:
                 blame_nodes(self._retries, lease, kind, told_error)
-        elif node.health.is_troubled and lease.runner and status == HTTPStatus.OK:
+        elif node.health.is_troubled and lease.runner and status == _OK:
             self._registry.request_succeeded(node, lease.runner)
 
     def _measured(
@@ -281,7 +282,7 @@ class Forwarder:
 
     def _note_residency(self, call: Call, node: Node, status: int) -> None:
         """Take note that a model has left a node's memory, or look whether it is there now."""
-        if status != HTTPStatus.OK:
+        if status != _OK:
             return
         if call.is_unload:
             self._registry.model_unloaded(node.view.id, call.model_key)

@@ -29,6 +29,7 @@ _ERROR_RECORDS = (b'{"error"', b'data: {"error"', b"event: error")
 MAX_TOLD = 2000
 """Bytes of an error that are read to know what it is."""
 _TELLING = (Task.CHAT, Task.GENERATE, Task.EMBED)
+_EMBED, _SHOW = Task.EMBED, Task.SHOW
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
 
 
@@ -72,21 +73,22 @@ class Downstream:
     Streams are pushed: their pieces go from the node's socket to the client's in one callback.
     """
 
+    is_started = False
+    is_stream = False
+    is_whole = False
+    pieces = 0
+    first = b""
+    told_error = ""
+    """What a node said went wrong, in a stream that it ended with that."""
+    measured: Measured | None = None
+    deadline: asyncio.Timeout | None = None
+    """Until when the answer is to begin."""
+
     def __init__(self, answer: AnswerWriter, on_start: Callable[[int], Headers]) -> None:
         self.writer = answer
         self._on_start = on_start
         self.push: Callable[[bytes], bool] = answer.write
         self.wait_room = answer.wait_room
-        self.is_started = False
-        self.is_stream = False
-        self.is_whole = False
-        self.pieces = 0
-        self.first = b""
-        self.told_error = ""
-        """What a node said went wrong, in a stream that it ended with that."""
-        self.measured: Measured | None = None
-        self.deadline: asyncio.Timeout | None = None
-        """Until when the answer is to begin."""
 
     def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
         """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
@@ -273,7 +275,7 @@ async def _relay_body(
             await _relay_long_body(upstream, downstream, headers, whole)
     if not downstream.is_started:
         downstream.answer(upstream.status, headers, whole)
-    if upstream.status == _OK and task is not Task.SHOW:
+    if upstream.status == _OK and task is not _SHOW:
         downstream.measured = _told(whole, task)
 
 
@@ -292,7 +294,7 @@ async def _held(upstream: UpstreamResponse) -> bytes:
 def _told(whole: bytes, task: Task) -> Measured | None:
     if task not in _TELLING or len(whole) > HOLD_BYTES:
         return NOTHING_TOLD
-    return measured_of_body(whole, is_embedding=task is Task.EMBED)
+    return measured_of_body(whole, is_embedding=task is _EMBED)
 
 
 async def _relay_long_body(

@@ -28,6 +28,7 @@ from random import Random
 from sollol.errors import QueueFull, QueueTimeout, ShuttingDown
 from sollol.scheduling import explain
 from sollol.scheduling.chooser import Chooser
+from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statistics
 from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
@@ -62,6 +63,7 @@ class Scheduler:
 
     def __init__(self, limits: SchedulerLimits, rng: Random) -> None:
         self._limits = limits
+        self._is_limited = limits.max_in_flight_per_caller is not None
         self._chooser = Chooser(limits, rng)
         self._fleet = self._chooser.fleet
         self._leases = Leases()
@@ -88,16 +90,17 @@ class Scheduler:
             runners = self._fleet.eligible(request, 0)
             best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
             return [Grant(self._leases.take_beside(request, best.node, now))]
-        demand = self._chooser.demand
-        demand.note(request.model, request.ask.options, now)
-        is_over = self._is_over(request)
-        verdict = self._chooser.choose(request, self._key(request), now, is_over=is_over)
-        work = verdict.work
-        demand.note_size(request.model, work.prompt_tokens, work.output_tokens)
-        if verdict.chosen is not None:
-            self._charge(request, verdict)
-            return [self._grant(request, verdict, 0.0, now)]
-        return self._wait(request, verdict, now)
+        chooser = self._chooser
+        work = chooser.work(request, self._key(request), now)
+        prompt, output = work.prompt_tokens, work.output_tokens
+        chooser.demand.note(request.model, request.ask.options, prompt, output, now)
+        verdict = chooser.choose(request, work, now)
+        if self._is_limited and self._is_over(request):
+            verdict.hold_back()
+        if verdict.chosen is None:
+            return self._wait(request, verdict, now)
+        self._charge(request, verdict)
+        return [self._grant(verdict, verdict.chosen, 0.0, now)]
 
     def loaded(self, lease: Lease, now: float) -> list[Effect]:
         """Note that the model a lease waited for is in memory."""
@@ -130,12 +133,11 @@ class Scheduler:
             measured: what is known of the answer, to learn from; None when it was not whole.
             has_failed: through a fault of the node.
         """
-        held = self._leases.find(lease)
+        held = self._leases.give_back(lease, now)
         if held is None:
             return []
         if measured is not None:
             self._chooser.learn(held, measured, now)
-        self._leases.give_back(lease, now)
         self._note_end(held, now, has_failed=has_failed)
         held_back = self._held_back.pop(held.request.caller, None)
         if not len(self._queue):
@@ -317,14 +319,13 @@ class Scheduler:
         is_impatient: bool = False,
         is_preview: bool = False,
     ) -> Verdict:
-        return self._chooser.choose(
-            request,
-            key,
-            now,
-            is_over=self._is_over(request),
-            is_impatient=is_impatient,
-            is_preview=is_preview,
+        work = self._chooser.work(request, key, now)
+        verdict = self._chooser.choose(
+            request, work, now, is_impatient=is_impatient, is_preview=is_preview
         )
+        if self._is_limited and self._is_over(request):
+            verdict.hold_back()
+        return verdict
 
     def _key(self, request: RouteRequest) -> float:
         return self._fair.start(request) - request.priority * self._limits.ageing_s
@@ -339,14 +340,9 @@ class Scheduler:
         most = self._limits.max_in_flight_per_caller
         return most is not None and self._leases.of_caller(request.caller) >= most
 
-    def _grant(
-        self, request: RouteRequest, verdict: Verdict, queue_wait_s: float, now: float
-    ) -> Grant:
-        assert verdict.chosen is not None
+    def _grant(self, verdict: Verdict, chosen: Priced, queue_wait_s: float, now: float) -> Grant:
         decision = explain.decision(verdict, now)  # before the lease changes what was seen
-        held = self._leases.take(request, verdict.chosen, verdict.work, queue_wait_s, now)
-        held.is_try = verdict.is_try
-        return Grant(held.lease, decision)
+        return Grant(self._leases.take(verdict, chosen, queue_wait_s, now), decision)
 
     def _wait(self, request: RouteRequest, verdict: Verdict, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -396,7 +392,8 @@ class Scheduler:
 
     def _note_end(self, held: Held, now: float, *, has_failed: bool) -> None:
         node = held.node
-        node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
+        if has_failed or node.failure_share:
+            node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
         if held.loads and held.runner is not None:
             if has_failed and not held.runner.running:
                 held.runner.unload()
@@ -444,7 +441,7 @@ class Scheduler:
         if verdict.chosen is not None:
             self._queue.remove(request.id)
             unplan(waiting)
-            return self._grant(request, verdict, now - waiting.since, now)
+            return self._grant(verdict, verdict.chosen, now - waiting.since, now)
         self._keep_waiting(waiting, verdict, now)
         row.skip()
         row.misses += 1
