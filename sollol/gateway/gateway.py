@@ -42,7 +42,8 @@ log = structlog.get_logger()
 class Gateway:
     """One gateway. Each part owns its state; this only knows them all.
 
-    ``clock`` is monotonic and the same for all parts; ``look_up`` resolves the names of nodes.
+    ``clock`` is monotonic and the same for all parts, as is ``rng``; ``look_up`` resolves the names
+    of nodes.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Gateway:
         settings: Settings,
         look_up: Resolve = resolve,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
+        rng = rng or random.Random()
         self.settings = settings
         self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
-        scheduler = Scheduler(_limits(settings, self.rules), random.Random())
+        scheduler = Scheduler(_limits(settings, self.rules), rng)
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)
         self.admission = Admission(scheduler, self.clock, self._prewarm)
         self.journal = Journal(settings.scheduling.journal_length, time.time)
@@ -66,7 +69,7 @@ class Gateway:
             on_change=self._node_changed,
             on_remove=self._node_removed,
         )
-        self.prober = Prober(self.registry, settings.probe)
+        self.prober = Prober(self.registry, settings.probe, rng)
         self.metrics = Metrics(self._gauges)
         self.warming = Warming(
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
@@ -92,7 +95,7 @@ class Gateway:
             limits=Limits(settings.queue.timeout_s, settings.upstream.max_attempts),
         )
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
-        self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
+        self.fleet = Fleet(self.registry, self.prober, policy, rng)
         self.blobs = Blobs(self.fleet, self.clock)
         self.is_stopping = False
 

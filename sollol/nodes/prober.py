@@ -26,14 +26,15 @@ SOON_GAP_S = 1.0
 class Prober:
     """Rounds of probes over all nodes; ``first_round`` is set once each was asked."""
 
-    def __init__(self, registry: Registry, settings: ProbeSettings) -> None:
+    def __init__(self, registry: Registry, settings: ProbeSettings, rng: random.Random) -> None:
         self._registry = registry
+        self._rng = rng
         self._settings = settings
         self._reader = FactsReader()
         self.timeout_s = settings.timeout_s
         self.first_round = asyncio.Event()
         self._begun = itertools.count()
-        self._soon: set[str] = set()
+        self._soon: dict[str, None] = {}
         self._looked: set[tuple[str, str]] = set()
         self._has_soon = asyncio.Event()
 
@@ -45,7 +46,7 @@ class Prober:
                     probes.create_task(self.probe(node))
             self.first_round.set()
             self._looked.clear()
-            await self._pause(self._settings.interval_s * random.uniform(1 - JITTER, 1 + JITTER))
+            await self._pause(self._settings.interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER))
 
     def look_soon(self, node_id: str, why: str) -> None:
         """Ask a node out of turn: something happened there that others want to see.
@@ -55,7 +56,7 @@ class Prober:
         """
         if (node_id, why) not in self._looked:
             self._looked.add((node_id, why))
-            self._soon.add(node_id)
+            self._soon[node_id] = None
             self._has_soon.set()
 
     async def _pause(self, pause_s: float) -> None:
@@ -70,7 +71,7 @@ class Prober:
                     for node in map(self._registry.find, self._soon):
                         if node is not None:
                             probes.create_task(self.probe(node))
-                    self._soon = set()
+                    self._soon = {}
                 async with asyncio.timeout_at(end):
                     await asyncio.sleep(SOON_GAP_S)
         except TimeoutError:
