@@ -323,7 +323,8 @@ class Scheduler:
         node = held.node
         node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
         if held.loads and held.runner is not None:
-            if has_failed and not held.runner.running:
+            is_aborted = held.runner.ready_at > now  # a node stops a load whose client leaves
+            if (has_failed or is_aborted) and not held.runner.running:
                 held.runner.unload()
             held.runner.ready_at = min(held.runner.ready_at, now)
 

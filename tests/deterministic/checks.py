@@ -1,9 +1,23 @@
-"""What must hold, whatever happens: looked at whenever the clock is about to move, and at the end."""
+"""What must hold at the end of a run, and on the way there (``watch.py``, ``outcomes.py``)."""
 
+import asyncio
 from typing import TYPE_CHECKING
+
+from sollol.types import NodeState
+from tests.deterministic.client import End, RequestPlan
+from tests.deterministic.loop import GRID_S
+from tests.deterministic.outcomes import check_outcome
+from tests.deterministic.schedule import MODELS
+from tests.deterministic.watch import Watch
+from tests.scheduling import assert_books, assert_clean
 
 if TYPE_CHECKING:
     from tests.deterministic.world import World
+
+RECOVERY_S = 4.0
+"""Within this time the gateway may try every node again: the longest ejection, and some probes."""
+
+MAX_ROUNDS = 6
 
 
 class Checks:
@@ -11,15 +25,76 @@ class Checks:
 
     def __init__(self, world: "World") -> None:
         self.world = world
-
-    def at_pause(self) -> None:
-        """Check what holds at every moment."""
+        self.watch = Watch(world)
+        self.at_pause = self.watch.at_pause
 
     async def after_requests(self) -> None:
-        """Check what holds once all have had their answers."""
+        """Check what holds once all have had their ends."""
+        await asyncio.sleep(GRID_S)  # who left is heard of in the next turns
+        for client in self.world.clients.values():
+            check_outcome(self.world, client, self.watch.attempts.get(client.plan.name, []))
+        self._check_idle()
 
     async def after_faults(self) -> None:
-        """Check that the gateway is as good as new once nothing fails any more."""
+        """Check that the gateway is as good as new once nothing fails any more.
+
+        Every node is tried again, as more requests come at once than the others have slots for; one
+        or two such rounds close whatever is open.
+        """
+        await asyncio.sleep(RECOVERY_S)
+        for number in range(MAX_ROUNDS):
+            await self._round(number)
+            if self._is_well():
+                break
+        assert self._is_well(), [
+            (view.id, view.state, view.last_error) for view in self.world.gateway.registry.views()
+        ]
+        await self._round(MAX_ROUNDS)
+
+    async def _round(self, number: int) -> None:
+        slots = sum(node.plan.slots for node in self.world.nodes.values())
+        names = []
+        for model in MODELS:
+            for place in range(slots):
+                name = f"w{number}-{model[:2]}-{place}"
+                self.world.come(RequestPlan(name, 0, model, 8))
+                names.append(name)
+        await self.world.wait_answers()
+        for name in names:
+            told = self.world.clients[name].told
+            assert told.end is End.WHOLE, f"nothing fails any more, and {name} gets {told}"
+            assert told.headers["x-sollol-attempts"] == "1", f"{name} was tried several times"
+        await asyncio.sleep(GRID_S)
+        self._check_idle()
+
+    def _is_well(self) -> bool:
+        return all(
+            view.state is NodeState.HEALTHY and not getattr(view, "limited", None)
+            for view in self.world.gateway.registry.views()
+        )
+
+    def _check_idle(self) -> None:
+        """Check that nothing goes on for anybody."""
+        statistics = self.world.gateway.admission.statistics()
+        assert statistics.total_in_flight == 0, statistics
+        assert statistics.queue_length == 0, statistics
+        assert not self.world.gateway.admission._waiters
+        for node in self.world.nodes.values():
+            going_on = [g.by for g in node.generations if not g.wire.is_lost]
+            assert not going_on, f"{going_on} go on for nobody"
+        for node in self.world.gateway.registry.nodes():
+            connections = node.connections.statistics()
+            assert connections.open == connections.idle, connections
 
     def at_end(self) -> None:
-        """Check that nothing is left."""
+        """Check that nothing is left once the gateway has stopped."""
+        gateway = self.world.gateway
+        scheduler = self.watch.scheduler
+        assert_books(scheduler)
+        assert_clean(scheduler, self.world.loop.time())
+        assert not gateway.journal._open
+        for node in gateway.registry.nodes():
+            assert node.connections.statistics().open == 0
+        for each in self.world.nodes.values():
+            assert not each.generations, f"{each.id} goes on"
+            assert each.has_erred or scheduler._fleet.nodes[each.id].failure_share == 0.0

@@ -163,7 +163,7 @@ class Client:
     def received(self, data: bytes) -> None:
         """Take bytes of the answer."""
         if self.told.end is not None:
-            self.told.excess += data
+            self.told.excess += data if self.told.end is not End.LEFT else b""
             return
         self._held += data
         if not self.told.status and not self._read_head():

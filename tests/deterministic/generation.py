@@ -19,6 +19,8 @@ class Generation:
         by: names it in every record: the node, and a number.
         window: the fault that it meets, if any.
         has_slot: it runs, or its model is being loaded for it.
+        attempt: the gateway's, counted from 1.
+        how: how it ended; empty before that.
     """
 
     def __init__(self, node: "SimulatedNode", wire: Wire, path: str, body: bytes) -> None:
@@ -37,7 +39,8 @@ class Generation:
         self.runner: Runner | None = None
         self.has_slot = False
         self.has_head = False
-        self.is_over = False
+        self.attempt = 0
+        self.how = ""
         self._done = 0
         self._load_ticks = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -182,9 +185,14 @@ class Generation:
         else:
             self.answer(500, answers.CRASHED)
 
-    def stop(self) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is done for it."""
+        return bool(self.how)
+
+    def stop(self, how: str) -> None:
         """Do no more."""
-        self.is_over = True
+        self.how = how
         if self._timer is not None:
             self._timer.cancel()
 

@@ -56,14 +56,22 @@ class Wire(asyncio.Transport):
     """A connection as a protocol of asyncio sees it; the far end is a :class:`Listener`.
 
     Attributes:
-        is_lost: bytes vanish on the way, in both directions, and never come after all.
+        is_lost: bytes vanish on the way, in both directions, and never come after all. Once the
+            server is back, whoever writes is told that it knows of no such connection.
     """
 
-    def __init__(self, loop: VirtualLoop, protocol: asyncio.Protocol, peer: str) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        protocol: asyncio.Protocol,
+        peer: str,
+        server: Server | None = None,
+    ) -> None:
         super().__init__()
         self._loop = loop
         self._protocol = protocol
         self._peer = peer
+        self._server = server
         self._closing = False
         self._paused = False
         self._held: list[bytes] = []
@@ -78,8 +86,12 @@ class Wire(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         """Send bytes to the far end."""
-        if not self._closing and not self.is_lost:
+        if self._closing:
+            return
+        if not self.is_lost:
             self._loop.call_soon(self._arrive, bytes(data))
+        elif self._server is not None and self._server.reach is Reach.OPEN:
+            self._loop.call_soon(self._end, _reset())
 
     def is_closing(self) -> bool:
         """Whether this end was closed, or the other."""
@@ -118,8 +130,7 @@ class Wire(asyncio.Transport):
     def reset(self) -> None:
         """Break the connection off, from the far end."""
         if not self.is_lost:
-            error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-            self._loop.call_soon(self._end, error)
+            self._loop.call_soon(self._end, _reset())
 
     def drop(self) -> None:
         """End the connection from the far end, in this very moment of this turn."""
@@ -152,6 +163,10 @@ class Wire(asyncio.Transport):
             self.listener.closed()
 
 
+def _reset() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
 class SimulatedNetwork:
     """Connects to servers by their host names."""
 
@@ -166,7 +181,7 @@ class SimulatedNetwork:
             await self._loop.create_future()
         if server.reach is Reach.REFUSED:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
-        wire = Wire(self._loop, protocol, host)
+        wire = Wire(self._loop, protocol, host, server)
         wire.listener = server.accept(wire)
         protocol.connection_made(wire)
         return wire

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -50,10 +50,12 @@ class SimulatedNode:
     """The node. ``note`` is told what happens, in words that are the same in every run.
 
     Attributes:
+        on_arrival: is shown every request that reaches the node.
+        has_erred: something was wrong with it at some time, or a prompt was that kills runners.
+        has_forgotten: it has lost what was in memory.
         reach: whether connections reach it.
         generations: requests that are here, in the order they came.
         loads: runners that are wanted in memory; the first is being loaded.
-        failed: models with whose requests something went wrong, by the node's own doing.
     """
 
     def __init__(
@@ -66,6 +68,9 @@ class SimulatedNode:
         self._rng = rng
         self._note = note
         self._numbers = 0
+        self.on_arrival: Callable[[Generation], None]
+        self.has_erred = False
+        self.has_forgotten = False
         self.reach = Reach.OPEN
         self.windows: list[Window] = []
         self.generations: list[Generation] = []
@@ -104,6 +109,7 @@ class SimulatedNode:
     def fail(self, window: Window) -> None:
         """Begin to fail."""
         self.windows.append(window)
+        self.has_erred = True
         self.note(f"begins to {window.fault}")
         self._set_reach()
         if window.fault in (Fault.RESTART, Fault.VANISH):
@@ -132,6 +138,7 @@ class SimulatedNode:
 
     def _forget_all(self) -> None:
         """Lose what is in memory, and whoever is here."""
+        self.has_forgotten = True
         for generation in list(self.generations):
             self.end(generation, "lost")
         for runner in self.runners.values():
@@ -139,6 +146,7 @@ class SimulatedNode:
 
     def crash(self, runner: Runner) -> None:
         """Let a runner die with all that it runs; it is loaded anew for who waits."""
+        self.has_erred = self.has_forgotten = True
         runner.is_resident = False
         self.note(f"runner of {runner.model} crashes")
         for generation in list(runner.running):
@@ -201,6 +209,7 @@ class SimulatedNode:
         generation.window = hits[0] if hits else None
         fault = f" and will {generation.fault}" if hits else ""
         self.note(f"{generation.by} is {generation.request} for {generation.model}{fault}")
+        self.on_arrival(generation)
         generation.begin()
 
     def _hits(self, window: Window, generation: Generation) -> bool:
@@ -219,7 +228,7 @@ class SimulatedNode:
         """Let a request go."""
         if generation.is_over:
             return
-        generation.stop()
+        generation.stop(how)
         self.note(f"{generation.by} {how}")
         self.generations.remove(generation)
         runner = generation.runner
@@ -294,8 +303,3 @@ class Visit:
     def closed(self) -> None:
         """Hear that the gateway has closed."""
         self._node.forget(self._wire)
-
-
-def resident_models(node: SimulatedNode) -> Sequence[str]:
-    """Return the names of the models in memory."""
-    return [name for name, digest in node.models.items() if node.runners[digest].is_resident]

@@ -50,7 +50,8 @@ class World:
         self.gateway: Gateway
         self._accept: Callable[[], GatewayProtocol]
         self._news = asyncio.Event()
-        self._errors: list[str] = []
+        self._errors: list[BaseException] = []
+        self._checks: Checks
         self._leaves_at_grant = any(r.leave is Leave.GRANT for r in schedule.requests)
 
     def note(self, text: str) -> None:
@@ -74,7 +75,13 @@ class World:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
 
     def _unhandled(self, _: object, context: dict[str, Any]) -> None:
-        self._errors.append(str(context.get("exception") or context["message"]))
+        self._errors.append(context.get("exception") or RuntimeError(context["message"]))
+
+    def _pause(self) -> None:
+        """Check everything, and whether something went wrong outside of any task."""
+        if self._errors:
+            raise self._errors[0]
+        self._checks.at_pause()
 
     def _clear_away(self) -> None:
         """End what a run that failed has left behind."""
@@ -92,10 +99,10 @@ class World:
             make_settings(self.schedule), _look_up, self.loop.time, Random(self.schedule.seed)
         )
         self._accept = _acceptor(gateway)
-        checks = Checks(self)
+        self._checks = checks = Checks(self)
         async with gateway.running():
             self.loop.on_turn = self._leave_at_grant if self._leaves_at_grant else None
-            self.loop.on_pause = checks.at_pause
+            self.loop.on_pause = self._pause
             for request in self.schedule.requests:
                 self.loop.call_at(request.at * GRID_S, self.come, request)
             for window in self.schedule.windows:
@@ -135,7 +142,8 @@ class World:
             return
         for request_id, waiter in list(waiters.items()):
             entry = self.gateway.journal._open.get(request_id)
-            if entry is None or not waiter.done() or waiter.exception() is not None:
+            is_granted = waiter.done() and not waiter.cancelled() and waiter.exception() is None
+            if entry is None or not is_granted:
                 continue
             client = self.clients[entry.shown_id]
             if client.plan.leave is Leave.GRANT:
