@@ -56,5 +56,4 @@ def be_quiet() -> None:
     """Log nothing: a thousand schedules of faults are a million warnings."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-        cache_logger_on_first_use=True,
     )

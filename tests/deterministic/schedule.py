@@ -12,7 +12,7 @@ FIRST_AT = 30
 """The first request comes when every node has been probed once."""
 MODELS: Mapping[str, str] = {"m0:latest": "d0", "m1:latest": "d1"}
 POLICIES = ("fastest", "fastest", "fastest", "round_robin", "least_in_flight", "resident_first")
-LENGTHS = (1, 2, 3, 5, 8, 20, 60)
+LENGTHS = (1, 2, 3, 5, 8, 15, 30)
 PATHS = ("/api/chat", "/api/chat", "/api/generate", "/api/embed")
 WINDOW_TICKS = (5, 20, 50, 100, 200, 400)
 LEAVES = (Leave.AFTER, Leave.AFTER, Leave.GRANT, Leave.RECORD)

@@ -109,18 +109,17 @@ class World:
                 node = self.nodes[window.node]
                 self.loop.call_at(window.start * GRID_S, node.fail, window)
                 self.loop.call_at(window.end * GRID_S, node.recover, window)
-            await self.wait(lambda: len(self.clients) == len(self.schedule.requests))
+            await self.wait_until(max(request.at for request in self.schedule.requests))
             await self.wait_answers()
             await checks.after_requests()
-            await self.wait(lambda: self.loop.now > self.schedule.over_at)
+            await self.wait_until(self.schedule.over_at)
             await checks.after_faults()
         self.loop.on_turn = self.loop.on_pause = None
         checks.at_end()
 
-    async def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds; it is looked at on the grid."""
-        while not condition():
-            await asyncio.sleep(GRID_S)
+    async def wait_until(self, tick: int) -> None:
+        """Wait until a moment has passed."""
+        await asyncio.sleep((tick + 1 - self.loop.now) * GRID_S)
 
     async def wait_answers(self) -> None:
         """Wait until every caller who has come has had an end."""
@@ -178,9 +177,14 @@ def make_settings(schedule: Schedule) -> Settings:
             ],
             "discovery": {"local": False},
             "embedded": {"enabled": False},
-            "probe": {"interval_s": 1.0, "timeout_s": 0.3},
+            "probe": {"interval_s": 2.0, "timeout_s": 0.3},
             "queue": {"timeout_s": 30.0, "ageing_s": 1.0, "max_length": schedule.queue_length},
-            "scheduling": {"state_file": "", "policy": schedule.policy, "journal_length": 200},
+            "scheduling": {
+                "state_file": "",
+                "policy": schedule.policy,
+                "journal_length": 200,
+                "prewarm": False,
+            },
             "upstream": {
                 "connect_timeout_s": 0.5,
                 "first_byte_timeout_s": 4.0,
