@@ -66,7 +66,7 @@ class Gateway:
         self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
-            new_health=partial(Health, _health_limits(settings), random.Random()),
+            new_health=partial(Health, _health_limits(settings), rng),
             timeouts=_timeouts(settings),
             max_idle_connections=settings.upstream.max_idle_connections,
             on_change=self._node_changed,
@@ -95,7 +95,7 @@ class Gateway:
             RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
             self.metrics,
             self.prober.look_soon,
-            random.Random(),
+            rng,
             max_attempts=settings.upstream.max_attempts,
         )
         self.forwarder = Forwarder(

@@ -4,9 +4,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sollol.types import NodeState
-from tests.deterministic.client import End, RequestPlan
+from tests.deterministic.client import Client, End, RequestPlan
 from tests.deterministic.loop import GRID_S
-from tests.deterministic.outcomes import check_outcome
+from tests.deterministic.outcomes import check_budget, check_outcome, check_promise
 from tests.deterministic.schedule import MODELS
 from tests.deterministic.watch import Watch
 from tests.scheduling import assert_books, assert_clean
@@ -27,12 +27,24 @@ class Checks:
         self.world = world
         self.watch = Watch(world)
         self.at_pause = self.watch.at_pause
+        self.no_budget: set[str] = set()
+        """Requests that ended while no further retry was to be had."""
+
+    def ended(self, client: Client) -> None:
+        """Take note of what is of interest when a caller has its end."""
+        taken = self.world.gateway.retries.budget._taken
+        if len(taken) >= self.world.schedule.retry_reserve:
+            self.no_budget.add(client.plan.name)
 
     async def after_requests(self) -> None:
         """Check what holds once all have had their ends."""
         await asyncio.sleep(GRID_S)  # who left is heard of in the next turns
         for client in self.world.clients.values():
-            check_outcome(self.world, client, self.watch.attempts.get(client.plan.name, []))
+            attempts = self.watch.attempts.get(client.plan.name, [])
+            check_outcome(self.world, client, attempts)
+            if client.plan.name not in self.no_budget:
+                check_promise(self.world, client, attempts)
+        check_budget(self.world, self.watch.attempts)
         self._check_idle()
 
     async def after_faults(self) -> None:

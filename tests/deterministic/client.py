@@ -135,6 +135,7 @@ class Client:
         self.plan = plan
         self.told = Told()
         self.came_at = 0.0
+        self.on_end: Callable[[Client], None] = lambda _: None
         self._loop = loop
         self._note = note
         self._wire: Wire
@@ -226,3 +227,4 @@ class Client:
         told.end, told.ended_at = end, self._loop.time()
         node = told.headers.get("x-sollol-node", "")
         self._note(f"{self.plan.name} {end} {told.status} {node} {told.error} {told.text}")
+        self.on_end(self)

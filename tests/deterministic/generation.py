@@ -19,7 +19,9 @@ class Generation:
         by: names it in every record: the node, and a number.
         window: the fault that it meets, if any.
         has_slot: it runs, or its model is being loaded for it.
+        arrived: the tick in which it came.
         attempt: the gateway's, counted from 1.
+        is_stuck: nothing more will come of it.
         how: how it ended; empty before that.
     """
 
@@ -39,6 +41,8 @@ class Generation:
         self.runner: Runner | None = None
         self.has_slot = False
         self.has_head = False
+        self.is_stuck = False
+        self.arrived = node.now
         self.attempt = 0
         self.how = ""
         self._done = 0
@@ -49,6 +53,16 @@ class Generation:
     def request(self) -> str:
         """The name of the request, which is the first word of its prompt."""
         return self.prompt.split(" ", 1)[0]
+
+    @property
+    def runner_key(self) -> str:
+        """What the gateway calls the runner of its model here."""
+        return self.node.models.get(self.model, self.model)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it goes on, and the gateway could know."""
+        return not self.how and not self.wire.is_lost
 
     @property
     def fault(self) -> Fault | None:
@@ -66,7 +80,9 @@ class Generation:
         elif self.fault is Fault.RESET:
             self.wire.reset()
             self.node.end(self, "reset")
-        elif self.fault is not Fault.SILENT:
+        elif self.fault is Fault.SILENT:
+            self.is_stuck = True
+        else:
             self.node.want_slot(self)
 
     def _refuse(self) -> None:
@@ -112,6 +128,7 @@ class Generation:
             self.answer(500, "an error was encountered while running the model")
         elif self.fault is Fault.HANG:
             self._half()
+            self.is_stuck = True
             self.node.note(f"{self.by} hangs")
         elif self.fault is Fault.SHORT and self.is_stream:
             self._head()
@@ -184,6 +201,7 @@ class Generation:
             self.node.end(self, "cut by a crash")
         else:
             self.answer(500, answers.CRASHED)
+            self.how = "crashed"
 
     @property
     def is_over(self) -> bool:

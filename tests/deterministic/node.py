@@ -83,6 +83,11 @@ class SimulatedNode:
         """Tell what happens here."""
         self._note(f"{self.id}: {text}")
 
+    @property
+    def now(self) -> int:
+        """The tick of the clock."""
+        return self._loop.now
+
     def next_number(self) -> int:
         """Return the number of the next request."""
         self._numbers += 1

@@ -1,5 +1,6 @@
 """What a caller may be told, by what was wrong with its request and with the nodes."""
 
+import itertools
 from typing import TYPE_CHECKING
 
 from tests.deterministic.client import Client, End
@@ -10,6 +11,12 @@ if TYPE_CHECKING:
 
 MAX_CRASHES = 2
 MAX_ATTEMPTS = 3
+RETRY_SHARE = 0.2
+WINDOW_TICKS = 1000
+"""A little less than the ten seconds for which a retry counts."""
+
+_CRASHES = ("reset", "lost", "cut", "short", "crashed", "cut by a crash", "500", "error record")
+_COST_BUDGET = ("cut", "short", "crashed", "cut by a crash", "500", "503", "429", "error record")
 
 
 def check_outcome(world: "World", client: Client, attempts: list[Generation]) -> None:
@@ -55,3 +62,37 @@ def _check_error(world: "World", client: Client, attempts: list[Generation]) -> 
         assert attempts[-1].how == allowed, f"{plan.name} is told {status}"
     was_sent = "x-sollol-node" in client.told.headers
     assert status != 504 or plan.deadline_s is not None or was_sent, f"{plan.name} is told 504"
+
+
+def check_promise(world: "World", client: Client, attempts: list[Generation]) -> None:
+    """Check that a request is answered if a node is there that never fails.
+
+    What has begun to be answered cannot be tried again; nor what may have killed two nodes, or has
+    failed on three.
+    """
+    plan, told, schedule = client.plan, client.told, world.schedule
+    is_plain = not plan.kind and plan.deadline_s is None
+    has_begun = bool(told.text)
+    if not is_plain or not schedule.rock or schedule.has_poison or has_begun:
+        return
+    if told.end in (End.WHOLE, End.LEFT):
+        return
+    tries = world.gateway.journal.find(plan.name)[0].outcome.tries
+    counted = [attempt for attempt in tries if attempt.error != "missing_on_node"]
+    crashes = [attempt for attempt in attempts if attempt.how in _CRASHES]
+    is_excused = len(counted) >= MAX_ATTEMPTS or len(crashes) >= MAX_CRASHES
+    assert is_excused, f"{plan.name} is told {told.status} {told.error!r}, while {schedule.rock} is up"
+
+
+def check_budget(world: "World", attempts: dict[str, list[Generation]]) -> None:
+    """Check how many retries there were that are not free, in any ten seconds."""
+    at = sorted(
+        after.arrived
+        for each in attempts.values()
+        for before, after in itertools.pairwise(each)
+        if before.attempt != after.attempt and before.how in _COST_BUDGET
+    )
+    reserve = world.schedule.retry_reserve
+    most = max(reserve, 1 + int(RETRY_SHARE * 1.1 * len(world.clients)))
+    window = [sum(first <= other < first + WINDOW_TICKS for other in at) for first in at]
+    assert max(window, default=0) <= most, f"{max(window)} retries in ten seconds"

@@ -28,12 +28,17 @@ class Schedule:
     requests: tuple[RequestPlan, ...]
     windows: tuple[Window, ...]
     rock: str = ""
-    queue_length: int = 100
+    retry_reserve: int = 10
 
     @property
     def faulty(self) -> frozenset[str]:
         """Nodes that fail at some time."""
         return frozenset(window.node for window in self.windows)
+
+    @property
+    def has_poison(self) -> bool:
+        """Whether a prompt kills runners, the rock's too."""
+        return any(request.kind == "poison" for request in self.requests)
 
     @property
     def over_at(self) -> int:
@@ -48,11 +53,13 @@ def make_schedule(seed: int) -> Schedule:
     rock = rng.choice((*ids, ""))
     nodes = tuple(_node(rng, node_id, has_all=node_id == rock) for node_id in ids)
     span = rng.choice((100, 300, 600))
-    requests = tuple(_request(rng, number, span) for number in range(rng.randint(12, 20)))
+    kinds = rng.choice((("",), ("", "bad"), ("", "bad", "poison")))
+    requests = tuple(_request(rng, number, span, kinds) for number in range(rng.randint(12, 20)))
     faulty = [node_id for node_id in ids if node_id != rock]
     count = rng.choice((0, 1, 2, 4, 6, 8))
     windows = tuple(_window(rng, rng.choice(faulty), span) for _ in range(count))
-    return Schedule(seed, rng.choice(POLICIES), nodes, requests, windows, rock)
+    reserve = rng.choice((1, 3, 10, 10))
+    return Schedule(seed, rng.choice(POLICIES), nodes, requests, windows, rock, reserve)
 
 
 def _node(rng: Random, node_id: str, *, has_all: bool) -> NodePlan:
@@ -69,7 +76,7 @@ def _node(rng: Random, node_id: str, *, has_all: bool) -> NodePlan:
     )
 
 
-def _request(rng: Random, number: int, span: int) -> RequestPlan:
+def _request(rng: Random, number: int, span: int, kinds: tuple[str, ...]) -> RequestPlan:
     path = rng.choice(PATHS)
     return RequestPlan(
         f"r{number}",
@@ -80,7 +87,7 @@ def _request(rng: Random, number: int, span: int) -> RequestPlan:
         is_stream=path != "/api/embed" and rng.random() < 0.6,
         priority=rng.choice((1, 5, 5, 5, 10)),
         deadline_s=rng.choice((0.3, 1.0, 3.0)) if rng.random() < 0.15 else None,
-        kind=rng.choice(("poison", "bad")) if rng.random() < 0.08 else "",
+        kind=rng.choice(kinds) if rng.random() < 0.15 else "",
         leave=rng.choice(LEAVES) if rng.random() < 0.2 else Leave.NEVER,
         leave_ticks=rng.choice((0, 1, 2, 3, 5, 10, 30, 100)),
         pause_ticks=rng.choice((1, 5, 20)) if rng.random() < 0.1 else 0,

@@ -6,10 +6,12 @@ from sollol.gateway.admission import TICK_S
 from sollol.scheduling.queue import Waiting
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import NodeState, NodeView
+from sollol.wire.names import model_key
 from tests.deterministic.client import Client, End
 from tests.deterministic.generation import Generation
 from tests.deterministic.loop import GRID_S, TICKS_A_SECOND
 from tests.deterministic.node import SimulatedNode
+from tests.deterministic.states import States
 
 if TYPE_CHECKING:
     from tests.deterministic.world import World
@@ -17,11 +19,6 @@ if TYPE_CHECKING:
 TICK_TICKS = round(TICK_S * TICKS_A_SECOND)
 PATIENCE_TICKS = 3 * TICK_TICKS
 """Three ticks of the scheduler."""
-
-LEGAL = {
-    NodeState.UNHEALTHY: (NodeState.HEALTHY,),
-    NodeState.HEALTHY: (NodeState.UNHEALTHY,),
-}
 
 
 class Watch:
@@ -34,7 +31,7 @@ class Watch:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.attempts: dict[str, list[Generation]] = {}
-        self._seen: dict[str, NodeView] = {}
+        self.states = States(world)
         self._idle_since: dict[str, int] = {}
         self._looked_at = 0
         for node in world.nodes.values():
@@ -64,12 +61,47 @@ class Watch:
             late_s = self.world.loop.time() - client.came_at - deadline_s
             assert late_s <= TICK_S + GRID_S, f"{generation.request} is sent on {late_s:.2f} s too late"
         assert not any(one.how == "400" for one in before), f"{generation.request} was refused"
+        self.states.arrived(generation)
+        self._check_trial(generation)
         generation.attempt = self._attempt(client)
         if any(one.node is generation.node for one in before):
             self._check_again(generation, before[-1])
         if self.world.schedule.policy == "fastest" and not generation.node.has_forgotten:
             self._check_load(generation)
         before.append(generation)
+
+    def _check_trial(self, generation: Generation) -> None:
+        """Check that what failed gets one request at a time, and none while it is ejected.
+
+        Unless no other node with the model may be given any: then one at a time, too.
+        """
+        node, key = generation.node, generation.runner_key
+        view = self.view(node.id)
+        of_model = view.limited.get(key, NodeState.HEALTHY)
+        for runner, state in (("", view.state), (key, of_model)):
+            since = self.states.since.get((node.id, runner), 0)
+            if state in (NodeState.HEALTHY, NodeState.UNHEALTHY) or since == self.world.loop.now:
+                continue
+            beside = [
+                other.by
+                for other in node.generations
+                if other is not generation
+                and other.is_live
+                and other.arrived > since
+                and runner in ("", other.runner_key)
+            ]
+            assert not beside, f"{node.id} {runner} is {state}, and gets {generation.by} beside {beside}"
+            if state is NodeState.EJECTED:
+                others = [each for each in self.world.nodes if self._is_open(each, generation.model)]
+                assert not others, f"{node.id} {runner} is ejected, and {others} are not"
+
+    def _is_open(self, node_id: str, model: str) -> bool:
+        """Whether a node may be given requests for a model, be it one at a time."""
+        view = self.view(node_id)
+        key = model_key(model)
+        if not view.is_open or key not in view.models or key in view.outvoted:
+            return False
+        return view.limited.get(view.runner(key)) is not NodeState.EJECTED
 
     def _attempt(self, client: Client) -> int:
         """Return how many attempts the gateway has begun for a caller."""
@@ -83,10 +115,12 @@ class Watch:
         """
         if generation.attempt == before.attempt and before.how in ("reset", "lost", "cut by a crash"):
             return
+        attempts = self.world.gateway.journal.find(generation.request)[0].outcome.tries
+        tried = {attempt.grant.lease.node_id for attempt in attempts}
         others = [
             node_id
             for node_id in self.world.nodes
-            if node_id != generation.node.id and self._is_free(node_id, generation.model, 0)
+            if node_id not in tried and self._is_free(node_id, model_key(generation.model))
         ]
         assert not others, f"{generation.request} is at {generation.node.id} again: {others} are free"
 
@@ -104,13 +138,16 @@ class Watch:
         ]
         assert not others, f"{generation.request} brings a load to {node.id}, which loads {others}"
 
-    def _is_free(self, node_id: str, model: str, most: int | None = None) -> bool:
+    def _is_free(self, node_id: str, model: str) -> bool:
         """Whether a node may be given a request at this moment, as far as can be told from outside."""
         view = self.view(node_id)
-        if view.state is not NodeState.HEALTHY or model not in view.models or model in view.outvoted:
+        if not self._is_open(node_id, model):
             return False
-        runner = self.scheduler._fleet.nodes[node_id].by_model[model]
-        return len(runner.running) < runner.node.slots
+        node = self.scheduler._fleet.nodes[node_id]
+        runner = node.by_model[model]
+        if view.state is NodeState.HEALTHY and runner.key not in view.limited:
+            return len(runner.running) < runner.slots
+        return not (runner.running or (view.state is NodeState.HALF_OPEN and node.in_flight))
 
     # The clock moves
 
@@ -118,10 +155,7 @@ class Watch:
         """Check what holds whenever nothing is left to do at a moment."""
         for node in self.world.nodes.values():
             self._check_node(node)
-        for view in self.world.gateway.registry.views():
-            if self._seen.get(view.id) is not view:
-                self._check_view(view)
-                self._seen[view.id] = view
+        self.states.look()
         if self.world.loop.now - self._looked_at >= TICK_TICKS:
             self._looked_at = self.world.loop.now
             self._check_waiting()
@@ -138,15 +172,6 @@ class Watch:
             runner = node.models.get(generation.model, "")
             counts[runner] = counts.get(runner, 0) + 1
             assert counts[runner] <= node.plan.slots, f"{node.id} has more than its slots"
-
-    def _check_view(self, view: NodeView) -> None:
-        before = self._seen.get(view.id)
-        if before is None or before.state is view.state:
-            return
-        self.world.note(f"{view.id} is {view.state}")
-        assert view.state in LEGAL[before.state], f"{view.id}: {before.state} -> {view.state}"
-        is_well = view.state is NodeState.HEALTHY
-        assert is_well or self.world.nodes[view.id].has_erred, f"{view.id} is blamed for nothing"
 
     def _check_waiting(self) -> None:
         """Check that nobody waits beside a free slot."""

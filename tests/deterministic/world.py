@@ -25,6 +25,7 @@ from tests.deterministic.network import SimulatedNetwork, Wire
 from tests.deterministic.node import SimulatedNode
 from tests.deterministic.schedule import Schedule
 
+EJECT_S, MAX_EJECT_S = 0.5, 2.0
 MAX_S = 600.0
 """Virtual seconds after which a run is stuck."""
 
@@ -130,6 +131,7 @@ class World:
     def come(self, plan: RequestPlan) -> Client:
         """Let a caller come."""
         client = self.clients[plan.name] = Client(plan, self.loop, self.note)
+        client.on_end = self._checks.ended
         protocol = self._accept()
         client.come(Wire(self.loop, protocol, "127.0.0.1"), protocol)
         return client
@@ -178,12 +180,17 @@ def make_settings(schedule: Schedule) -> Settings:
             "discovery": {"local": False},
             "embedded": {"enabled": False},
             "probe": {"interval_s": 2.0, "timeout_s": 0.3},
-            "queue": {"timeout_s": 30.0, "ageing_s": 1.0, "max_length": schedule.queue_length},
+            "queue": {"timeout_s": 30.0, "ageing_s": 1.0, "max_length": 100},
             "scheduling": {
                 "state_file": "",
                 "policy": schedule.policy,
                 "journal_length": 200,
                 "prewarm": False,
+            },
+            "failover": {
+                "eject_s": EJECT_S,
+                "max_eject_s": MAX_EJECT_S,
+                "retry_reserve": schedule.retry_reserve,
             },
             "upstream": {
                 "connect_timeout_s": 0.5,
