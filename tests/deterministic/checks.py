@@ -50,8 +50,8 @@ class Checks:
     async def after_faults(self) -> None:
         """Check that the gateway is as good as new once nothing fails any more.
 
-        Every node is tried again, as more requests come at once than the others have slots for; one
-        or two such rounds close whatever is open.
+        Every node is tried again, as more requests come at once than the others have slots for; they
+        are longer each round, so that waiting for those is worth ever less.
         """
         await asyncio.sleep(RECOVERY_S)
         for number in range(MAX_ROUNDS):
@@ -68,7 +68,7 @@ class Checks:
         for model in MODELS:
             for place in range(slots):
                 name = f"w{number}-{model[:2]}-{place}"
-                self.world.come(RequestPlan(name, 0, model, 4))
+                self.world.come(RequestPlan(name, 0, model, 4 * 3**number))
                 names.append(name)
         await self.world.wait_answers()
         for name in names:

@@ -32,6 +32,8 @@ LEGAL_OF_MODEL = {
     HALF_OPEN: (EJECTED, HEALTHY),
 }
 _GOOD = ("done", "400", "404", "429", "503", "")
+_SUSPECT = ("crashed", "500", "error record")
+"""Counted later, if at all: once the request has succeeded elsewhere."""
 _OF_THE_WIRE = (Fault.REFUSE, Fault.RESTART, Fault.PARTITION, Fault.VANISH)
 
 
@@ -72,9 +74,7 @@ class States:
             if not generation.how:
                 still_open.append(generation)
             elif generation.how == "done":
-                self._bad[node_id] = [
-                    bad for bad in self._bad[node_id] if bad.model != generation.model
-                ][-4 * EJECT_AFTER :]
+                self._bad[node_id] = [bad for bad in self._bad[node_id] if bad.how in _SUSPECT]
             elif generation.how not in _GOOD and not self._has_left(generation):
                 self._bad[node_id].append(generation)
         self._open[node_id] = still_open

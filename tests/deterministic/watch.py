@@ -61,6 +61,7 @@ class Watch:
             late_s = self.world.loop.time() - client.came_at - deadline_s
             assert late_s <= TICK_S + GRID_S, f"{generation.request} is sent on {late_s:.2f} s too late"
         assert not any(one.how == "400" for one in before), f"{generation.request} was refused"
+        self.states.look()
         self.states.arrived(generation)
         self._check_trial(generation)
         generation.attempt = self._attempt(client)
@@ -188,7 +189,8 @@ class Watch:
         """Whether a request waits for nothing.
 
         1. Most policies take any free slot. 2. The one that predicts may want a busy node, but not
-        for longer than it meant to, if a node with the model in memory is free; 3. nor does it let
+        for longer than it meant to, if a node with the model in memory is free where nobody more urgent
+        would be slowed down; 3. nor does it let
         somebody wait whom it would grant a slot if it looked.
         """
         request = waiting.request
@@ -202,7 +204,12 @@ class Watch:
         if self.world.schedule.policy != "fastest":
             return True
         now = self.world.loop.time()
-        is_warm = any(request.model in self.view(node_id).resident for node_id in free)
+        nodes = self.scheduler._fleet.nodes
+        is_warm = any(
+            request.model in self.view(node_id).resident
+            and nodes[node_id].most_urgent <= request.priority
+            for node_id in free
+        )
         if is_warm and now - waiting.since > 2 * waiting.wait_s + 1.0:
             return True
         verdict = self.scheduler._verdict(request, waiting.key, now, is_preview=True)
