@@ -63,6 +63,7 @@ class Retries:
         self._lacking = excluded
         self._tally = Tally()
         self._repeatable: set[str] = set()
+        self._has_waited = False
         self._suspects: list[tuple[Lease, Failure, str]] = []
         self.excluded = excluded
         self.failure: SollolError = SollolError("no attempt was made")
@@ -76,6 +77,7 @@ class Retries:
         kind = classify(error)
         rule = RULES[kind]
         self.failure = error
+        self._has_waited = False
         self._tally.count(rule)
         self._blame(lease, kind, error)
         can_retry = not is_committed and self._tally.can_retry(rule, self._policy.max_attempts)
@@ -98,10 +100,16 @@ class Retries:
             self._count_against(lease, kind, text)
 
     async def wait_to_repeat(self) -> bool:
-        """Wait until a node that failed may be tried again; False if there is none."""
+        """Wait until a node that failed may be tried again; False if there is none.
+
+        To be called again if there is still no other: one may have come up meanwhile.
+        """
         if not self._repeatable:
             return False
-        await asyncio.sleep(back_off_s(self._tally.repeats, self._policy.rng.random()))
+        self._has_waited = not self._has_waited
+        if self._has_waited:
+            await asyncio.sleep(back_off_s(self._tally.repeats, self._policy.rng.random()))
+            return True
         self._tally.repeats += 1
         self.excluded -= self._repeatable
         self._repeatable.clear()

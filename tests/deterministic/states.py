@@ -94,7 +94,8 @@ class States:
             self._check_length(view.id, "", before.state, view.state)
             if (before.state, view.state) == (HEALTHY, EJECTED):
                 self._check_reason(view.id, self._bad[view.id])
-            self.since[view.id, ""] = now
+            if (before.state, view.state) != (UNHEALTHY, EJECTED):  # else it was ejected before
+                self.since[view.id, ""] = now
         for runner in {**before.limited, **view.limited}:
             self._model_changed(
                 view,

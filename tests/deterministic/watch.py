@@ -121,7 +121,9 @@ class Watch:
         others = [
             node_id
             for node_id in self.world.nodes
-            if node_id not in tried and self._is_free(node_id, model_key(generation.model))
+            if node_id not in tried
+            and self._is_free(node_id, model_key(generation.model))
+            and self.states.since.get((node_id, "")) != self.world.loop.now
         ]
         assert not others, f"{generation.request} is at {generation.node.id} again: {others} are free"
 

@@ -118,6 +118,11 @@ class World:
         self.loop.on_turn = self.loop.on_pause = None
         checks.at_end()
 
+    def told_of(self, model: str) -> list[str]:
+        """Return how all requests for a model have ended on nodes: one may be told what others were."""
+        found = self._checks.watch.attempts.values()
+        return [attempt.how for each in found for attempt in each if attempt.model == model]
+
     async def wait_until(self, tick: int) -> None:
         """Wait until a moment has passed."""
         await asyncio.sleep((tick + 1 - self.loop.now) * GRID_S)
