@@ -35,6 +35,7 @@ class Checks:
         taken = self.world.gateway.retries.budget._taken
         if len(taken) >= self.world.schedule.retry_reserve:
             self.no_budget.add(client.plan.name)
+        self.watch.ended(client)
 
     async def after_requests(self) -> None:
         """Check what holds once all have had their ends."""
@@ -65,7 +66,8 @@ class Checks:
     async def _round(self, number: int) -> None:
         slots = sum(node.plan.slots for node in self.world.nodes.values())
         names = []
-        for model in MODELS:
+        models = [m for m in MODELS if any(m in node.models for node in self.world.nodes.values())]
+        for model in models:
             for place in range(slots):
                 name = f"w{number}-{model[:2]}-{place}"
                 self.world.come(RequestPlan(name, 0, model, 4 * 3**number))
@@ -90,6 +92,7 @@ class Checks:
         assert statistics.total_in_flight == 0, statistics
         assert statistics.queue_length == 0, statistics
         assert not self.world.gateway.admission._waiters
+        assert abs(self.world.gateway.retries.budget.in_flight) < 1e-6
         for node in self.world.nodes.values():
             going_on = [g.by for g in node.generations if not g.wire.is_lost]
             assert not going_on, f"{going_on} go on for nobody"

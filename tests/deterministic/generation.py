@@ -22,6 +22,7 @@ class Generation:
         arrived: the tick in which it came.
         attempt: the gateway's, counted from 1.
         is_stuck: nothing more will come of it.
+        ended: the tick in which it ended.
         how: how it ended; empty before that.
     """
 
@@ -44,6 +45,7 @@ class Generation:
         self.is_stuck = False
         self.arrived = node.now
         self.attempt = 0
+        self.ended = 0
         self.how = ""
         self._done = 0
         self._load_ticks = 0
@@ -210,6 +212,7 @@ class Generation:
 
     def stop(self, how: str) -> None:
         """Do no more."""
+        self.ended = self.node.now
         self.how = how
         if self._timer is not None:
             self._timer.cancel()

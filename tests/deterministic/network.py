@@ -24,6 +24,8 @@ class Server(Protocol):
     """The far end of connections to a host."""
 
     reach: Reach
+    refused_at: int
+    """The tick in which it refused a connection last."""
 
     def accept(self, wire: "Wire") -> "Listener":
         """Take a connection."""
@@ -180,6 +182,7 @@ class SimulatedNetwork:
         if server.reach is Reach.LOST:
             await self._loop.create_future()
         if server.reach is Reach.REFUSED:
+            server.refused_at = self._loop.now
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
         wire = Wire(self._loop, protocol, host, server)
         wire.listener = server.accept(wire)

@@ -72,6 +72,7 @@ class SimulatedNode:
         self.has_erred = False
         self.has_forgotten = False
         self.reach = Reach.OPEN
+        self.refused_at = -1
         self.windows: list[Window] = []
         self.generations: list[Generation] = []
         self.runners = {digest: Runner(name) for name, digest in plan.models.items()}

@@ -3,6 +3,7 @@
 import itertools
 from typing import TYPE_CHECKING
 
+from sollol.gateway.call import Attempt
 from tests.deterministic.client import Client, End
 from tests.deterministic.generation import Generation
 
@@ -31,6 +32,8 @@ def check_outcome(world: "World", client: Client, attempts: list[Generation]) ->
     assert not told.excess, f"{name} got more than an answer: {told.excess!r}"
     assert told.end is not End.CUT, f"{name} was cut off without a word"
     assert len(told.by) <= 1, f"{name} has tokens of {told.by}"
+    tries = world.gateway.journal.find(name)[0].outcome.tries
+    assert _counted(tries, attempts) <= MAX_ATTEMPTS, f"{name} was tried {len(tries)} times"
     crashes = sum(attempt.how in ("crashed", "cut by a crash") for attempt in attempts)
     if plan.kind == "poison":
         assert crashes <= MAX_CRASHES, f"{name} has crashed {crashes} runners"
@@ -40,6 +43,12 @@ def check_outcome(world: "World", client: Client, attempts: list[Generation]) ->
         assert plan.text().startswith(told.text), f"{name} got {told.text!r}"
     if told.end is End.ERROR:
         _check_error(world, client, attempts)
+
+
+def _counted(tries: list[Attempt], attempts: list[Generation]) -> int:
+    """Return how many attempts counted: not those on nodes that lacked the model or were full."""
+    missing = sum(attempt.error == "missing_on_node" for attempt in tries)
+    return len(tries) - missing - sum(attempt.how == "503" for attempt in attempts)
 
 
 def _check_whole(client: Client, attempts: list[Generation]) -> None:
@@ -78,9 +87,9 @@ def check_promise(world: "World", client: Client, attempts: list[Generation]) ->
     if told.end in (End.WHOLE, End.LEFT):
         return
     tries = world.gateway.journal.find(plan.name)[0].outcome.tries
-    counted = [attempt for attempt in tries if attempt.error != "missing_on_node"]
+    counted = _counted(tries, attempts)
     crashes = [attempt for attempt in attempts if attempt.how in _CRASHES]
-    is_excused = len(counted) >= MAX_ATTEMPTS or len(crashes) >= MAX_CRASHES
+    is_excused = counted >= MAX_ATTEMPTS or len(crashes) >= MAX_CRASHES
     assert is_excused, f"{plan.name} is told {told.status} {told.error!r}, while {schedule.rock} is up"
 
 

@@ -32,6 +32,7 @@ LEGAL_OF_MODEL = {
     HALF_OPEN: (EJECTED, HEALTHY),
 }
 _GOOD = ("done", "400", "404", "429", "503", "")
+_SURE = ("reset", "cut", "short")
 _SUSPECT = ("crashed", "500", "error record")
 """Counted later, if at all: once the request has succeeded elsewhere."""
 _OF_THE_WIRE = (Fault.REFUSE, Fault.RESTART, Fault.PARTITION, Fault.VANISH)
@@ -49,6 +50,7 @@ class States:
         self.since: dict[tuple[str, str], int] = {}
         self._seen: dict[str, NodeView] = {}
         self._bad: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
+        self._in_a_row: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
         self._open: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
 
     def arrived(self, generation: Generation) -> None:
@@ -66,6 +68,9 @@ class States:
             if before is not None:
                 self._changed(view, before)
             self._seen[view.id] = view
+        for node_id in self._in_a_row:
+            if self._in_a_row[node_id]:
+                self._check_ejected(node_id)
 
     def _sort(self, node_id: str) -> None:
         """Put those that have ended to the bad ones, or forget the bad ones after a good one."""
@@ -73,11 +78,42 @@ class States:
         for generation in self._open[node_id]:
             if not generation.how:
                 still_open.append(generation)
-            elif generation.how == "done":
+                continue
+            self._count(generation)
+            if generation.how == "done":
                 self._bad[node_id] = [bad for bad in self._bad[node_id] if bad.how in _SUSPECT]
             elif generation.how not in _GOOD and not self._has_left(generation):
                 self._bad[node_id].append(generation)
         self._open[node_id] = still_open
+
+    def _count(self, generation: Generation) -> None:
+        """Count failures that are the node's beyond doubt; whatever else happens begins anew."""
+        row = self._in_a_row[generation.node.id]
+        told = self.world.clients[generation.request].told
+        if generation.how not in _SURE or told.end is End.LEFT:
+            row.clear()
+        elif not row or (row[-1].request, row[-1].attempt) != (generation.request, generation.attempt):
+            row.append(generation)
+
+    def _check_ejected(self, node_id: str) -> None:
+        """Check that a node is ejected after failures in a row, of which one will do on trial."""
+        node = self.world.gateway.registry.find(node_id)
+        assert node is not None
+        row, view = self._in_a_row[node_id], node.view
+        limits = {HEALTHY: EJECT_AFTER, HALF_OPEN: 1}
+        since = self.since.get((node_id, ""), 0)
+        late = [bad for bad in row if bad.arrived > since and bad.ended < self.world.loop.now]
+        most = limits.get(view.state, len(row) + 1)
+        assert len(late) < most, f"{node_id} has failed {len(late)} times, and is {view.state}"
+
+    def check_told(self) -> None:
+        """Check that what the scheduler is told of the nodes is what is known of them."""
+        for node in self.world.gateway.registry.nodes():
+            if node.health.is_troubled or node.view.limited:
+                assert node.view.state is node.state(), f"{node.view.id} is not told of"
+                assert node.view.limited == node.health.limited(), f"{node.view.id} is not told of"
+            if self.world.nodes[node.view.id].refused_at == self.world.loop.now:
+                assert node.view.state is not HEALTHY, f"{node.view.id} is not there, and healthy"
 
     def _has_left(self, generation: Generation) -> bool:
         """Whether it ended because its caller went."""

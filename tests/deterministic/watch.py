@@ -152,6 +152,16 @@ class Watch:
             return len(runner.running) < runner.slots
         return not (runner.running or (view.state is NodeState.HALF_OPEN and node.in_flight))
 
+    def ended(self, client: Client) -> None:
+        """Check that nobody is told that there is no node while one is only ejected."""
+        if not client.told.error.startswith("no node with the model"):
+            return
+        key = model_key(client.plan.model)
+        views = self.world.gateway.registry.views()
+        able = [v.id for v in views if v.state is not NodeState.UNHEALTHY and key in v.models]
+        is_old = client.came_at < self.world.loop.time()  # it waited for a node that went down
+        assert is_old or not able, f"{client.plan.name} is told that there is no node: {able}"
+
     # The clock moves
 
     def at_pause(self) -> None:
@@ -159,6 +169,7 @@ class Watch:
         for node in self.world.nodes.values():
             self._check_node(node)
         self.states.look()
+        self.states.check_told()
         if self.world.loop.now - self._looked_at >= TICK_TICKS:
             self._looked_at = self.world.loop.now
             self._check_waiting()
