@@ -49,11 +49,21 @@ def _play_one(seed: int, *, shows_trace: bool) -> int:
     try:
         digest, trace = play(seed)
     except ScheduleFailed as failure:
-        print("\n".join(failure.trace) if shows_trace else "")
+        if shows_trace:
+            print("\n".join(failure.trace))
         print(failure)
         return 1
-    print("\n".join(trace) if shows_trace else "")
+    if shows_trace:
+        print("\n".join(trace))
     print(digest)
+    return 0
+
+
+def _play_until_failure(first: int, count: int) -> int:
+    """Play schedules up to the first that fails."""
+    for seed in range(first, first + count):
+        if _play_one(seed, shows_trace=False):
+            return 1
     return 0
 
 
@@ -64,11 +74,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     parser.add_argument("--seed", type=int, help="play only this one")
     parser.add_argument("--trace", action="store_true", help="show all that happens in it")
+    parser.add_argument("--until-failure", action="store_true", help="stop at the first failure")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
     be_quiet()
     if args.seed is not None:
         return _play_one(args.seed, shows_trace=args.trace)
+    if args.until_failure:
+        return _play_until_failure(args.first, args.schedules)
     return _play_many(args.first, args.schedules, args.processes)
 
 
