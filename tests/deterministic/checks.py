@@ -96,8 +96,8 @@ class Checks:
         for node in self.world.nodes.values():
             going_on = [g.by for g in node.generations if not g.wire.is_lost]
             assert not going_on, f"{going_on} go on for nobody"
-        for node in self.world.gateway.registry.nodes():
-            connections = node.connections.statistics()
+        for known in self.world.gateway.registry.nodes():
+            connections = known.connections.statistics()
             assert connections.open == connections.idle, connections
 
     def at_end(self) -> None:

@@ -129,9 +129,7 @@ class Told:
 class Client:
     """The caller. ``note`` is told what happens."""
 
-    def __init__(
-        self, plan: RequestPlan, loop: VirtualLoop, note: Callable[[str], None]
-    ) -> None:
+    def __init__(self, plan: RequestPlan, loop: VirtualLoop, note: Callable[[str], None]) -> None:
         self.plan = plan
         self.told = Told()
         self.came_at = 0.0

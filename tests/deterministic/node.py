@@ -1,7 +1,6 @@
 """A simulated Ollama on the virtual clock: slots with a queue behind them, loads, and faults."""
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -68,7 +68,9 @@ def _check_error(world: "World", client: Client, attempts: list[Generation]) -> 
     elif status < 500:
         hows = [attempt.how for attempt in attempts[-1:]] or world.told_of(plan.model)
         is_nowhere = not any(plan.model in node.models for node in world.nodes.values())
-        assert str(status) in hows or (status == 404 and is_nowhere), f"{plan.name} is told {status}, nodes say {hows}"
+        assert str(status) in hows or (status == 404 and is_nowhere), (
+            f"{plan.name} is told {status}, nodes say {hows}"
+        )
     was_sent = "x-sollol-node" in client.told.headers
     assert status != 504 or plan.deadline_s is not None or was_sent, f"{plan.name} is told 504"
 
@@ -90,7 +92,9 @@ def check_promise(world: "World", client: Client, attempts: list[Generation]) ->
     counted = _counted(tries, attempts)
     crashes = [attempt for attempt in attempts if attempt.how in _CRASHES]
     is_excused = counted >= MAX_ATTEMPTS or len(crashes) >= MAX_CRASHES
-    assert is_excused, f"{plan.name} is told {told.status} {told.error!r}, while {schedule.rock} is up"
+    assert is_excused, (
+        f"{plan.name} is told {told.status} {told.error!r}, while {schedule.rock} is up"
+    )
 
 
 def check_budget(world: "World", attempts: dict[str, list[Generation]]) -> None:

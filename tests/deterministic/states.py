@@ -92,7 +92,10 @@ class States:
         told = self.world.clients[generation.request].told
         if generation.how not in _SURE or told.end is End.LEFT:
             row.clear()
-        elif not row or (row[-1].request, row[-1].attempt) != (generation.request, generation.attempt):
+        elif not row or (row[-1].request, row[-1].attempt) != (
+            generation.request,
+            generation.attempt,
+        ):
             row.append(generation)
 
     def _check_ejected(self, node_id: str) -> None:
@@ -126,7 +129,9 @@ class States:
             self.world.note(f"{view.id} is {view.state}")
             assert view.state in LEGAL[before.state], f"{view.id}: {before.state} -> {view.state}"
             is_well = view.state is HEALTHY
-            assert is_well or self.world.nodes[view.id].has_erred, f"{view.id} is blamed for nothing"
+            assert is_well or self.world.nodes[view.id].has_erred, (
+                f"{view.id} is blamed for nothing"
+            )
             self._check_length(view.id, "", before.state, view.state)
             if (before.state, view.state) == (HEALTHY, EJECTED):
                 self._check_reason(view.id, self._bad[view.id])
@@ -146,7 +151,9 @@ class States:
         if before is after:
             return
         self.world.note(f"{view.id} {runner} is {after}")
-        was_cleared = after is HEALTHY and (view.state in (EJECTED, UNHEALTHY) or self._was_down(view))
+        was_cleared = after is HEALTHY and (
+            view.state in (EJECTED, UNHEALTHY) or self._was_down(view)
+        )
         is_legal = after in LEGAL_OF_MODEL[before] or was_cleared
         assert is_legal, f"{view.id} {runner}: {before} -> {after}"
         assert after is HEALTHY or self.world.nodes[view.id].has_erred, f"{view.id} did nothing"

@@ -55,11 +55,15 @@ class Watch:
         client = self.world.clients[generation.request]
         before = self.attempts.setdefault(generation.request, [])
         assert client.told.end is not End.LEFT, f"{generation.request} has left, and is sent on"
-        assert not client.told.records, f"{generation.request} is sent on in the middle of its answer"
+        assert not client.told.records, (
+            f"{generation.request} is sent on in the middle of its answer"
+        )
         deadline_s = client.plan.deadline_s
         if deadline_s is not None:
             late_s = self.world.loop.time() - client.came_at - deadline_s
-            assert late_s <= TICK_S + GRID_S, f"{generation.request} is sent on {late_s:.2f} s too late"
+            assert late_s <= TICK_S + GRID_S, (
+                f"{generation.request} is sent on {late_s:.2f} s too late"
+            )
         assert not any(one.how == "400" for one in before), f"{generation.request} was refused"
         self.states.look()
         self.states.arrived(generation)
@@ -91,9 +95,13 @@ class Watch:
                 and other.arrived > since
                 and runner in ("", other.runner_key)
             ]
-            assert not beside, f"{node.id} {runner} is {state}, and gets {generation.by} beside {beside}"
+            assert not beside, (
+                f"{node.id} {runner} is {state}, and gets {generation.by} beside {beside}"
+            )
             if state is NodeState.EJECTED:
-                others = [each for each in self.world.nodes if self._is_open(each, generation.model)]
+                others = [
+                    each for each in self.world.nodes if self._is_open(each, generation.model)
+                ]
                 assert not others, f"{node.id} {runner} is ejected, and {others} are not"
 
     def _is_open(self, node_id: str, model: str) -> bool:
@@ -114,7 +122,11 @@ class Watch:
 
         A request that an idle connection did not carry is sent once more on a fresh one.
         """
-        if generation.attempt == before.attempt and before.how in ("reset", "lost", "cut by a crash"):
+        if generation.attempt == before.attempt and before.how in (
+            "reset",
+            "lost",
+            "cut by a crash",
+        ):
             return
         attempts = self.world.gateway.journal.find(generation.request)[0].outcome.tries
         tried = {attempt.grant.lease.node_id for attempt in attempts}
@@ -125,7 +137,9 @@ class Watch:
             and self._is_free(node_id, model_key(generation.model))
             and self.states.since.get((node_id, "")) != self.world.loop.now
         ]
-        assert not others, f"{generation.request} is at {generation.node.id} again: {others} are free"
+        assert not others, (
+            f"{generation.request} is at {generation.node.id} again: {others} are free"
+        )
 
     def _check_load(self, generation: Generation) -> None:
         """Check that it brings no second load to a node, as far as a load's end can be predicted."""

@@ -39,9 +39,7 @@ class World:
         self.loop = VirtualLoop()
         self.loop.end = MAX_S
         self.nodes = {
-            plan.id: SimulatedNode(
-                plan, self.loop, Random(f"{schedule.seed} {plan.id}"), self.note
-            )
+            plan.id: SimulatedNode(plan, self.loop, Random(f"{schedule.seed} {plan.id}"), self.note)
             for plan in schedule.nodes
         }
         network = SimulatedNetwork(self.loop)
@@ -168,7 +166,9 @@ def _acceptor(gateway: Gateway) -> Callable[[], Any]:
     def app(request: Request, answer: Answer) -> Any:
         return inference.serve(BODY_KINDS[request.path], request, answer)
 
-    bound = type("BoundProtocol", (GatewayProtocol,), {"limits": ProtocolLimits(), "outbox": Outbox()})
+    bound = type(
+        "BoundProtocol", (GatewayProtocol,), {"limits": ProtocolLimits(), "outbox": Outbox()}
+    )
     config: Any = SimpleNamespace(loaded_app=app)
     state = ServerState()
     return lambda: bound(config, state, {})
@@ -179,7 +179,12 @@ def make_settings(schedule: Schedule) -> Settings:
     return Settings.model_validate(
         {
             "nodes": [
-                {"url": f"http://{plan.id}:1", "name": plan.id, "engine": "ollama", "slots": plan.slots}
+                {
+                    "url": f"http://{plan.id}:1",
+                    "name": plan.id,
+                    "engine": "ollama",
+                    "slots": plan.slots,
+                }
                 for plan in schedule.nodes
             ],
             "discovery": {"local": False},

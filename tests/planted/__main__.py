@@ -30,7 +30,10 @@ def _try_all(bugs: list[Bug], schedules: int, folder: Path) -> list[Result]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for result in pool.map(partial(_try_one, copies, schedules), bugs):
             seed = "SURVIVES" if result.seed is None else f"schedule {result.seed}"
-            print(f"{result.bug.name:32s} {result.bug.file:26s} {seed:14s} {result.said[:90]}", flush=True)
+            print(
+                f"{result.bug.name:32s} {result.bug.file:26s} {seed:14s} {result.said[:90]}",
+                flush=True,
+            )
             results.append(result)
     return results
 

@@ -30,5 +30,7 @@ def test_a_bug_is_caught_and_what_is_none_is_not(tmp_path: Path) -> None:
     make_copy(tmp_path)
     by_name = {bug.name: bug for bug in all_bugs()}
     assert try_bug(by_name["slot_is_kept"], tmp_path, 5).is_caught
-    harmless = Bug("harmless", "gateway/budget.py", "WINDOW_S = 10.0", "WINDOW_S = 10.00", "nothing")
+    harmless = Bug(
+        "harmless", "gateway/budget.py", "WINDOW_S = 10.0", "WINDOW_S = 10.00", "nothing"
+    )
     assert not try_bug(harmless, tmp_path, 2).is_caught
