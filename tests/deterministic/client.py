@@ -19,6 +19,9 @@ class Leave(StrEnum):
     """Some ticks after it came."""
     GRANT = "grant"
     """In the moment in which it is granted a slot that it waited for."""
+    EVE = "eve"
+    """While it waits, some turns of the loop after a request has ended on a node: with luck, in the
+    very turn in which the slot is given to it, and before that."""
     RECORD = "record"
     """With the first record of a stream."""
 
@@ -54,6 +57,7 @@ class RequestPlan:
     """Also ``poison``: runners die of it; ``bad``: nodes refuse it."""
     leave: Leave = Leave.NEVER
     leave_ticks: int = 0
+    leave_turns: int = 2
     pause_ticks: int = 0
     """So long it does not read, from the first record on."""
 

@@ -49,7 +49,7 @@ class SimulatedNode:
     """The node. ``note`` is told what happens, in words that are the same in every run.
 
     Attributes:
-        on_arrival: is shown every request that reaches the node.
+        on_arrival: is shown every request that reaches the node; on_end is told when one has ended.
         has_erred: something was wrong with it at some time, or a prompt was that kills runners.
         has_forgotten: it has lost what was in memory.
         reach: whether connections reach it.
@@ -68,6 +68,7 @@ class SimulatedNode:
         self._note = note
         self._numbers = 0
         self.on_arrival: Callable[[Generation], None]
+        self.on_end: Callable[[], None]
         self.has_erred = False
         self.has_forgotten = False
         self.reach = Reach.OPEN
@@ -234,6 +235,7 @@ class SimulatedNode:
         if generation.is_over:
             return
         generation.stop(how)
+        self.on_end()
         self.note(f"{generation.by} {how}")
         self.generations.remove(generation)
         runner = generation.runner

@@ -34,7 +34,10 @@ def check_outcome(world: "World", client: Client, attempts: list[Generation]) ->
     assert len(told.by) <= 1, f"{name} has tokens of {told.by}"
     tries = world.gateway.journal.find(name)[0].outcome.tries
     assert _counted(tries, attempts) <= MAX_ATTEMPTS, f"{name} was tried {len(tries)} times"
-    crashes = sum(attempt.how in ("crashed", "cut by a crash") for attempt in attempts)
+    crashes = sum(
+        attempt.how in ("crashed", "cut by a crash") and not attempt.wire.is_lost
+        for attempt in attempts
+    )
     if plan.kind == "poison":
         assert crashes <= MAX_CRASHES, f"{name} has crashed {crashes} runners"
     if told.end is End.WHOLE:

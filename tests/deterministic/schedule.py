@@ -15,7 +15,7 @@ POLICIES = ("fastest", "fastest", "fastest", "round_robin", "least_in_flight", "
 LENGTHS = (1, 2, 3, 5, 8, 15, 30)
 PATHS = ("/api/chat", "/api/chat", "/api/generate", "/api/embed")
 WINDOW_TICKS = (5, 20, 50, 100, 200, 400)
-LEAVES = (Leave.AFTER, Leave.AFTER, Leave.GRANT, Leave.RECORD)
+LEAVES = (Leave.AFTER, Leave.AFTER, Leave.GRANT, Leave.EVE, Leave.RECORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ def _request(rng: Random, number: int, span: int, kinds: tuple[str, ...]) -> Req
         deadline_s=rng.choice((0.3, 1.0, 3.0)) if rng.random() < 0.15 else None,
         kind=rng.choice(kinds) if rng.random() < 0.15 else "",
         leave=rng.choice(LEAVES) if rng.random() < 0.2 else Leave.NEVER,
+        leave_turns=rng.choice((1, 2, 2, 3)),
         leave_ticks=rng.choice((0, 1, 2, 3, 5, 10, 30, 100)),
         pause_ticks=rng.choice((1, 5, 20)) if rng.random() < 0.1 else 0,
     )

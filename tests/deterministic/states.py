@@ -105,9 +105,15 @@ class States:
         row, view = self._in_a_row[node_id], node.view
         limits = {HEALTHY: EJECT_AFTER, HALF_OPEN: 1}
         since = self.since.get((node_id, ""), 0)
-        late = [bad for bad in row if bad.arrived > since and bad.ended < self.world.loop.now]
+        late = [bad for bad in row if bad.arrived > since and self._is_told(bad)]
         most = limits.get(view.state, len(row) + 1)
         assert len(late) < most, f"{node_id} has failed {len(late)} times, and is {view.state}"
+
+    def _is_told(self, generation: Generation) -> bool:
+        """Whether the gateway's attempt has failed: it may send a request once more by itself."""
+        tries = self.world.gateway.journal.find(generation.request)[0].outcome.tries
+        is_of_past = generation.ended < self.world.loop.now
+        return is_of_past and bool(tries[generation.attempt - 1].error)
 
     def check_told(self) -> None:
         """Check that what the scheduler is told of the nodes is what is known of them."""

@@ -51,7 +51,12 @@ class World:
         self._news = asyncio.Event()
         self._errors: list[BaseException] = []
         self._checks: Checks
-        self._leaves_at_grant = any(r.leave is Leave.GRANT for r in schedule.requests)
+        self._turns = 0
+        """Turns of the loop since a request has ended on a node."""
+        leaves = [request.leave for request in schedule.requests]
+        self._has_bad_timing = Leave.GRANT in leaves or Leave.EVE in leaves
+        for node in self.nodes.values():
+            node.on_end = self._request_ended
 
     def note(self, text: str) -> None:
         """Take down an event."""
@@ -100,7 +105,7 @@ class World:
         self._accept = _acceptor(gateway)
         self._checks = checks = Checks(self)
         async with gateway.running():
-            self.loop.on_turn = self._leave_at_grant if self._leaves_at_grant else None
+            self.loop.on_turn = self._leave_at_worst if self._has_bad_timing else None
             self.loop.on_pause = self._pause
             for request in self.schedule.requests:
                 self.loop.call_at(request.at * GRID_S, self.come, request)
@@ -139,18 +144,23 @@ class World:
         client.come(Wire(self.loop, protocol, "127.0.0.1"), protocol)
         return client
 
-    def _leave_at_grant(self) -> None:
-        """Let callers leave who were granted a slot in the turn of the loop that is just over."""
+    def _request_ended(self) -> None:
+        self._turns = 0
+
+    def _leave_at_worst(self) -> None:
+        """Let callers leave who are granted a slot in this turn of the loop, or in the next."""
+        self._turns += 1
         waiters = self.gateway.admission._waiters
         if not waiters:
             return
         for request_id, waiter in list(waiters.items()):
             entry = self.gateway.journal._open.get(request_id)
-            is_granted = waiter.done() and not waiter.cancelled() and waiter.exception() is None
-            if entry is None or not is_granted:
+            if entry is None:
                 continue
             client = self.clients[entry.shown_id]
-            if client.plan.leave is Leave.GRANT:
+            is_granted = waiter.done() and not waiter.cancelled() and waiter.exception() is None
+            is_eve = not waiter.done() and self._turns == client.plan.leave_turns
+            if client.plan.leave is (Leave.GRANT if is_granted else Leave.EVE if is_eve else None):
                 client.leave()
 
 
