@@ -70,10 +70,8 @@ def _check_error(world: "World", client: Client, attempts: list[Generation]) -> 
         assert status == 400, f"{plan.name} is refused by the node, and told {status}"
     elif status < 500:
         hows = [attempt.how for attempt in attempts[-1:]] or world.told_of(plan.model)
-        is_nowhere = not any(plan.model in node.models for node in world.nodes.values())
-        assert str(status) in hows or (status == 404 and is_nowhere), (
-            f"{plan.name} is told {status}, nodes say {hows}"
-        )
+        is_unknown = status == 404 and world.is_unknown(plan.model)
+        assert str(status) in hows or is_unknown, f"{plan.name} is told {status}, nodes say {hows}"
     was_sent = "x-sollol-node" in client.told.headers
     assert status != 504 or plan.deadline_s is not None or was_sent, f"{plan.name} is told 504"
 

@@ -73,29 +73,31 @@ class States:
                 self._check_ejected(node_id)
 
     def _sort(self, node_id: str) -> None:
-        """Put those that have ended to the bad ones, or forget the bad ones after a good one."""
-        still_open = []
-        for generation in self._open[node_id]:
-            if not generation.how:
-                still_open.append(generation)
-                continue
-            self._count(generation)
+        """Put those that have ended to the bad ones, or forget the bad ones after a good one.
+
+        Of what ends in one moment the order is not known: the good come first, but last where it is
+        counted what must have been noticed.
+        """
+        ended = [each for each in self._open[node_id] if each.how]
+        if not ended:
+            return
+        self._open[node_id] = [each for each in self._open[node_id] if not each.how]
+        for generation in sorted(ended, key=lambda each: each.how != "done"):
             if generation.how == "done":
                 self._bad[node_id] = [bad for bad in self._bad[node_id] if bad.how in _SUSPECT]
             elif generation.how not in _GOOD and not self._has_left(generation):
                 self._bad[node_id].append(generation)
-        self._open[node_id] = still_open
+        for generation in sorted(ended, key=lambda each: each.how == "done"):
+            self._count(generation)
 
     def _count(self, generation: Generation) -> None:
         """Count failures that are the node's beyond doubt; whatever else happens begins anew."""
         row = self._in_a_row[generation.node.id]
         told = self.world.clients[generation.request].told
+        which = generation.request, generation.attempt
         if generation.how not in _SURE or told.end is End.LEFT:
             row.clear()
-        elif not row or (row[-1].request, row[-1].attempt) != (
-            generation.request,
-            generation.attempt,
-        ):
+        elif which not in [(bad.request, bad.attempt) for bad in row]:
             row.append(generation)
 
     def _check_ejected(self, node_id: str) -> None:

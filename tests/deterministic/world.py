@@ -23,7 +23,7 @@ from tests.deterministic.client import Client, Leave, RequestPlan
 from tests.deterministic.loop import GRID_S, TICKS_A_SECOND, Deadlock, OutOfTime, VirtualLoop
 from tests.deterministic.network import SimulatedNetwork, Wire
 from tests.deterministic.node import SimulatedNode
-from tests.deterministic.schedule import Schedule
+from tests.deterministic.schedule import FIRST_AT, Schedule
 
 EJECT_S, MAX_EJECT_S = 0.5, 2.0
 MAX_S = 600.0
@@ -125,6 +125,13 @@ class World:
         """Return how all requests for a model have ended on nodes: one may be told what others were."""
         found = self._checks.watch.attempts.values()
         return [attempt.how for each in found for attempt in each if attempt.model == model]
+
+    def is_unknown(self, model: str) -> bool:
+        """Whether the gateway may not know of a model: nodes with it were never reached, or none is."""
+        unreached = {window.node for window in self.schedule.windows if window.start <= FIRST_AT}
+        return not any(
+            model in node.models for node in self.nodes.values() if node.id not in unreached
+        )
 
     async def wait_until(self, tick: int) -> None:
         """Wait until a moment has passed."""
