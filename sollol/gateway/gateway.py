@@ -48,7 +48,8 @@ log = structlog.get_logger()
 class Gateway:
     """One gateway. Each part owns its state; this only knows them all.
 
-    ``clock`` is monotonic and the same for all parts; ``look_up`` resolves the names of nodes.
+    ``clock`` is monotonic and the same for all parts, as is ``rng``; ``look_up`` resolves the names
+    of nodes.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Gateway:
         settings: Settings,
         look_up: Resolve = resolve,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
+        rng = rng or random.Random()
         self.settings = settings
         self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
-        scheduler = Scheduler(_limits(settings, self.rules), random.Random())
+        scheduler = Scheduler(_limits(settings, self.rules), rng)
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)
         self.admission = Admission(scheduler, self.clock, self._prewarm)
         self.bodies = BodyStore(
@@ -71,14 +74,14 @@ class Gateway:
         self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
-            new_health=partial(Health, _health_limits(settings), random.Random()),
+            new_health=partial(Health, _health_limits(settings), rng),
             timeouts=_timeouts(settings),
             max_idle_connections=settings.upstream.max_idle_connections,
             on_change=self._node_changed,
             on_remove=self._node_removed,
             clock=clock,
         )
-        self.prober = Prober(self.registry, settings.probe, self.admission.is_node_loading)
+        self.prober = Prober(self.registry, settings.probe, self.admission.is_node_loading, rng)
         self.metrics = Metrics(self._gauges)
         self.warming = Warming(
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
@@ -100,7 +103,7 @@ class Gateway:
             RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
             self.metrics,
             self.prober.look_soon,
-            random.Random(),
+            rng,
             max_attempts=settings.upstream.max_attempts,
         )
         self.forwarder = Forwarder(
@@ -113,7 +116,7 @@ class Gateway:
         )
         self.continuing = Continuing(self.forwarder, self.retries, self.clock)
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
-        self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
+        self.fleet = Fleet(self.registry, self.prober, policy, rng)
         self.blobs = Blobs(self.fleet, self.clock)
         self.is_stopping = False
 

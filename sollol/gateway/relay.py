@@ -215,7 +215,8 @@ def _note_end(
 ) -> None:
     """Take note whether a stream has come to its end, and of what the node told there."""
     last = None if framing is None else last_record(lines.last_line(), framing)
-    if last is not None:
+    is_unsaid = not downstream.is_started and last is not None and last.error is not None
+    if last is not None and not is_unsaid:  # of an error instead of an answer nothing goes out
         downstream.is_whole = True
         if last.error is not None:
             downstream.told_error = lines.last_line()[:MAX_TOLD].decode("utf-8", "replace")

@@ -68,6 +68,7 @@ class Retries:
         self._lacking = excluded
         self._tally = Tally(crashes)
         self._repeatable: set[str] = set()
+        self._has_waited = False
         self._suspects: list[tuple[Lease, Failure, str]] = []
         self.excluded = excluded
         self.failure: SollolError = SollolError("no attempt was made")
@@ -81,6 +82,7 @@ class Retries:
         kind = classify(error)
         rule = RULES[kind]
         self.failure = error
+        self._has_waited = False
         self._tally.count(rule)
         self._blame(lease, kind, error)
         can_retry = not is_committed and self._tally.can_retry(rule, self._policy.max_attempts)
@@ -105,13 +107,18 @@ class Retries:
     async def wait_to_repeat(self, most_s: float) -> bool:
         """Wait until a node that failed may be tried again; False if there is none.
 
+        To be called again if there is still no other: one may have come up meanwhile.
+
         Args:
             most_s: seconds that are left for it.
         """
         if not self._repeatable:
             return False
-        pause_s = back_off_s(self._tally.repeats, self._policy.rng.random())
-        await asyncio.sleep(min(most_s, pause_s))
+        self._has_waited = not self._has_waited
+        if self._has_waited:
+            pause_s = back_off_s(self._tally.repeats, self._policy.rng.random())
+            await asyncio.sleep(min(most_s, pause_s))
+            return True
         self._tally.repeats += 1
         self.excluded -= self._repeatable
         self._repeatable.clear()

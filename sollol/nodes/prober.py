@@ -83,9 +83,14 @@ class Prober:
     """
 
     def __init__(
-        self, registry: Registry, settings: ProbeSettings, is_loading: Callable[[str], bool]
+        self,
+        registry: Registry,
+        settings: ProbeSettings,
+        is_loading: Callable[[str], bool],
+        rng: random.Random,
     ) -> None:
         self._registry = registry
+        self._rng = rng
         self._settings = settings
         self._is_loading = is_loading
         self._reader = FactsReader()
@@ -142,7 +147,7 @@ class Prober:
     def _next_at(self, node: Node, *, has_failed: bool) -> float:
         is_down = node.view.state is NodeState.UNHEALTHY
         pause_s = next_look_s(self._settings.interval_s, has_failed=has_failed, is_down=is_down)
-        jitter = random.uniform(1 - JITTER, 1 + JITTER)
+        jitter = self._rng.uniform(1 - JITTER, 1 + JITTER)
         return asyncio.get_running_loop().time() + pause_s * jitter
 
     async def probe(self, node: Node) -> bool:

@@ -138,7 +138,7 @@ class Scheduler:
             return []
         if measured is not None:
             self._chooser.learn(held, measured, now)
-        self._note_end(held, now, has_failed=has_failed)
+        self._note_end(held, now, has_failed=has_failed, is_whole=measured is not None)
         held_back = self._held_back.pop(held.request.caller, None)
         if not len(self._queue):
             return []
@@ -390,14 +390,17 @@ class Scheduler:
         )
         return QueueFull(text, retry_after_s=_retry_after_s(wait_s))
 
-    def _note_end(self, held: Held, now: float, *, has_failed: bool) -> None:
-        node = held.node
+    def _note_end(self, held: Held, now: float, *, has_failed: bool, is_whole: bool) -> None:
+        """Count a failure, and take note of what became of a load: a node stops one nobody waits for."""
+        node, runner = held.node, held.runner
         if has_failed or node.failure_share:
             node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
-        if held.loads and held.runner is not None:
-            if has_failed and not held.runner.running:
-                held.runner.unload()
-            held.runner.ready_at = min(held.runner.ready_at, now)
+        if runner is None:
+            return
+        if is_whole:
+            runner.ready_at = min(runner.ready_at, now)
+        elif not runner.running and (runner.ready_at > now or (held.loads and has_failed)):
+            runner.unload()
 
     def _serve_slot(self, runner: Runner, now: float) -> list[Effect]:
         """Grant a slot that became free, or the room that it left, to one who waits for it."""
