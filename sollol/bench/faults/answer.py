@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding: *chunked")
+_CLOSE = re.compile(rb"(?i)\r\nconnection: *close")
 _FRAMING = re.compile(rb"(?i)\r\n(?:content-length|transfer-encoding):[^\r]*")
 END = b"\r\n\r\n"
 
@@ -68,6 +69,11 @@ class NodeAnswer:
     def is_chunked(self) -> bool:
         """Whether its pieces are chunks; the last of them is the empty one."""
         return _CHUNKED.search(self.head) is not None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the node closes the connection after it."""
+        return _CLOSE.search(self.head) is not None
 
     def head_framed(self, framing: bytes) -> bytes:
         """Return the head with another header in place of the one that says how long the body is."""

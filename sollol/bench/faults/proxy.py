@@ -110,7 +110,8 @@ class FaultProxy:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection for as long as both sides keep to it."""
         task = asyncio.current_task()
-        assert task is not None and isinstance(reader, _Reader)
+        assert task is not None
+        assert isinstance(reader, _Reader)
         self._tasks.add(task)
         try:
             if self._strikes("close_on_accept") is None:
@@ -165,9 +166,9 @@ async def _exchange(
     """Bring one answer to the client; return whether the connection may carry another request."""
     answer = await NodeAnswer.read(from_node)
     if fault is not None:
-        return await break_answer(client, answer, fault)
+        return await break_answer(client, answer, fault) and not answer.is_last
     await pass_on(client, answer)
-    return True
+    return not answer.is_last
 
 
 async def _until_gone(exchange: Coroutine[None, None, bool], gone: asyncio.Event) -> bool:
