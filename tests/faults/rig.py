@@ -21,7 +21,7 @@ from sollol.bench.sim.node import Fault, SimNode
 from tests.faults.expected import MIB, Case, Route
 from tests.gateways import RunningGateway, running_gateway
 
-SHORT_S = 0.4
+SHORT_S = 1.0
 """What every timeout of the gateway is set to."""
 ANSWERED_S = 5.0
 """What no request may take."""
