@@ -21,6 +21,7 @@
     ├── UpstreamError             502  the node's fault; counts against it
     │   ├── ConnectFailed              nothing was sent: safe to try another node
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
+    │   ├── UpstreamStatus       5xx  or 429, or an error in place of a stream: the node's own words
     │   ├── UpstreamCut                the connection ended inside a message
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
     ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
@@ -28,7 +29,7 @@
 
 ``status`` is the HTTP status and ``code`` a stable name for logs, metrics and our own API.
 ``wire/bodies.py`` chooses the dialect of the body; ``gateway/failover.py`` decides on retries.
-An answer of a node with an error status is not an exception: it is passed on as it came.
+Any other answer of a node with an error status is not an exception: it is passed on as it came.
 """
 
 
@@ -156,9 +157,17 @@ class QueueTimeout(DeadlineExceeded):
 
 
 class UpstreamTimeout(DeadlineExceeded):
-    """A node accepted the request and then sent nothing for too long."""
+    """A node accepted the request and then sent nothing for too long.
+
+    Args:
+        in_body: it had begun to answer.
+    """
 
     code = "upstream_timeout"
+
+    def __init__(self, message: str, *, in_body: bool = False) -> None:
+        super().__init__(message)
+        self.in_body = in_body
 
 
 class UpstreamError(SollolError):
@@ -193,10 +202,42 @@ class MissingOnNode(UpstreamError):
         self.lacks_route = lacks_route
 
 
+class UpstreamStatus(UpstreamError):
+    """A node answered with an error that may be its own. It is kept for the case that no other does better.
+
+    Args:
+        status: the node's; 200 where the first record of a stream is the error.
+    """
+
+    code = "upstream_status"
+
+    def __init__(
+        self,
+        message: str,
+        status: int,
+        content_type: bytes,
+        body: bytes,
+        *,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
+        self.content_type = content_type
+        self.body = body
+
+
 class UpstreamCut(UpstreamError):
-    """The node's connection ended before its answer was complete."""
+    """The node's connection ended before its answer was complete.
+
+    Args:
+        in_body: it had begun to answer.
+    """
 
     code = "upstream_cut"
+
+    def __init__(self, message: str, *, in_body: bool = True) -> None:
+        super().__init__(message)
+        self.in_body = in_body
 
 
 class ProtocolViolation(UpstreamError):

@@ -28,8 +28,8 @@ RATIOS: Bounds = (0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 10)
 PRIORITIES = tuple(map(str, range(HIGHEST_PRIORITY + 1)))
 """The label of each priority."""
 
-Gauges = Callable[[], dict[str, dict[str, float]]]
-"""Returns gauge name -> node id -> value; the node id is empty where a gauge has no node."""
+Gauges = Callable[[], dict[str, dict[tuple[str, ...], float]]]
+"""Returns gauge name -> labels -> value."""
 
 
 class Spec(NamedTuple):
@@ -72,7 +72,7 @@ DECISIONS = Spec(
     "sollol_decisions_total",
     "counter",
     ("rule",),
-    "Slots granted, by what decided: cost, policy, explore (a try), patience.",
+    "Slots granted, by what decided: cost, policy, explore (a try), trial, patience.",
 )
 LOADS = Spec(
     "sollol_model_loads_total",
@@ -86,14 +86,35 @@ PREWARMS = Spec(
     ("node", "outcome"),
     "Models loaded before they were asked for; outcome is ok, or an error code.",
 )
+RETRIES = Spec(
+    "sollol_retries_total",
+    "counter",
+    ("reason",),
+    "Attempts that followed a failed one, by how that failed.",
+)
 GAUGES = (
     Spec("sollol_node_up", "gauge", ("node",), "Whether it may be given work (1) or not (0)."),
+    Spec("sollol_node_state", "gauge", ("node", "state"), "1 for the state that it is in."),
+    Spec(
+        "sollol_node_ejections", "gauge", ("node",), "Ejections of it and of models on it so far."
+    ),
     Spec("sollol_node_in_flight", "gauge", ("node",), "Requests on the node."),
     Spec("sollol_node_slots", "gauge", ("node",), "Requests it runs at once for one model."),
     Spec("sollol_node_connections", "gauge", ("node",), "Connections to it, idle ones included."),
     Spec("sollol_queue_length", "gauge", (), "Requests that wait for a slot."),
 )
-ALL = (REQUESTS, DURATION, FIRST_BYTE, QUEUE_WAIT, PREDICTION, DECISIONS, LOADS, PREWARMS, *GAUGES)
+ALL = (
+    REQUESTS,
+    DURATION,
+    FIRST_BYTE,
+    QUEUE_WAIT,
+    PREDICTION,
+    DECISIONS,
+    LOADS,
+    PREWARMS,
+    RETRIES,
+    *GAUGES,
+)
 
 
 class Histogram:
@@ -133,6 +154,7 @@ class Metrics:
         self._decisions: dict[str, int] = {}
         self._loads: dict[str, int] = {}
         self._prewarms: dict[tuple[str, ...], int] = {}
+        self._retries: dict[str, int] = {}
         self._duration = Histogram(DURATION)
         self._first_byte = Histogram(FIRST_BYTE)
         self._queue_wait = Histogram(QUEUE_WAIT)
@@ -184,6 +206,10 @@ class Metrics:
         """Count a model that was loaded before it was asked for, or was not."""
         self._prewarms[(node, outcome)] = self._prewarms.get((node, outcome), 0) + 1
 
+    def retried(self, reason: str) -> None:
+        """Count an attempt that follows a failed one."""
+        self._retries[reason] = self._retries.get(reason, 0) + 1
+
     def forget_node(self, node: str) -> None:
         """Drop the counters of a node that is gone: names of found ones may come without end."""
         self._loads.pop(node, None)
@@ -197,6 +223,7 @@ class Metrics:
         yield _counted(DECISIONS, {(rule,): count for rule, count in self._decisions.items()})
         yield _counted(LOADS, {(node,): count for node, count in self._loads.items()})
         yield _counted(PREWARMS, self._prewarms)
+        yield _counted(RETRIES, {(reason,): count for reason, count in self._retries.items()})
         for histogram in (self._duration, self._first_byte, self._queue_wait, self._prediction):
             yield histogram.family()
 
@@ -234,6 +261,6 @@ class _GaugeCollector(Collector):
         values = self._gauges()
         for spec in GAUGES:
             family = GaugeMetricFamily(spec.name, spec.text, labels=spec.labels)
-            for node, value in values.get(spec.name, {}).items():
-                family.add_metric([node] if spec.labels else [], value)
+            for labels, value in values.get(spec.name, {}).items():
+                family.add_metric(labels, value)
             yield family

@@ -28,6 +28,10 @@ class NodeState(StrEnum):
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     """Probes or connections fail, or no probe has succeeded yet."""
+    EJECTED = "ejected"
+    """Requests failed there, whatever probes say: it gets none for a while."""
+    HALF_OPEN = "half_open"
+    """That while is over: it gets one request at a time, until one succeeds."""
     DRAINING = "draining"
     """Finishes what it has and gets nothing new."""
 
@@ -129,6 +133,13 @@ class NodeView:
     """Its share of the requests under the policy ``weighted``."""
     outvoted: frozenset[str] = frozenset()
     """Keys of models that it gets no requests for: healthy nodes have the chosen digest of them."""
+    limited: Mapping[str, NodeState] = field(default_factory=dict)
+    """Runners (:meth:`runner`) that are ``EJECTED`` or ``HALF_OPEN`` there, while the node is not."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it gets requests: all it has slots for, or one at a time."""
+        return self.state in (NodeState.HEALTHY, NodeState.HALF_OPEN)
 
     def runner(self, model_key: str) -> str:
         """Return what names the process that runs a model: names with one digest share it."""

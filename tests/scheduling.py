@@ -60,10 +60,11 @@ def asks(
     expires_s: float = 1e6,
     excluded: frozenset[str] = frozenset(),
     ask: Ask = NOTHING_KNOWN,
+    takes_slot: bool = True,
 ) -> RouteRequest:
     """Return a request that came at a moment."""
     return RouteRequest(
-        name, model, at, at + expires_s, excluded, priority=priority, caller=caller, ask=ask
+        name, model, at, at + expires_s, excluded, takes_slot, priority, caller, ask
     )
 
 
@@ -174,16 +175,35 @@ def _assert_index(scheduler: Scheduler) -> None:
         model: sorted(runner.node.id for runner in columns.runners)
         for model, columns in fleet._open.items()
     }
+    for model in holders:
+        if model not in opened and (resort := _last_resort(fleet, model)):
+            opened[model] = resort
     assert found == {model: sorted(ids) for model, ids in opened.items()}
     assert {m: sorted(ids) for m, ids in fleet._holders.items()} == {
         model: sorted(ids) for model, ids in holders.items()
     }
 
 
-def _is_open(fleet: Fleet, node: Node, model: str) -> bool:
-    if not node.is_open or not fleet._is_allowed(node.id, model):
+def _may_run(fleet: Fleet, node: Node, model: str) -> bool:
+    if not fleet._is_allowed(node.id, model):
         return False
     return model not in node.view.outvoted or bool(fleet._pinned_to(model))
+
+
+def _is_open(fleet: Fleet, node: Node, model: str) -> bool:
+    if not node.is_open or not _may_run(fleet, node, model):
+        return False
+    return node.view.limited.get(node.by_model[model].key) is not NodeState.EJECTED
+
+
+def _last_resort(fleet: Fleet, model: str) -> list[str]:
+    """Return the nodes that are to be used because none is open."""
+    return [
+        node.id
+        for node in fleet.nodes.values()
+        if model in node.by_model and _may_run(fleet, node, model)
+        if node.is_open or node.view.state is NodeState.EJECTED
+    ]
 
 
 def _assert_columns(scheduler: Scheduler) -> None:
@@ -204,6 +224,7 @@ def _assert_columns(scheduler: Scheduler) -> None:
                 runner.prefill_s,
                 0.0 if runner.is_resident else runner.load_s,
             )
+        assert columns.on_trial == sum(runner.is_on_trial for runner in columns.runners)
     for node in [*fleet.nodes.values(), *fleet._left.values()]:
         for runner in node.runners.values():
             assert runner.columns == places.pop(runner, {})

@@ -1,7 +1,7 @@
 """Looks at what the scheduler is told of requests and of their answers."""
 
 from sollol.gateway.admission import Admission
-from sollol.gateway.forward import Forwarder, Limits
+from sollol.gateway.forward import Forwarder
 from sollol.gateway.skew import MissingRoutes
 from sollol.scheduling.decision import Grant
 from sollol.types import Lease, Measured, RouteRequest
@@ -46,13 +46,12 @@ def watched(running: RunningGateway) -> WatchedAdmission:
     """Put an admission that can be looked at into a gateway."""
     gateway = running.gateway
     watch = WatchedAdmission(gateway.admission)
-    limits = Limits(gateway.settings.queue.timeout_s, gateway.settings.upstream.max_attempts)
     gateway.forwarder = Forwarder(
         gateway.registry,
         watch,
         MissingRoutes(),
         gateway.clock,
-        look_soon=gateway.prober.look_soon,
-        limits=limits,
+        gateway.retries,
+        queue_timeout_s=gateway.settings.queue.timeout_s,
     )
     return watch

@@ -10,7 +10,7 @@ from sollol.api.serving import OllamaArrival, Serving, shown_id, target_of
 from sollol.errors import ConnectFailed, NoNodeAvailable, RouteNotFound
 from sollol.gateway.body import Body
 from sollol.gateway.designated import designate
-from sollol.gateway.failover import is_ours
+from sollol.gateway.failover import RULES, classify
 from sollol.gateway.fleet import headers_for
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream, relay
@@ -100,8 +100,8 @@ class Designated:
         try:
             upstream = await node.connections.send(request)
         except ConnectFailed as error:
-            if not is_ours(error):
-                self._gateway.registry.connection_failed(node.view.id, str(error))
+            blame = RULES[classify(error)].blame
+            self._gateway.registry.request_failed(node.view.id, "", blame, str(error))
             raise
         try:
             await relay(upstream, downstream)

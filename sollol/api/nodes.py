@@ -29,7 +29,8 @@ class NodeStatus(BaseModel):
     ``source`` is how it came: ``settings``, ``api``, ``embedded``, or where discovery found it
     (``local``, ``dns``, ``mdns``, ``scan``). ``duplicate_of`` is the id of another node that is
     the same server, probably. ``outvoted`` are the models that it gets no requests for, as it has
-    another digest of them than the one that counts.
+    another digest of them than the one that counts. ``limited`` are the models that failed there: they
+    are ``ejected``, or ``half_open``.
     """
 
     id: str
@@ -44,6 +45,7 @@ class NodeStatus(BaseModel):
     in_flight: int
     models: list[str]
     outvoted: list[str]
+    limited: dict[str, str]
     resident: list[ResidentModel]
     last_error: str
 
@@ -165,6 +167,11 @@ def _status(node: Node, in_flight: int) -> NodeStatus:
         in_flight=in_flight,
         models=sorted(model.name for model in view.models.values()),
         outvoted=sorted(view.models[key].name for key in view.outvoted),
+        limited={
+            model.name: view.limited[view.runner(key)].value
+            for key, model in view.models.items()
+            if view.runner(key) in view.limited
+        },
         resident=[
             ResidentModel(
                 name=loaded.name,

@@ -32,7 +32,13 @@ REMOVE_EXAMPLES = """Examples:
 
 _PATH = "/sollol/v1/nodes"
 _COLUMNS = ("NODE", "ENGINE", "VERSION", "STATE", "BUSY", "MODELS", "IN MEMORY", "PROBLEM")
-_STYLES = {"healthy": "green", "unhealthy": "red", "draining": "yellow"}
+_STYLES = {
+    "healthy": "green",
+    "unhealthy": "red",
+    "ejected": "red",
+    "half_open": "yellow",
+    "draining": "yellow",
+}
 
 app = typer.Typer(invoke_without_command=True)
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The node, as `sollol nodes` shows.")]

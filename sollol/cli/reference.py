@@ -64,8 +64,8 @@ _METRICS_HEAD = """\
 
 `GET /metrics` in the Prometheus text format. Times are seconds, sizes bytes. `node` is a node's id,
 empty for a request that reached none or several; `task` is `chat`, `generate`, `embed`, `show`, `transcribe`, `image`, `other`, `manage` or `cloud`;
-`priority` is 1 to 10; `rule` is `cost`, `policy`, `explore` or `patience`; `outcome` is
-`ok` (also for an error that a node answered and that was passed on) or the code of an error. Histograms have `_bucket`, `_sum` and `_count`.
+`priority` is 1 to 10; `rule` is `cost`, `policy`, `explore`, `trial` or `patience`; `outcome` is
+`ok` (also for an error of the request itself that a node answered and that was passed on) or the code of an error. Histograms have `_bucket`, `_sum` and `_count`.
 """
 _CLI_HEAD = """\
 # Commands

@@ -63,6 +63,10 @@ class Admission:
         """Tell the scheduler that the model which a lease loads is in memory."""
         self._deliver(self._scheduler.loaded(lease, self._clock()))
 
+    def full(self, lease: Lease) -> None:
+        """Tell the scheduler that a node had no room for the request of a lease."""
+        self._scheduler.full(lease, self._clock())
+
     def release(
         self, lease: Lease, measured: Measured | None = None, *, has_failed: bool = False
     ) -> None:

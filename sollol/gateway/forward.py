@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import NamedTuple
 
 from sollol.errors import (
     ClientDisconnected,
@@ -29,11 +28,12 @@ from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
 from sollol.gateway.call import Attempt, Call, Outcome
 from sollol.gateway.exchange import LocalAnswer, Options, plan_exchange
-from sollol.gateway.failover import can_retry, is_fault_of_node, is_ours
+from sollol.gateway.failover import RULES, Failure, classify, classify_answer
 from sollol.gateway.relay import Downstream, relay, relay_translated
+from sollol.gateway.retries import Retries, RetryPolicy, blame_nodes
 from sollol.gateway.skew import MissingRoutes
 from sollol.nodes.registry import Node, Registry
-from sollol.scheduling.decision import Decision
+from sollol.scheduling.decision import Decision, Grant
 from sollol.types import Engine, Lease, Measured, NodeState, NodeView, Task
 from sollol.wire.kinds import SHOW
 from sollol.wire.measured import NOTHING_TOLD
@@ -42,11 +42,10 @@ UNLOAD_S = 5.0
 """Longest wait for a node to take a model out of memory; it answers at once."""
 
 
-class Limits(NamedTuple):
-    """How long a request may wait for a slot, and on how many nodes it may be tried."""
+LEAST_TOKENS = 64.0
+"""What a request counts for in the budget of retries besides its body."""
 
-    queue_timeout_s: float
-    max_attempts: int
+BYTES_PER_TOKEN = 4.0
 
 
 class Forwarder:
@@ -58,16 +57,17 @@ class Forwarder:
         admission: Admission,
         routes: MissingRoutes,
         clock: Callable[[], float],
+        retries: RetryPolicy,
         *,
-        look_soon: Callable[[str, str], None],
-        limits: Limits,
+        queue_timeout_s: float,
     ) -> None:
         self._registry = registry
         self._admission = admission
         self._routes = routes
         self._clock = clock
-        self._look_soon = look_soon
-        self._limits = limits
+        self._retries = retries
+        self._budget = retries.budget
+        self._queue_timeout_s = queue_timeout_s
 
     async def forward(self, call: Call, downstream: Downstream, outcome: Outcome) -> None:
         """Answer ``call`` on ``downstream`` and note in ``outcome`` how that went.
@@ -76,43 +76,70 @@ class Forwarder:
             SollolError: the answer failed, and no other node may be tried. When some of it
                 was sent already, ``downstream.is_started`` says so.
         """
+        tokens = LEAST_TOKENS + call.ask.prompt_bytes / BYTES_PER_TOKEN
+        self._budget.begin(tokens)
+        try:
+            await self._until_answered(call, tokens, downstream, outcome)
+        finally:
+            self._budget.end(tokens)
+
+    async def _until_answered(
+        self, call: Call, tokens: float, downstream: Downstream, outcome: Outcome
+    ) -> None:
+        """Try nodes until one has answered, or no other may be tried."""
         excluded = self._routes.nodes_without(call.kind.path)
-        failure: SollolError | None = None
+        retries: Retries | None = None
         while True:
-            waits_since = self._clock()
-            if call.is_too_late(waits_since):
-                raise failure or too_late(call)
-            request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
             try:
-                grant = self._admission.try_acquire(request) or await self._admission.wait(request)
-            except NoNodeAvailable as refusal:
-                raise failure or self._routes.why_none(
-                    call, self._registry.views(), refusal
-                ) from None
-            except QueueTimeout as refusal:
-                is_late = call.is_too_late(self._clock())
-                raise failure or (too_late(call) if is_late else refusal) from refusal
+                grant = await self._acquire(call, excluded, outcome)
             except SollolError as refusal:
-                raise failure or refusal from refusal
-            finally:
-                waited_s = self._clock() - waits_since
-                outcome.queue_wait_s = (outcome.queue_wait_s or 0.0) + waited_s
+                if retries is None:
+                    raise
+                if isinstance(refusal, NoNodeAvailable) and await retries.wait_to_repeat():
+                    excluded = retries.excluded
+                    continue
+                raise retries.failure from refusal
             attempt = Attempt(grant)
             outcome.tries.append(attempt)
             outcome.node_id = grant.lease.node_id
             try:
                 await self._attempt(call, attempt, downstream, outcome)
-                return
+            except ClientDisconnected:
+                raise
             except SollolError as error:
-                failure = error
-            if not can_retry(
-                failure,
-                is_committed=downstream.is_started,
-                attempts=len(outcome.tries),
-                max_attempts=self._limits.max_attempts,
-            ):
-                raise failure
-            excluded |= {grant.lease.node_id}
+                retries = retries or Retries(self._retries, excluded, tokens)
+                is_committed = downstream.is_started
+                now = self._clock()
+                if not retries.failed(grant.lease, error, now, is_committed=is_committed):
+                    raise
+                excluded = retries.excluded
+            else:
+                if retries is not None:
+                    retries.succeeded()
+                return
+
+    async def _acquire(self, call: Call, excluded: frozenset[str], outcome: Outcome) -> Grant:
+        """Return a slot, once there is one.
+
+        Raises:
+            SollolError: there is no node, or it took too long.
+        """
+        waits_since = self._clock()
+        if call.is_too_late(waits_since):
+            raise too_late(call)
+        request = call.route_request(waits_since, self._queue_timeout_s, excluded)
+        try:
+            return self._admission.try_acquire(request) or await self._admission.wait(request)
+        except NoNodeAvailable as refusal:
+            raise self._routes.why_none(call, self._registry.views(), refusal) from None
+        except QueueTimeout as refusal:
+            raise (too_late(call) if call.is_too_late(self._clock()) else refusal) from refusal
+        finally:
+            outcome.queue_wait_s = (outcome.queue_wait_s or 0.0) + self._clock() - waits_since
+
+    def pass_time(self) -> None:
+        """Let old retries be forgotten."""
+        self._budget.pass_time(self._clock())
 
     def preview(self, call: Call) -> Decision:
         """Return what would be decided for a call at this moment, without doing it.
@@ -121,7 +148,7 @@ class Forwarder:
             ModelNotFound, NoNodeAvailable: it would be refused.
         """
         excluded = self._routes.nodes_without(call.kind.path)
-        request = call.route_request(self._clock(), self._limits.queue_timeout_s, excluded)
+        request = call.route_request(self._clock(), self._queue_timeout_s, excluded)
         return self._admission.preview(request)
 
     async def _attempt(
@@ -139,8 +166,12 @@ class Forwarder:
             raise
         except SollolError as error:
             attempt.error = error.code
-            has_failed = is_fault_of_node(error)
-            self._note_failure(call, lease, error)
+            kind = classify(error)
+            has_failed = RULES[kind].blame.counts
+            if kind is Failure.FULL:
+                self._admission.full(lease)
+            elif isinstance(error, MissingOnNode):
+                self._note_missing(call, lease, error)
             raise
         finally:
             attempt.measured = measured
@@ -175,6 +206,12 @@ class Forwarder:
                 await relay_translated(upstream, downstream, exchange.translator)
         finally:
             upstream.close()
+        if downstream.told_error:
+            kind = classify_answer(HTTPStatus.INTERNAL_SERVER_ERROR, downstream.told_error)
+            if not RULES[kind].is_suspect or kind is Failure.CRASHED:
+                blame_nodes(self._retries, lease, kind, downstream.told_error)
+        elif node.health.is_troubled and lease.runner and upstream.status == HTTPStatus.OK:
+            self._registry.request_succeeded(node, lease.runner)
 
     def _measured(
         self, call: Call, downstream: Downstream, outcome: Outcome, *, left_early: bool = False
@@ -226,17 +263,15 @@ class Forwarder:
             self._registry.model_unloaded(node.view.id, call.model_key)
             self._admission.unloaded(call.model_key)
         elif call.model_key not in node.view.resident and call.kind is not SHOW:
-            self._look_soon(node.view.id, call.model_key)
+            self._retries.look_soon(node.view.id, call.model_key)
 
-    def _note_failure(self, call: Call, lease: Lease, error: SollolError) -> None:
-        if isinstance(error, MissingOnNode):
-            node = self._registry.find(lease.node_id)
-            if error.lacks_route or (node and node.view.engine is not Engine.OLLAMA):
-                self._routes.learn(lease.node_id, call.kind)
-            elif call.kind.task is not Task.OTHER:  # there, it can be anything that is missing
-                self._registry.model_missing(lease.node_id, call.model_key)
-        elif isinstance(error, ConnectFailed) and not is_ours(error):
-            self._registry.connection_failed(lease.node_id, str(error))
+    def _note_missing(self, call: Call, lease: Lease, error: MissingOnNode) -> None:
+        """Take note that a node lacks a route or a model."""
+        node = self._registry.find(lease.node_id)
+        if error.lacks_route or (node and node.view.engine is not Engine.OLLAMA):
+            self._routes.learn(lease.node_id, call.kind)
+        elif call.kind.task is not Task.OTHER:  # there, it can be anything that is missing
+            self._registry.model_missing(lease.node_id, call.model_key)
 
 
 def _stripped(call: Call, options: Options) -> tuple[str, ...]:

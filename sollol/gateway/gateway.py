@@ -5,19 +5,22 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import structlog
 
-from sollol.gateway.admission import Admission
+from sollol.gateway.admission import TICK_S, Admission
 from sollol.gateway.blobs import Blobs
+from sollol.gateway.budget import RetryBudget
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
-from sollol.gateway.forward import Forwarder, Limits
+from sollol.gateway.forward import Forwarder
 from sollol.gateway.journal import Journal
 from sollol.gateway.membership import Membership
 from sollol.gateway.model_rules import ModelRules
 from sollol.gateway.reload import LIVE, needs_restart
+from sollol.gateway.retries import RetryPolicy
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.targets import Policy
 from sollol.gateway.warming import Warming
@@ -25,7 +28,7 @@ from sollol.metrics import Metrics
 from sollol.nodes import catalog
 from sollol.nodes.addresses import Resolve, resolve
 from sollol.nodes.discovery import Discovery
-from sollol.nodes.health import HealthLimits
+from sollol.nodes.health import Health, HealthLimits
 from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import NodeTimeouts, Registry
@@ -60,11 +63,12 @@ class Gateway:
         self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
-            limits=HealthLimits(fall=settings.probe.fall, rise=settings.probe.rise),
+            new_health=partial(Health, _health_limits(settings), random.Random()),
             timeouts=_timeouts(settings),
             max_idle_connections=settings.upstream.max_idle_connections,
             on_change=self._node_changed,
             on_remove=self._node_removed,
+            clock=clock,
         )
         self.prober = Prober(self.registry, settings.probe)
         self.metrics = Metrics(self._gauges)
@@ -83,13 +87,21 @@ class Gateway:
             let_go=self.membership.let_go,
             clock=self.clock,
         )
+        self.retries = RetryPolicy(
+            self.registry,
+            RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
+            self.metrics,
+            self.prober.look_soon,
+            random.Random(),
+            max_attempts=settings.upstream.max_attempts,
+        )
         self.forwarder = Forwarder(
             self.registry,
             self.admission,
             self._routes,
             self.clock,
-            look_soon=self.prober.look_soon,
-            limits=Limits(settings.queue.timeout_s, settings.upstream.max_attempts),
+            self.retries,
+            queue_timeout_s=settings.queue.timeout_s,
         )
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
@@ -100,9 +112,7 @@ class Gateway:
         """Whether a request could be served now."""
         if self.is_stopping:
             return False
-        return any(
-            view.state is NodeState.HEALTHY and view.models for view in self.registry.views()
-        )
+        return any(view.is_open and view.models for view in self.registry.views())
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -122,6 +132,7 @@ class Gateway:
                     tasks.create_task(self.discovery.run(), name="discovery"),
                     tasks.create_task(keeper.run(), name="embedded"),
                     tasks.create_task(self.warming.run(), name="warming"),
+                    tasks.create_task(self._pass_time(), name="time"),
                 ]
                 tasks.create_task(self.estimates.run(), name="estimates")
                 try:
@@ -146,6 +157,13 @@ class Gateway:
         self.settings = self.settings.model_copy(update=live)
         log.info("settings_reloaded", nodes=len(settings.nodes))
 
+    async def _pass_time(self) -> None:
+        """Let ejections end and old retries be forgotten; runs until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.registry.pass_time()
+            self.forwarder.pass_time()
+
     def _prewarm(self, effect: Prewarm) -> None:
         self.warming.begin(effect)
 
@@ -166,25 +184,25 @@ class Gateway:
         self.admission.node_removed(node_id)
         self.metrics.forget_node(node_id)
 
-    def _gauges(self) -> dict[str, dict[str, float]]:
+    def _gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         statistics = self.admission.statistics()
-        nodes = self.registry.nodes()
-        return {
-            "sollol_node_up": {
-                node.view.id: float(node.view.state is NodeState.HEALTHY) for node in nodes
-            },
-            "sollol_node_in_flight": {
-                node.view.id: float(statistics.in_flight.get(node.view.id, 0)) for node in nodes
-            },
-            "sollol_node_slots": {node.view.id: float(node.view.slots) for node in nodes},
-            "sollol_node_connections": {
-                node.view.id: float(
-                    node.connections.statistics().open + node.management.statistics().open
-                )
-                for node in nodes
-            },
-            "sollol_queue_length": {"": float(statistics.queue_length)},
+        gauges: dict[str, dict[tuple[str, ...], float]] = {
+            "sollol_queue_length": {(): float(statistics.queue_length)}
         }
+        for node in self.registry.nodes():
+            view, of_node = node.view, (node.view.id,)
+            open_ = node.connections.statistics().open + node.management.statistics().open
+            for name, value in (
+                ("sollol_node_up", view.is_open),
+                ("sollol_node_in_flight", statistics.in_flight.get(view.id, 0)),
+                ("sollol_node_slots", view.slots),
+                ("sollol_node_connections", open_),
+                ("sollol_node_ejections", node.health.ejections_total),
+            ):
+                gauges.setdefault(name, {})[of_node] = float(value)
+            states = gauges.setdefault("sollol_node_state", {})
+            states.update({(view.id, s.value): float(s is view.state) for s in NodeState})
+        return gauges
 
 
 def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
@@ -201,6 +219,17 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         pinned_to=rules.pinned_to,
         counts_options=scheduling.context_protection != "off",
         adapts_options=scheduling.context_protection == "strip",
+    )
+
+
+def _health_limits(settings: Settings) -> HealthLimits:
+    probe, failover = settings.probe, settings.failover
+    return HealthLimits(
+        fall=probe.fall,
+        rise=probe.rise,
+        eject_after=failover.eject_after,
+        eject_s=failover.eject_s,
+        max_eject_s=failover.max_eject_s,
     )
 
 

@@ -9,7 +9,7 @@ retry and not the answer.
 from collections.abc import Callable
 from typing import Protocol
 
-from sollol.errors import MissingOnNode, UpstreamCut
+from sollol.errors import MissingOnNode, UpstreamCut, UpstreamStatus
 from sollol.types import Measured, Task
 from sollol.upstream.http import UpstreamResponse
 from sollol.wire.bodies import JSON_UTF8
@@ -22,7 +22,11 @@ TRANSLATE_BYTES = 64 * 1024 * 1024
 
 Headers = list[tuple[bytes, bytes]]
 
-_OK, _NOT_FOUND = 200, 404
+_OK, _NOT_FOUND, _LIMITED, _SERVER_ERROR = 200, 404, 429, 500
+_ERROR_RECORDS = (b'{"error"', b'data: {"error"', b"event: error")
+"""How the first record of a stream begins that is nothing but an error."""
+MAX_TOLD = 2000
+"""Bytes of an error that are read to know what it is."""
 _TELLING = (Task.CHAT, Task.GENERATE, Task.EMBED)
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
 
@@ -77,6 +81,8 @@ class Downstream:
         self.is_whole = False
         self.pieces = 0
         self.first = b""
+        self.told_error = ""
+        """What a node said went wrong, in a stream that it ended with that."""
         self.measured: Measured | None = None
 
     def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
@@ -139,11 +145,14 @@ async def relay(upstream: UpstreamResponse, downstream: Downstream, task: Task =
         task: how a stream of ``OTHER`` ends is not known: it is taken to be whole when HTTP says so.
 
     Raises:
-        MissingOnNode: the node answered 404; nothing was passed on.
+        MissingOnNode, UpstreamStatus: the node answered 404, 429, 5xx, or with nothing but an error;
+            nothing was passed on.
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
     if upstream.status == _NOT_FOUND:
         raise await _missing(upstream)
+    if upstream.status >= _SERVER_ERROR or upstream.status == _LIMITED:
+        raise _failed(upstream, upstream.content_type, await upstream.read_all(HOLD_BYTES))
     framing = StreamFraming.of(upstream.content_type)
     headers = [(name, value) for name, value in upstream.headers if name in _PASSED_HEADERS]
     if framing is None:
@@ -157,6 +166,17 @@ async def _missing(upstream: UpstreamResponse) -> MissingOnNode:
     is_text = upstream.content_type.startswith(b"text/plain")
     text = body[:200].decode("utf-8", "replace")
     return MissingOnNode(text, upstream.content_type, body, lacks_route=is_text)
+
+
+def _failed(
+    upstream: UpstreamResponse, content_type: bytes, body: bytes, status: int = 0
+) -> UpstreamStatus:
+    """Return the error for an answer that says what went wrong; ``status`` if not the node's own."""
+    text = body[:MAX_TOLD].decode("utf-8", "replace").strip()
+    given = next((value for name, value in upstream.headers if name == b"retry-after"), b"")
+    retry_after_s = float(given) if given.isdigit() else None
+    status = status or upstream.status
+    return UpstreamStatus(text, status, content_type, body, retry_after_s=retry_after_s)
 
 
 async def _relay_stream(
@@ -187,6 +207,8 @@ def _note_end(
     last = None if framing is None else last_record(lines.last_line(), framing)
     if last is not None:
         downstream.is_whole = True
+        if last.error is not None:
+            downstream.told_error = lines.last_line()[:MAX_TOLD].decode("utf-8", "replace")
         if upstream.status == _OK:
             downstream.measured = measured_of_stream(last, downstream.first, lines.tail())
 
@@ -215,6 +237,9 @@ async def _pump(
             return
         downstream.pieces += 1
         whole = records(piece)
+    if whole.startswith(_ERROR_RECORDS):
+        content_type = next((value for name, value in headers if name == b"content-type"), b"")
+        raise _failed(upstream, content_type, whole)
     downstream.first = whole
     downstream.start(upstream.status, headers, is_stream=True)
     if downstream.push(whole):
@@ -280,12 +305,15 @@ async def relay_translated(
     """Pass an answer on in the caller's dialect.
 
     Raises:
+        UpstreamStatus: the node answered with nothing but an error; nothing was passed on.
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
     headers = [(b"content-type", translator.content_type)]
     if upstream.status != _OK:
         body = await upstream.read_all(HOLD_BYTES)
         status, body = translator.error(upstream.status, body)
+        if status >= _SERVER_ERROR or status == _LIMITED:
+            raise _failed(upstream, JSON_UTF8, body, status)
         downstream.answer(status, [(b"content-type", JSON_UTF8)], body)
         return
     if not translator.streaming:

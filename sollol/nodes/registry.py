@@ -13,7 +13,7 @@ import structlog
 
 from sollol.errors import NodeConflict
 from sollol.nodes import digests
-from sollol.nodes.health import NOT_PROBED, Health, HealthLimits
+from sollol.nodes.health import NOT_PROBED, Blame, Health
 from sollol.settings import NodeSettings
 from sollol.types import Engine, NodeState, NodeView, Resident, Source
 from sollol.upstream.control import ControlClient
@@ -47,7 +47,7 @@ class Node:
         self,
         settings: NodeSettings,
         source: Source,
-        limits: HealthLimits,
+        health: Health,
         connections: NodeConnections,
         management: NodeConnections,
         control: ControlClient,
@@ -59,7 +59,7 @@ class Node:
         self.connections = connections
         self.management = management
         self.control = control
-        self.health = Health(limits)
+        self.health = health
         self.last_probe = -1
         """The number of the latest probe whose news was taken (``nodes/prober.py``)."""
         self.engine = settings.known_engine
@@ -91,9 +91,9 @@ class Node:
 
     def state(self) -> NodeState:
         """Return whether the node may be given work."""
-        if not self.health.is_healthy:
-            return NodeState.UNHEALTHY
-        return NodeState.DRAINING if self.settings.draining else NodeState.HEALTHY
+        state = self.health.state
+        is_able = state in (NodeState.HEALTHY, NodeState.HALF_OPEN)
+        return NodeState.DRAINING if is_able and self.settings.draining else state
 
 
 class Registry:
@@ -102,13 +102,15 @@ class Registry:
     def __init__(
         self,
         *,
-        limits: HealthLimits,
+        new_health: Callable[[], Health],
         timeouts: NodeTimeouts,
         max_idle_connections: int,
         on_change: OnChange,
         on_remove: OnRemove,
+        clock: Callable[[], float],
     ) -> None:
-        self._limits = limits
+        self._clock = clock
+        self._new_health = new_health
         self._timeouts = timeouts
         self._max_idle_connections = max_idle_connections
         self.ssl_context = ssl.create_default_context()
@@ -133,7 +135,7 @@ class Registry:
         node = Node(
             settings,
             source,
-            self._limits,
+            self._new_health(),
             self._connections(origin, self._timeouts.requests, self._max_idle_connections),
             self._connections(origin, self._timeouts.management, 1),
             self._control(settings),
@@ -194,7 +196,7 @@ class Registry:
             return
         node.engine = facts.engine
         node.told_slots = facts.slots
-        node.health.probe_succeeded()
+        node.health.probe_succeeded(self._clock())
         view = replace(
             node.view,
             engine=facts.engine,
@@ -207,11 +209,38 @@ class Registry:
 
     def probe_failed(self, node_id: str, error: str, *, is_refused: bool) -> None:
         """Note that a probe got no good answer."""
-        self._failed(node_id, error, is_refused=is_refused)
+        node = self._nodes.get(node_id)
+        if node is not None:
+            node.health.probe_failed(error, self._clock(), is_refused=is_refused)
+            self._update(node, node.view)
 
-    def connection_failed(self, node_id: str, error: str) -> None:
-        """Note that no connection to a node could be made for a request."""
-        self._failed(node_id, error, is_refused=True)
+    def request_failed(self, node_id: str, runner: str, blame: Blame, error: str) -> None:
+        """Note that a request failed in a way that is the node's fault."""
+        node = self._nodes.get(node_id)
+        if node is not None and blame.counts:
+            node.health.request_failed(blame, runner, error, self._clock())
+            self._update(node, node.view)
+
+    def rest(self, node_id: str, runner: str, seconds: float, error: str) -> None:
+        """Give a node no requests for a model for some seconds, as it asked for."""
+        node = self._nodes.get(node_id)
+        if node is not None:
+            log.info("model_rests", node=node_id, seconds=seconds, error=error)
+            node.health.rest(runner, self._clock(), seconds)
+            self._update(node, node.view)
+
+    def request_succeeded(self, node: Node, runner: str) -> None:
+        """Note that a node answered as it should; of interest while its health is troubled."""
+        node.health.request_succeeded(runner, self._clock())
+        self._update(node, node.view)
+
+    def pass_time(self) -> None:
+        """Let ejections end whose time is over."""
+        now = self._clock()
+        for node in self.nodes():
+            if node.health.is_troubled or node.view.limited:
+                node.health.pass_time(now)
+                self._update(node, node.view)
 
     def model_missing(self, node_id: str, model_key: str) -> None:
         """Note that a node said it does not have a model; the next probe says what it has."""
@@ -238,16 +267,12 @@ class Registry:
             settings.url, self._timeouts.control_s, self.ssl_context, _api_key(settings)
         )
 
-    def _failed(self, node_id: str, error: str, *, is_refused: bool) -> None:
-        node = self._nodes.get(node_id)
-        if node is None:
-            return
-        node.health.failed(error, is_refused=is_refused)
-        self._update(node, node.view)
-
     def _update(self, node: Node, view: NodeView) -> None:
         before = node.view
-        view = replace(view, state=node.state(), last_error=node.health.last_error)
+        health = node.health
+        view = replace(
+            view, state=node.state(), limited=health.limited(), last_error=health.last_error
+        )
         if view == before:
             return
         node.view = view
@@ -255,12 +280,7 @@ class Registry:
             self._on_change(view)
         else:
             self._vote(node)
-        if view.state is NodeState.UNHEALTHY and _is_news(before):
-            log.warning("node_down", node=view.id, error=view.last_error)
-        elif view.state is NodeState.DRAINING and before.state is NodeState.HEALTHY:
-            log.info("node_draining", node=view.id)
-        elif view.state is not before.state:
-            log.info("node_up", node=view.id, engine=view.engine, models=len(view.models))
+        _log_change(view, before)
 
     def _vote(self, changed: Node | None = None) -> None:
         """Choose digests anew, and tell of the ``changed`` node and those it makes a change for."""
@@ -295,8 +315,38 @@ def _votes_alike(one: NodeView, other: NodeView) -> bool:
     return (one.models, one.state, one.engine) == (other.models, other.state, other.engine)
 
 
-def _is_news(before: NodeView) -> bool:
-    return before.state is not NodeState.UNHEALTHY or before.last_error == NOT_PROBED
+def _log_change(view: NodeView, before: NodeView) -> None:
+    """Say what became of a node, once for each change."""
+    _log_limited(view, before)
+    if view.state is NodeState.UNHEALTHY:
+        if before.state is not NodeState.UNHEALTHY or before.last_error == NOT_PROBED:
+            log.warning("node_down", node=view.id, error=view.last_error)
+    elif view.state is before.state:
+        return
+    elif view.state is NodeState.EJECTED:
+        log.warning("node_ejected", node=view.id, error=view.last_error)
+    elif view.state is NodeState.HALF_OPEN:
+        log.info("node_half_open", node=view.id)
+    elif view.state is NodeState.DRAINING:
+        log.info("node_draining", node=view.id)
+    else:
+        log.info("node_up", node=view.id, engine=view.engine, models=len(view.models))
+
+
+def _log_limited(view: NodeView, before: NodeView) -> None:
+    for runner in {**before.limited, **view.limited}:
+        state = view.limited.get(runner, NodeState.HEALTHY)
+        if state is not before.limited.get(runner, NodeState.HEALTHY):
+            models = _names(view, runner)
+            if state is NodeState.EJECTED:
+                log.warning("model_ejected", node=view.id, models=models)
+            else:
+                log.info("model_" + state, node=view.id, models=models)
+
+
+def _names(view: NodeView, runner: str) -> list[str]:
+    """Return the names of the models that a runner runs."""
+    return [model.name for key, model in view.models.items() if view.runner(key) == runner]
 
 
 def _with_aliases(facts: NodeFacts) -> dict[str, Resident]:

@@ -7,7 +7,7 @@ from sollol.scheduling.choice import by_cost, by_rank, pick, total_s
 from sollol.scheduling.cost import Priced, Prices
 from sollol.scheduling.decision import MAX_OPTIONS, Rule
 from sollol.scheduling.demand import Demand
-from sollol.scheduling.explore import Explorer
+from sollol.scheduling.explore import WORSE_AT_MOST, Explorer
 from sollol.scheduling.fleet import Fleet
 from sollol.scheduling.kept import part
 from sollol.scheduling.learning import Learner
@@ -24,6 +24,9 @@ from sollol.types import Measured, RouteRequest
 VERSION = 1
 """Of the form in which what was learned is kept; another one is not read."""
 
+
+TRIAL_PRIORITY = 5
+"""Requests more urgent than this are not sent to a node on trial while there is another."""
 
 LOOKED_AROUND = 24
 """So many nodes are looked at for a try, or for one that is free at all."""
@@ -151,6 +154,11 @@ class Chooser:
         verdict.options, verdict.best = options, best
         if best.can_start:
             verdict.chosen, verdict.rule = best, Rule.COST
+            other = None if is_preview else self._trial(verdict.request, verdict.work, best, now)
+            if other is not None:
+                verdict.best = verdict.chosen = other
+                verdict.rule = Rule.TRIAL
+                return
             other = None if is_preview else self._explorer.candidate(options, best, now)
             if other is not None:
                 verdict.best = verdict.chosen = other
@@ -160,6 +168,21 @@ class Chooser:
             if free:
                 verdict.best = verdict.chosen = free[0]
                 verdict.rule = Rule.PATIENCE
+
+    def _trial(self, request: RouteRequest, work: Work, best: Priced, now: float) -> Priced | None:
+        """Return a runner that has to show that it does its work again, if it can start now.
+
+        Urgent requests are spared; what fails there is tried again elsewhere.
+        """
+        if request.priority > TRIAL_PRIORITY:
+            return None
+        for runner in self.fleet.on_trial(request.model):
+            if runner.node.id in request.excluded:
+                continue
+            priced = self._prices.price(runner, work, now)
+            if priced.can_start and priced.total_s <= WORSE_AT_MOST * best.total_s:
+                return priced
+        return None
 
     def _priced(
         self, runners: list[Runner], work: Work, now: float, rng: Random, at_least: int

@@ -30,6 +30,8 @@ class Columns:
         self._prefill_s = array("d")
         self._load_s = array("d")
         self._abilities: dict[Ability, int] = {}
+        self.on_trial = 0
+        """How many of the runners are on trial; one that begins or ends that is out meanwhile."""
 
     def add(self, runner: Runner) -> None:
         """Append a runner; it keeps its numbers up to date."""
@@ -40,12 +42,14 @@ class Columns:
         self._prefill_s.append(0.0)
         self._load_s.append(0.0)
         self.update(runner)
+        self.on_trial += runner.is_on_trial
         ability = _ability(runner)
         self._abilities[ability] = self._abilities.get(ability, 0) + 1
 
     def remove(self, runner: Runner) -> None:
         """Take a runner out; the last one comes in its place."""
         at = runner.columns.pop(self)
+        self.on_trial -= runner.is_on_trial
         last = self.runners.pop()
         if last is not runner:
             self.runners[at] = last

@@ -86,7 +86,7 @@ def _wait_for_slot(runner: Runner, work: Work, now: float) -> Room:
     """Return the wait until a slot is free for the request, after those whose turn comes before."""
     backlog = runner.backlog
     ahead = bisect_left(backlog, (work.key, 0.0)) if backlog else 0
-    slots = runner.node.slots
+    slots = runner.slots
     if len(runner.running) + ahead < slots:
         return NO_ROOM_NEEDED
     free_at = [remaining_s(held, now) for held in runner.running.values()]

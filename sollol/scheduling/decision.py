@@ -88,6 +88,8 @@ class Rule(StrEnum):
     """The policy's own order, which is not made of seconds."""
     EXPLORE = "explore"
     """It may have become faster than what is known of it, and that is worth a try now and then."""
+    TRIAL = "trial"
+    """It failed, and this one request shows whether it does its work again."""
     PATIENCE = "patience"
     """The node that was waited for did not become free in time, so any free one was taken."""
     WAIT = "wait"

@@ -71,6 +71,8 @@ def sentence(decision: Decision) -> str:
             return (
                 f"{decision.chosen} is tried: it may be faster than its {seconds} by what is known"
             )
+        case Rule.TRIAL:
+            return f"{decision.chosen} failed lately and shows with this whether it works again"
         case Rule.PATIENCE:
             return f"{decision.chosen} was free after a longer wait than predicted; {seconds}"
     return _by_cost(decision, chosen, seconds)

@@ -11,7 +11,7 @@ from sollol.scheduling.memory import index, reconcile
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.state import LOCAL_TRUTH_S, Node, Runner, Shared
 from sollol.scheduling.work import Work
-from sollol.types import Ask, NodeView, RouteRequest
+from sollol.types import Ask, NodeState, NodeView, RouteRequest
 
 RETRY_AFTER_S = 5.0
 """What a caller is told to wait for a node to come up: about one probe interval."""
@@ -35,6 +35,10 @@ class Fleet:
         """Model -> runners on nodes that may be given requests for it."""
         self._holders: dict[str, dict[str, None]] = {}
         """Model -> ids of all nodes that have it."""
+        self._last_resort: dict[str, list[Runner]] = {}
+        """Model -> ejected runners that are in ``_open`` because there is no other."""
+        self._short: list[Runner] = []
+        """Runners that get fewer requests than they have slots, as others use them too."""
         self._unsure: dict[str, Node] = {}
         """Nodes of which we believe something that their latest view does not say."""
         self._left: dict[str, Node] = {}
@@ -57,13 +61,14 @@ class Fleet:
             self.kept.give(node)
             for model in view.models:
                 self._holders.setdefault(model, {})[view.id] = None
-        elif before.state is not view.state:
+        elif before.state is not view.state or before.limited != view.limited:
             self._close(node)
         reconcile(node, view, now)
+        for runner in node.runners.values():
+            runner.use_slots(now)
         self._rates.join(node)
         self._unsure[node.id] = node
-        if node.is_open:
-            self._add_open(node)
+        self._add_open(node)
         return node
 
     def remove(self, node_id: str) -> None:
@@ -87,8 +92,9 @@ class Fleet:
         for node in self.nodes.values():
             for runner in node.runners.values():
                 runner.columns.clear()
-            if node.is_open:
-                self._add_open(node)
+        self._last_resort.clear()
+        for node in self.nodes.values():
+            self._add_open(node)
 
     def eligible(self, request: RouteRequest, prompt_tokens: int) -> list[Runner]:
         """Return the runners that may serve a request, busy ones included."""
@@ -99,6 +105,8 @@ class Fleet:
         if request.excluded:
             excluded = request.excluded
             runners = [runner for runner in runners if runner.node.id not in excluded]
+        if columns.on_trial and request.takes_slot:
+            runners = [runner for runner in runners if runner.may_take]
         if columns.is_mixed:
             return _suited(runners, request.ask, prompt_tokens)
         return runners
@@ -107,6 +115,13 @@ class Fleet:
         """Return the runners of a model on all nodes that may be given requests for it."""
         columns = self._open.get(model)
         return () if columns is None else columns.runners
+
+    def on_trial(self, model: str) -> list[Runner]:
+        """Return the runners that may be given a request now to show that they do their work."""
+        columns = self._open.get(model)
+        if columns is None or not columns.on_trial:
+            return []
+        return [runner for runner in columns.runners if runner.is_on_trial and runner.may_take]
 
     def bounds_s(self, runners: list[Runner], work: Work) -> list[float]:
         """Return what a request costs on each of its eligible runners at least, in seconds."""
@@ -127,12 +142,20 @@ class Fleet:
             return columns is not None
         return any(runner.node.id not in excluded for runner in columns.runners)
 
+    def full(self, runner: Runner, now: float) -> None:
+        """Give a runner no more for a while than what it has besides one that was turned away."""
+        runner.limit(len(runner.running) - 1, now)
+        self._short.append(runner)
+
     def settle(self, now: float) -> None:
         """Believe the latest views again where what we did is long enough ago."""
         for node in list(self._unsure.values()):
             reconcile(node, node.view, now)
             if all(now - r.touched_at >= LOCAL_TRUTH_S for r in node.runners.values()):
                 del self._unsure[node.id]
+        for runner in self._short:
+            runner.use_slots(now)
+        self._short = [runner for runner in self._short if runner.slots < runner.node.slots]
         for node in [node for node in self._left.values() if not node.in_flight]:
             del self._left[node.id]
             self.shared.remove_node(node.burden_at)
@@ -171,17 +194,49 @@ class Fleet:
         return node
 
     def _add_open(self, node: Node) -> None:
-        view = node.view
+        """Let a node have requests for the models that it may be given any for."""
         for model, runner in node.by_model.items():
-            if not self._is_allowed(node.id, model):
+            if not self._may_run(node, model):
                 continue
-            if model in view.outvoted and not self._pinned_to(model):
-                continue
-            columns = self._open.get(model)
-            if columns is None:
-                columns = self._open[model] = Columns(self.shared.burdens)
-            if columns not in runner.columns:
-                columns.add(runner)
+            if node.is_open and node.view.limited.get(runner.key) is not NodeState.EJECTED:
+                for other in self._last_resort.pop(model, ()):
+                    self._take_out(model, other)
+                is_on_trial = node.is_on_trial or runner.key in node.view.limited
+                self._put_in(model, runner, is_on_trial=is_on_trial)
+            elif model not in self._open or model in self._last_resort:
+                self._resort_to(model, runner)
+
+    def _may_run(self, node: Node, model: str) -> bool:
+        if not self._is_allowed(node.id, model):
+            return False
+        return model not in node.view.outvoted or bool(self._pinned_to(model))
+
+    def _resort_to(self, model: str, runner: Runner) -> None:
+        """Let an ejected runner have requests, one at a time, as no other can have any."""
+        if runner.node.is_open or runner.node.view.state is NodeState.EJECTED:
+            others = self._last_resort.setdefault(model, [])
+            if runner not in others:
+                others.append(runner)
+                self._put_in(model, runner, is_on_trial=True)
+
+    def _put_in(self, model: str, runner: Runner, *, is_on_trial: bool) -> None:
+        columns = self._open.get(model)
+        if columns is None:
+            columns = self._open[model] = Columns(self.shared.burdens)
+        if columns not in runner.columns:
+            runner.is_on_trial = is_on_trial
+            columns.add(runner)
+
+    def _take_out(self, model: str, runner: Runner) -> bool:
+        """Give a runner no more requests for a model; return whether it was the last one."""
+        columns = self._open.get(model)
+        if columns is None or columns not in runner.columns:
+            return False
+        columns.remove(runner)
+        if columns.runners:
+            return False
+        del self._open[model]
+        return True
 
     def _forget(self, node: Node) -> None:
         """Take a node out of the index."""
@@ -194,13 +249,24 @@ class Fleet:
 
     def _close(self, node: Node) -> None:
         """Give a node no more requests."""
+        bereft = []
         for model, runner in node.by_model.items():
-            columns = self._open.get(model)
-            if columns is None or columns not in runner.columns:
-                continue
-            columns.remove(runner)
-            if not columns.runners:
-                del self._open[model]
+            others = self._last_resort.get(model, [])
+            if runner in others:
+                others.remove(runner)
+                if not others:
+                    del self._last_resort[model]
+            if self._take_out(model, runner):
+                bereft.append(model)
+        for model in bereft:  # with all of them out: the node's own runners may be the last resort
+            self._resort_to_any(model)
+
+    def _resort_to_any(self, model: str) -> None:
+        """Let ejected runners of a model have requests."""
+        for node_id in self._holders.get(model, ()):
+            holder = self.nodes.get(node_id)
+            if holder is not None and self._may_run(holder, model):
+                self._resort_to(model, holder.by_model[model])
 
 
 def _suited(runners: list[Runner], ask: Ask, prompt_tokens: int) -> list[Runner]:

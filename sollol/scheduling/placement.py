@@ -172,7 +172,7 @@ class Placement:
     def _wants(self, now: float) -> dict[str, Want]:
         wants: dict[str, Want] = {}
         for model in self._demand.models():
-            runners = self._fleet.open_to(model)
+            runners = [r for r in self._fleet.open_to(model) if not r.is_on_trial]
             rate_per_s = self._demand.rate(model, now)
             plain_per_s = self._demand.shape_rate(model, (), now)
             if not runners or rate_per_s - plain_per_s > OPTIONS_AT_MOST * rate_per_s:

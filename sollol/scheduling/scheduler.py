@@ -2,6 +2,7 @@
 
     submit(request, now)          a request came             -> a grant, a refusal, or it waits
     loaded(lease, now)            its model is in memory     -> grants
+    full(lease, now)              its node had no room for it
     release(lease, now, ...)      an answer ended            -> grants to those who waited
     cancel(request_id)            a waiting caller left
     node_changed(view, now)       a node's facts changed     -> grants
@@ -100,6 +101,12 @@ class Scheduler:
             return []
         held.runner.ready_at = now
         return self._serve([m for m in self._queue.models() if m in held.runner.node.by_model], now)
+
+    def full(self, lease: Lease, now: float) -> None:
+        """Note that the node had no room for a request: others use it too, so it gets less a while."""
+        held = self._leases.find(lease)
+        if held is not None and held.runner is not None:
+            self._fleet.full(held.runner, now)
 
     def release(
         self,

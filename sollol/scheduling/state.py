@@ -20,6 +20,9 @@ from sollol.types import (
     RouteRequest,
 )
 
+FULL_S = 10.0
+"""How long a node that had no room is taken to have no more than it was seen to have."""
+
 LOCAL_TRUTH_S = 10.0
 """How long what we did to a node's memory counts for more than a poll that may be older."""
 
@@ -107,7 +110,9 @@ class Runner:
     The plain numbers are kept up by ``rates.py``; the choice reads them for every request.
     """
 
-    def __init__(self, node: "Node", key: str, size_bytes: int) -> None:
+    def __init__(  # noqa: PLR0915 - all that is known of it, each said in words
+        self, node: "Node", key: str, size_bytes: int
+    ) -> None:
         self.node = node
         self.key = key
         self._copies = node.shared.copies
@@ -148,11 +153,33 @@ class Runner:
         """When we last did something that changes or shows whether it is in memory."""
         self.need_bytes = int(size_bytes * 1.15)
         """What it takes of the node's memory once loaded."""
+        self.is_on_trial = False
+        """It gets one request at a time: it failed, and has to show that it does its work."""
+        self.slots = node.slots
+        """The node's, or fewer while others use it too."""
+        self._limited_until = 0.0
 
     @property
     def is_full(self) -> bool:
         """Whether all slots are taken."""
-        return len(self.running) >= self.node.slots
+        return len(self.running) >= self.slots
+
+    @property
+    def may_take(self) -> bool:
+        """Whether it may be given a request at all: on trial it takes one at a time."""
+        if not self.is_on_trial:
+            return True
+        return not self.running and not (self.node.is_on_trial and self.node.in_flight)
+
+    def limit(self, slots: int, now: float) -> None:
+        """Use only so many slots for a while, at least one."""
+        self.slots = max(1, min(slots, self.node.slots))
+        self._limited_until = now + FULL_S
+
+    def use_slots(self, now: float) -> None:
+        """Use all of the node's slots, unless they were found to be taken just now."""
+        if now >= self._limited_until:
+            self.slots = self.node.slots
 
     @property
     def model(self) -> str:
@@ -283,7 +310,9 @@ class Shared:
 class Node:
     """A node: its latest view, its runners by key, and how busy it is."""
 
-    def __init__(self, view: NodeView, shared: Shared, *, adapts: bool = False) -> None:
+    def __init__(  # noqa: PLR0915 - as above
+        self, view: NodeView, shared: Shared, *, adapts: bool = False
+    ) -> None:
         self.id = view.id
         self._may_adapt = adapts
         self.shared = shared
@@ -291,6 +320,8 @@ class Node:
         self.view = view
         self.slots = view.slots
         self.is_open = False
+        self.is_on_trial = False
+        """All its models together get one request at a time."""
         self.takes_options = True
         """Whether runner options of a request decide how a model is loaded there."""
         self.adapts = False
@@ -329,7 +360,8 @@ class Node:
         self.view = view
         self.slots = view.slots
         self.capacity.told_bytes = view.memory_bytes
-        self.is_open = view.state is NodeState.HEALTHY
+        self.is_open = view.is_open
+        self.is_on_trial = view.state in (NodeState.HALF_OPEN, NodeState.EJECTED)
         self.takes_options = view.engine is Engine.OLLAMA
         self.adapts = self._may_adapt and self.takes_options
 

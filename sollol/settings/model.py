@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from sollol.settings.address import is_loopback, is_same_server
+from sollol.settings.failover import FailoverSettings
 from sollol.settings.nodes import (
     EMBEDDED_ID,
     DiscoverySettings,
@@ -143,6 +144,7 @@ class Settings(Group):
     )
     """Models by name: pins, aliases and fallbacks."""
     upstream: UpstreamSettings = UpstreamSettings()
+    failover: FailoverSettings = FailoverSettings()
     fleet: FleetSettings = FleetSettings()
     probe: ProbeSettings = ProbeSettings()
     log: LogSettings = LogSettings()

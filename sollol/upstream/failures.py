@@ -32,7 +32,8 @@ def cut(authority: str, cause: Exception | None, *, in_body: bool) -> UpstreamCu
     """Return the error for a connection the node (or the network) ended inside an exchange."""
     where = "in the middle of its answer" if in_body else "without an answer"
     why = f" ({_os_reason(cause)})" if isinstance(cause, OSError) else ""
-    return UpstreamCut(f"{authority} closed the connection {where}{why}; check the node's log")
+    text = f"{authority} closed the connection {where}{why}; check the node's log"
+    return UpstreamCut(text, in_body=in_body)
 
 
 def closed_here(authority: str) -> UpstreamCut:
@@ -50,7 +51,8 @@ def no_answer(authority: str, limit_s: float) -> UpstreamTimeout:
 def stalled(authority: str, limit_s: float, *, uploading: bool) -> UpstreamTimeout:
     """Return the error for a body that stopped moving."""
     what = "took nothing more of the request" if uploading else "sent nothing more of its answer"
-    return UpstreamTimeout(f"{authority} {what} for {limit_s:g} s; check whether it hangs")
+    text = f"{authority} {what} for {limit_s:g} s; check whether it hangs"
+    return UpstreamTimeout(text, in_body=not uploading)
 
 
 def violation(authority: str, reason: object) -> ProtocolViolation:

@@ -8,7 +8,13 @@ import json
 import re
 import secrets
 
-from sollol.errors import InvalidBody, MissingOnNode, RouteNotFound, SollolError
+from sollol.errors import (
+    InvalidBody,
+    MissingOnNode,
+    RouteNotFound,
+    SollolError,
+    UpstreamStatus,
+)
 from sollol.types import Dialect
 
 JSON_UTF8 = b"application/json; charset=utf-8"
@@ -99,7 +105,7 @@ def error_response(dialect: Dialect, error: SollolError) -> tuple[int, bytes, by
         The status, the content type and the body.
     """
     message = str(error)
-    if isinstance(error, MissingOnNode):
+    if isinstance(error, MissingOnNode | UpstreamStatus):
         return error.status, error.content_type, error.body
     if isinstance(error, RouteNotFound):
         return error.status, TEXT, message.encode()

@@ -91,7 +91,7 @@ class Schedule:
             self.submit, self.submit, self.submit, self.submit, self.submit, self.submit,
             self.release, self.release, self.release, self.release,
             self.cancel, self.alter, self.remove, self.tick, self.tick, self.loaded, self.preview,
-            self.forbid, self.warmed,
+            self.forbid, self.warmed, self.full,
         )  # fmt: skip
         for _ in range(EVENTS):
             self.now = round(self.now + self.rng.choice(PAUSES) * GRID_S, 2)
@@ -127,9 +127,41 @@ class Schedule:
                 self.sut.load_ended(effect.node_id, effect.model, self.now, has_failed=has_failed)
             )
 
+    def full(self) -> None:
+        """Let a node say that it has no room for a request."""
+        if self.held:
+            self.sut.full(self.held[self.rng.choice(list(self.held))], self.now)
+
+    def is_open(self, view: NodeView, model: str) -> bool:
+        is_limited = view.limited.get(view.runner(model)) is NodeState.EJECTED
+        return view.is_open and not is_limited
+
+    def check_state(self, request: RouteRequest, lease: Lease, view: NodeView) -> None:
+        """What is on trial has nothing else to do; what is ejected is the last resort."""
+        model = request.model
+        if not self.is_open(view, model):
+            assert view.is_open or view.state is NodeState.EJECTED
+            assert not any(
+                self.is_open(other, model)
+                for other in self.views.values()
+                if model in other.models and model not in other.outvoted
+                if (other.id, model) not in self.forbidden
+            )
+        if not request.takes_slot or (
+            view.state is NodeState.HEALTHY and view.runner(model) not in view.limited
+        ):
+            return
+        others = [
+            held
+            for held in self.held.values()
+            if held is not lease and held.node_id == view.id and held.runner
+            if view.state is not NodeState.HEALTHY or held.runner == lease.runner
+        ]
+        assert not others, "more than one at a time on trial"
+
     def check_grant(self, request: RouteRequest, lease: Lease) -> None:
         view = self.views[lease.node_id]
-        assert view.state is NodeState.HEALTHY
+        self.check_state(request, lease, view)
         assert request.model in view.models
         assert request.model not in view.outvoted
         assert (view.id, request.model) not in self.forbidden
@@ -213,8 +245,16 @@ class Schedule:
         rng = self.rng
         before = self.views.get(name)
         if before is not None and rng.random() < 0.5:
-            states = (NodeState.HEALTHY, NodeState.HEALTHY, NodeState.UNHEALTHY, NodeState.DRAINING)
-            view = replace(before, state=rng.choice(states), resident=self.residents(before.models))
+            view = replace(
+                before,
+                state=rng.choice((NodeState.HEALTHY, *NodeState)),
+                resident=self.residents(before.models),
+                limited={
+                    before.runner(model): rng.choice((NodeState.EJECTED, NodeState.HALF_OPEN))
+                    for model in before.models
+                    if rng.random() < 0.1
+                },
+            )
         else:
             models = {
                 model: Model(

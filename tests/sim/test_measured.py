@@ -154,7 +154,7 @@ async def test_of_facts_unloading_and_refusals_nothing_is_measured(
 async def test_of_failures_nothing_is_measured(world: World, fault: Fault) -> None:
     world.node.set_fault(fault)
     await world.post("/api/chat", {**OLLAMA, "messages": MESSAGES})
-    assert world.watch.measured == [None]
+    assert set(world.watch.measured) == {None}  # the one node may be tried again
     world.node.clear_faults()
 
 

@@ -1,12 +1,14 @@
 """Which digest of a model counts, and what the registry makes of that."""
 
 from collections.abc import AsyncIterator
+from functools import partial
+from random import Random
 
 import pytest
 from structlog.testing import capture_logs
 
 from sollol.nodes import catalog, digests
-from sollol.nodes.health import HealthLimits
+from sollol.nodes.health import Health, HealthLimits
 from sollol.nodes.registry import NodeTimeouts, Registry
 from sollol.settings import NodeSettings
 from sollol.types import Engine, Model, NodeState, NodeView
@@ -88,11 +90,12 @@ class Fleet:
         timeouts = NodeTimeouts(Timeouts(), Timeouts(), 1.0)
         self.told: dict[str, NodeView] = {}
         self.registry = Registry(
-            limits=limits,
+            new_health=partial(Health, limits, Random(0)),
             timeouts=timeouts,
             max_idle_connections=1,
             on_change=lambda view: self.told.update({view.id: view}),
             on_remove=self.told.__delitem__,
+            clock=lambda: 0.0,
         )
         for name in "abc":
             self.registry.add(NodeSettings(url=f"http://{name}:11434", name=name))

@@ -1,0 +1,134 @@
+"""What became of a request's attempts so far, and where it may be tried next.
+
+Made when the first attempt has failed; most requests have none.
+"""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from sollol.errors import SollolError
+from sollol.gateway.budget import RetryBudget
+from sollol.gateway.failover import (
+    MAX_COOL_S,
+    RULES,
+    Failure,
+    Retry,
+    Tally,
+    back_off_s,
+    classify,
+)
+from sollol.metrics import Metrics
+from sollol.nodes.registry import Registry
+from sollol.types import Lease
+
+
+class RetryPolicy:
+    """What the retries of all requests share; one for each gateway.
+
+    Args:
+        max_attempts: nodes a request may be tried on, the first included.
+        look_soon: has a node probed out of turn.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        budget: RetryBudget,
+        metrics: Metrics,
+        look_soon: Callable[[str, str], None],
+        rng: Random,
+        *,
+        max_attempts: int,
+    ) -> None:
+        self.registry = registry
+        self.budget = budget
+        self.metrics = metrics
+        self.look_soon = look_soon
+        self.rng = rng
+        self.max_attempts = max_attempts
+
+
+class Retries:
+    """The failed attempts of one request.
+
+    Attributes:
+        failure: the latest; what the caller is told if nothing better comes.
+        excluded: nodes that it is not to be sent to.
+    """
+
+    def __init__(self, policy: RetryPolicy, excluded: frozenset[str], tokens: float) -> None:
+        self._policy = policy
+        self._tokens = tokens
+        self._lacking = excluded
+        self._tally = Tally()
+        self._repeatable: set[str] = set()
+        self._suspects: list[tuple[Lease, Failure, str]] = []
+        self.excluded = excluded
+        self.failure: SollolError = SollolError("no attempt was made")
+
+    def failed(self, lease: Lease, error: SollolError, now: float, *, is_committed: bool) -> bool:
+        """Take a failed attempt, and note whose fault it was; return whether another may follow.
+
+        Args:
+            is_committed: the first byte of its answer went to the client.
+        """
+        kind = classify(error)
+        rule = RULES[kind]
+        self.failure = error
+        self._tally.count(rule)
+        self._blame(lease, kind, error)
+        can_retry = not is_committed and self._tally.can_retry(rule, self._policy.max_attempts)
+        if can_retry and rule.retry is Retry.BUDGET:
+            can_retry = self._policy.budget.take(self._tokens, now)
+        if not can_retry:
+            self._give_up()
+            return False
+        self.excluded |= {lease.node_id}
+        if rule.may_repeat:
+            self._repeatable.add(lease.node_id)
+        else:
+            self._repeatable.discard(lease.node_id)
+        self._policy.metrics.retried(kind)
+        return True
+
+    def succeeded(self) -> None:
+        """Take note that another node did it: what failed before was not the request's fault."""
+        for lease, kind, text in self._suspects:
+            self._count_against(lease, kind, text)
+
+    async def wait_to_repeat(self) -> bool:
+        """Wait until a node that failed may be tried again; False if there is none."""
+        if not self._repeatable:
+            return False
+        await asyncio.sleep(back_off_s(self._tally.repeats, self._policy.rng.random()))
+        self._tally.repeats += 1
+        self.excluded -= self._repeatable
+        self._repeatable.clear()
+        return True
+
+    def _blame(self, lease: Lease, kind: Failure, error: SollolError) -> None:
+        rule = RULES[kind]
+        if kind is Failure.LIMITED:
+            seconds = min(MAX_COOL_S, error.retry_after_s or 1.0)
+            self._policy.registry.rest(lease.node_id, lease.runner, seconds, str(error))
+        elif rule.is_suspect:
+            self._suspects.append((lease, kind, str(error)))
+        else:
+            self._count_against(lease, kind, str(error))
+
+    def _count_against(self, lease: Lease, kind: Failure, text: str) -> None:
+        blame_nodes(self._policy, lease, kind, text)
+
+    def _give_up(self) -> None:
+        """Count a crash that no other node was asked about; of more than one it is the request."""
+        if len(self._suspects) == 1 and self._suspects[0][1] is Failure.CRASHED:
+            self._count_against(*self._suspects[0])
+
+
+def blame_nodes(policy: RetryPolicy, lease: Lease, kind: Failure, text: str) -> None:
+    """Count a failure against the node, or the model on it, and look at the node soon."""
+    blame = RULES[kind].blame
+    policy.registry.request_failed(lease.node_id, lease.runner, blame, text)
+    if blame.counts:
+        policy.look_soon(lease.node_id, kind)

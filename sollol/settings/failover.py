@@ -1,0 +1,20 @@
+"""Settings of what happens when a node fails."""
+
+from pydantic import Field
+
+from sollol.settings.values import Count, Group, Seconds
+
+
+class FailoverSettings(Group):
+    """What is tried again, and when a node that answers probes gets no requests all the same."""
+
+    eject_after: Count = 3
+    """Failed requests in a row that eject a node, or a model on it."""
+    eject_s: Seconds = 5.0
+    """Seconds of the first ejection; each further one in a row lasts twice as long."""
+    max_eject_s: Seconds = 120.0
+    """Seconds of an ejection at most."""
+    retry_share: float = Field(0.2, ge=0, le=1)
+    """Part of the tokens of all requests in flight and of the last 10 s that retries may take."""
+    retry_reserve: int = Field(10, ge=0)
+    """Retries in 10 s that need no such part."""
