@@ -14,7 +14,8 @@
     ├── NodeConflict              409  of our own API: the id or the server is taken
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
-    │   └── NoNodeAvailable
+    │   ├── NoNodeAvailable
+    │   └── DoesNotFit                 the model needs more memory than all workers have
     ├── DeadlineExceeded          504
     │   ├── QueueTimeout
     │   └── UpstreamTimeout            the node's fault; counts against it
@@ -23,6 +24,7 @@
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
     │   ├── UpstreamCut                the connection ended inside a message
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
+    ├── ModelBroken               500  the files of a model are damaged, incomplete or unreadable
     ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
     └── ClientDisconnected        499  nobody is left to answer; logged only
 
@@ -142,6 +144,12 @@ class NoNodeAvailable(Overloaded):
     code = "no_node_available"
 
 
+class DoesNotFit(Overloaded):
+    """The workers together have too little memory for a model; the text says what would help."""
+
+    code = "does_not_fit"
+
+
 class DeadlineExceeded(SollolError):
     """The time the request was given has passed."""
 
@@ -203,6 +211,12 @@ class ProtocolViolation(UpstreamError):
     """The node's answer is not what its protocol allows."""
 
     code = "protocol_violation"
+
+
+class ModelBroken(SollolError):
+    """The files of a model are damaged, incomplete or unreadable; the text says what to do."""
+
+    code = "model_broken"
 
 
 class FleetFailed(SollolError):
