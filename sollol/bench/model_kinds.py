@@ -100,9 +100,13 @@ def recurrent(size: Size = Size(kv_heads=0)) -> GgufSpec:
     """Return a Mamba: a state of fixed length and no attention at all."""
     layers = [_state_space(size, index) for index in range(size.layers)]
     own: dict[str, Value] = {
-        **{"ssm.conv_kernel": 4, "ssm.inner_size": 2 * size.embedding},
-        **{"ssm.state_size": 16, "ssm.time_step_rank": 32},
-        **{"attention.head_count": 0, "attention.head_count_kv": 0, "feed_forward_length": 0},
+        "ssm.conv_kernel": 4,
+        "ssm.inner_size": 2 * size.embedding,
+        "ssm.state_size": 16,
+        "ssm.time_step_rank": 32,
+        "attention.head_count": 0,
+        "attention.head_count_kv": 0,
+        "feed_forward_length": 0,
     }
     return _spec("mamba", size, layers, own, is_tied=True)
 
@@ -118,9 +122,15 @@ def hybrid(size: Size = Size(layers=12)) -> GgufSpec:
         for index in range(size.layers)
     ]
     own: dict[str, Value] = {
-        **{"ssm.conv_kernel": 4, "ssm.inner_size": 2 * size.embedding, "ssm.state_size": 64},
-        **{"ssm.time_step_rank": 16, "ssm.group_count": 1, "rope.dimension_count": size.head},
-        "attention.head_count_kv": tuple(size.kv_heads if attending else 0 for attending in attends),
+        "ssm.conv_kernel": 4,
+        "ssm.inner_size": 2 * size.embedding,
+        "ssm.state_size": 64,
+        "ssm.time_step_rank": 16,
+        "ssm.group_count": 1,
+        "rope.dimension_count": size.head,
+        "attention.head_count_kv": tuple(
+            size.kv_heads if attending else 0 for attending in attends
+        ),
     }
     return _spec("granitehybrid", size, layers, own)
 
@@ -139,7 +149,9 @@ def short_convolution(size: Size = Size(layers=12)) -> GgufSpec:
         layers.append(tensors)
     own: dict[str, Value] = {
         "shortconv.l_cache": 3,
-        "attention.head_count_kv": tuple(size.kv_heads if attending else 0 for attending in attends),
+        "attention.head_count_kv": tuple(
+            size.kv_heads if attending else 0 for attending in attends
+        ),
     }
     spec = _spec("lfm2", size, layers, own, is_tied=True)
     renamed = [

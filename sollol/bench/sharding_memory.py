@@ -95,7 +95,9 @@ async def measure(case: Case, binaries: LlamaBinaries, directory: Path) -> Measu
         await server.stop()
     taken = allocations(lines)
     if one not in taken or other not in taken:
-        raise LlamaServerFailed(f"{case.name}: no worker holds anything:\n" + "\n".join(lines[-20:]))
+        raise LlamaServerFailed(
+            f"{case.name}: no worker holds anything:\n" + "\n".join(lines[-20:])
+        )
     foreseen = (
         device_memory(facts, case.options, 0, first),
         device_memory(facts, case.options, first, len(facts.units)),
@@ -109,11 +111,17 @@ def server_arguments(
     """Return the command line that puts the first units on the first worker."""
     split = f"{first},{len(facts.units) - first}"
     arguments = {
-        **{"--model": str(path), "--rpc": ",".join(workers), "--tensor-split": split},
-        **{"--n-gpu-layers": "999", "--fit": "off", "--threads": "1", "--log-verbosity": "4"},
+        "--model": str(path),
+        "--rpc": ",".join(workers),
+        "--tensor-split": split,
+        "--n-gpu-layers": "999",
+        "--fit": "off",
+        "--threads": "1",
+        "--log-verbosity": "4",
         "--ctx-size": str(options.context_length * options.slots),
         "--parallel": str(options.slots),
-        **{"--cache-type-k": options.key_type, "--cache-type-v": options.value_type},
+        "--cache-type-k": options.key_type,
+        "--cache-type-v": options.value_type,
     }
     return ["--no-webui", "--offline", *(word for pair in arguments.items() for word in pair)]
 

@@ -20,14 +20,49 @@ HYBRID_BY_INTERVAL = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 HYBRID_BY_FFN = frozenset({"nemotron_h", "nemotron_h_moe"})
 """A layer with a feed-forward network has neither."""
 CACHELESS = frozenset(
-    "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert "
-    "gemma-embedding dream llada llada-moe rnd1".split()
+    [
+        "bert",
+        "modern-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "neo-bert",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "eurobert",
+        "gemma-embedding",
+        "dream",
+        "llada",
+        "llada-moe",
+        "rnd1",
+    ]
 )
 """The whole text is read at once: embeddings and diffusion."""
 UNKNOWN = frozenset(
-    "deepseek32 deepseek4 glm-dsa glm5-next hy_v4 dots3note dflash minimax-01 minimax-m3 qwen4exp "
-    "bailingmoe3 kimi-k3 gemma4-assistant eagle3 t5 t5encoder hrm_text nanbeige graniteswitch "
-    "wavtokenizer-dec qwen3tts pockettts clef".split()
+    [
+        "deepseek32",
+        "deepseek4",
+        "glm-dsa",
+        "glm5-next",
+        "hy_v4",
+        "dots3note",
+        "dflash",
+        "minimax-01",
+        "minimax-m3",
+        "qwen4exp",
+        "bailingmoe3",
+        "kimi-k3",
+        "gemma4-assistant",
+        "eagle3",
+        "t5",
+        "t5encoder",
+        "hrm_text",
+        "nanbeige",
+        "graniteswitch",
+        "wavtokenizer-dec",
+        "qwen3tts",
+        "pockettts",
+        "clef",
+    ]
 )
 """They keep something that is not modelled here."""
 
@@ -114,12 +149,12 @@ def windowed_layers(fields: Fields) -> tuple[int, tuple[bool, ...]]:
     if pattern is not None:
         return window, pattern
     if name in _BY_ARRAY:
-        raise ModelBroken(
-            f"The GGUF file lacks {name}.attention.sliding_window_pattern. {ADVICE}."
-        )
+        raise ModelBroken(f"The GGUF file lacks {name}.attention.sliding_window_pattern. {ADVICE}.")
     default = {**_ALWAYS, **_IF_GIVEN, "exaone4": 4}[name]
     period = fields.number("attention.sliding_window_pattern", default)
-    return window, tuple(_is_windowed(index, period, name in _DENSE_FIRST) for index in range(count))
+    return window, tuple(
+        _is_windowed(index, period, name in _DENSE_FIRST) for index in range(count)
+    )
 
 
 def _window(fields: Fields) -> int:
@@ -170,9 +205,7 @@ def _remembering(fields: Fields, used: tuple[bool, ...]) -> tuple[bool, ...]:
         dense = fields.per_layer("feed_forward_length", 0)
         kv_heads = fields.per_layer("attention.head_count_kv", 0)
         without = (name in HYBRID_BY_HEADS or size == 0 for size in dense)
-        recurrent = tuple(
-            heads == 0 and w for heads, w in zip(kv_heads, without, strict=True)
-        )
+        recurrent = tuple(heads == 0 and w for heads, w in zip(kv_heads, without, strict=True))
     else:
         return (False,) * count
     return tuple(r and u for r, u in zip(recurrent, used, strict=True))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sollol.errors import ModelBroken
 from sollol.sharding.cache_layout import CACHELESS, LayerCache, layer_caches
@@ -26,7 +26,7 @@ class Unit:
     weight_bytes: int = 0
     expert_bytes: int = 0
     largest_tensor_bytes: int = 0
-    cache: LayerCache = LayerCache()
+    cache: LayerCache = field(default_factory=LayerCache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,7 @@ def _activation_width(fields: Fields, experts: int) -> int:
     return 3 * embedding + max(3 * dense, 3 * routed, 3 * attending, 4 * remembering)
 
 
-def _units(
-    fields: Fields, tensors: Sequence[Tensor], embedding: Tensor
-) -> tuple[Unit, ...]:
+def _units(fields: Fields, tensors: Sequence[Tensor], embedding: Tensor) -> tuple[Unit, ...]:
     count = fields.layer_count
     loaded = count - fields.number("nextn_predict_layers", 0)
     groups: list[list[Tensor]] = [[] for _ in range(count + 1)]
@@ -144,7 +142,9 @@ def _unit_index(name: str, layer_count: int) -> int | None:
     if match := _LAYER(name):
         index = int(match[1])
         if index >= layer_count:
-            raise ModelBroken(f"The GGUF file has a tensor {name!r}, but {layer_count} layers. {ADVICE}.")
+            raise ModelBroken(
+                f"The GGUF file has a tensor {name!r}, but {layer_count} layers. {ADVICE}."
+            )
         return index
     if name.startswith(_OF_FIRST_LAYER):
         return 0

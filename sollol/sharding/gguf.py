@@ -132,9 +132,7 @@ def _header(path: Path, cursor: Cursor) -> Header:
     needed = header_bytes + max((t.offset + t.size_bytes for t in tensors), default=0)
     if needed > cursor.file_bytes:
         raise HeaderError(f"it has {cursor.file_bytes} bytes, but its tensors reach to {needed}")
-    return Header(
-        path, cursor.file_bytes, header_bytes, metadata.fields, metadata.lengths, tensors
-    )
+    return Header(path, cursor.file_bytes, header_bytes, metadata.fields, metadata.lengths, tensors)
 
 
 def _read_counts(cursor: Cursor) -> tuple[int, int]:

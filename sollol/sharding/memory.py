@@ -66,9 +66,7 @@ class DeviceMemory:
         return PROCESS_BYTES + self.weight_bytes + max(running, self.largest_tensor_bytes)
 
 
-def device_memory(
-    facts: ModelFacts, options: RunOptions, first: int, end: int
-) -> DeviceMemory:
+def device_memory(facts: ModelFacts, options: RunOptions, first: int, end: int) -> DeviceMemory:
     """Return what the device needs that holds the units ``first`` to ``end - 1``.
 
     The last unit of all is the output.
