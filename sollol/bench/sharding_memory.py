@@ -20,7 +20,7 @@ from sollol.llamacpp.server import HOST, LlamaServer, LlamaServerFailed, free_po
 from sollol.sharding.allocations import Allocation, allocations
 from sollol.sharding.facts import ModelFacts, model_facts
 from sollol.sharding.gguf import read_header
-from sollol.sharding.memory import MIB, DeviceMemory, RunOptions, device_memory
+from sollol.sharding.memory import MIB, DeviceMemory, MemoryModel, RunOptions
 
 START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
@@ -98,10 +98,8 @@ async def measure(case: Case, binaries: LlamaBinaries, directory: Path) -> Measu
         raise LlamaServerFailed(
             f"{case.name}: no worker holds anything:\n" + "\n".join(lines[-20:])
         )
-    foreseen = (
-        device_memory(facts, case.options, 0, first),
-        device_memory(facts, case.options, first, len(facts.units)),
-    )
+    memory = MemoryModel(facts, case.options)
+    foreseen = memory.device(0, first), memory.device(first, len(facts.units))
     return Measurement(case, foreseen, (taken[one], taken[other]), is_running)
 
 

@@ -35,7 +35,7 @@ class ModelFacts:
 
     ``units``: every layer, then the output. ``input_bytes`` stay with the coordinator;
     ``shared_bytes`` lie on every device. ``activation_width``: elements that are in use at once
-    for each token of a batch.
+    for each token of a batch. ``side_bytes``: of projectors and adapters, loaded beside it.
     """
 
     architecture: str
@@ -50,6 +50,7 @@ class ModelFacts:
     file_bytes: int
     input_bytes: int
     shared_bytes: int
+    side_bytes: int
     units: tuple[Unit, ...]
 
     @property
@@ -63,7 +64,7 @@ class ModelFacts:
         return self.input_bytes + self.shared_bytes + sum(u.weight_bytes for u in self.units)
 
 
-def model_facts(headers: Sequence[Header]) -> ModelFacts:
+def model_facts(headers: Sequence[Header], side_bytes: int = 0) -> ModelFacts:
     """Return the facts of a model of one file, or of several parts in any order.
 
     Raises:
@@ -90,6 +91,7 @@ def model_facts(headers: Sequence[Header]) -> ModelFacts:
         file_bytes=sum(part.file_bytes for part in parts),
         input_bytes=sum(t.size_bytes for t in tensors if t.name.startswith(_INPUTS)),
         shared_bytes=sum(t.size_bytes for t in tensors if t.name.startswith(_SHARED)),
+        side_bytes=side_bytes,
         units=_units(fields, tensors, embedding),
     )
 

@@ -7,12 +7,13 @@ Source: llama.cpp, src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp,
 src/llama-memory-recurrent.cpp; docs/architecture/sharding-memory.md compares it with real servers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from sollol.errors import InvalidRequest
 from sollol.sharding.cache_layout import LayerCache
-from sollol.sharding.facts import ModelFacts, Unit
+from sollol.sharding.facts import ModelFacts
 from sollol.sharding.tensor_types import CACHE_TYPES
 
 MIB = 1 << 20
@@ -66,32 +67,64 @@ class DeviceMemory:
         return PROCESS_BYTES + self.weight_bytes + max(running, self.largest_tensor_bytes)
 
 
-def device_memory(facts: ModelFacts, options: RunOptions, first: int, end: int) -> DeviceMemory:
-    """Return what the device needs that holds the units ``first`` to ``end - 1``.
+class MemoryModel:
+    """The memory of one model that is run in one way, for any part of it in constant time.
 
-    The last unit of all is the output.
+    Raises:
+        InvalidRequest: keys or values cannot be stored as the options say.
     """
-    units = facts.units[first:end]
-    if not units:
-        return DeviceMemory()
-    return DeviceMemory(
-        weight_bytes=facts.shared_bytes + sum(unit.weight_bytes for unit in units),
-        cache_bytes=sum(cache_bytes(unit.cache, options) for unit in units),
-        state_bytes=sum(unit.cache.state_bytes for unit in units) * options.slots,
-        compute_bytes=compute_bytes(facts, options, units, has_output=end == len(facts.units)),
-        largest_tensor_bytes=max(unit.largest_tensor_bytes for unit in units),
-    )
 
+    def __init__(self, facts: ModelFacts, options: RunOptions) -> None:
+        units = facts.units
+        self.facts = facts
+        self.options = options
+        self._weights = _sums(unit.weight_bytes for unit in units)
+        self._caches = _sums(cache_bytes(unit.cache, options) for unit in units)
+        self._states = _sums(unit.cache.state_bytes * options.slots for unit in units)
+        self._largest = [unit.largest_tensor_bytes for unit in units]
+        self._cells = {
+            cells(window, options): _sums(
+                int(unit.cache.kv_heads > 0 and unit.cache.window == window) for unit in units
+            )
+            for window in dict.fromkeys(unit.cache.window for unit in units)
+        }
 
-def coordinator_bytes(facts: ModelFacts, options: RunOptions) -> int:
-    """Return what the coordinator needs on its own host: the input, and its process.
+    def device(self, first: int, end: int) -> DeviceMemory:
+        """Return what the device needs that holds the units ``first`` to ``end - 1``.
 
-    The file is mapped, so that it needs no more than the part that stays there.
-    """
-    masks = BATCH_TOKENS * _MASK_BYTES * cells(0, options)
-    activations = BATCH_TOKENS * _ACTIVATION_BYTES * facts.embedding_length
-    logits = _LOGIT_BYTES * facts.vocabulary * options.slots
-    return COORDINATOR_BYTES + facts.input_bytes + masks + activations + logits
+        The last unit of all is the output.
+        """
+        if first >= end:
+            return DeviceMemory()
+        return DeviceMemory(
+            weight_bytes=self.facts.shared_bytes + self._weights[end] - self._weights[first],
+            cache_bytes=self._caches[end] - self._caches[first],
+            state_bytes=self._states[end] - self._states[first],
+            compute_bytes=self._compute_bytes(first, end),
+            largest_tensor_bytes=max(self._largest[first:end]),
+        )
+
+    def coordinator_bytes(self, layers: int = 0) -> int:
+        """Return what the coordinator needs on its own host, with the first ``layers`` on its CPU.
+
+        The file is mapped, so that it needs no more than the part that stays there.
+        """
+        facts, options = self.facts, self.options
+        masks = BATCH_TOKENS * _MASK_BYTES * cells(0, options)
+        activations = BATCH_TOKENS * _ACTIVATION_BYTES * facts.embedding_length
+        logits = _LOGIT_BYTES * facts.vocabulary * options.slots
+        own = self.device(0, layers).total_bytes if layers else 0
+        sides = facts.input_bytes + facts.side_bytes
+        return COORDINATOR_BYTES + sides + masks + activations + logits + own
+
+    def _compute_bytes(self, first: int, end: int) -> int:
+        """Return the budget for a batch while it is computed on a device with these units."""
+        facts = self.facts
+        masked = sum(count for count, uses in self._cells.items() if uses[end] > uses[first])
+        batch = _ACTIVATION_BYTES * facts.activation_width + _MASK_BYTES * masked
+        has_output = end == len(facts.units)
+        logits = _LOGIT_BYTES * facts.vocabulary * self.options.slots if has_output else 0
+        return BATCH_TOKENS * batch + logits
 
 
 def cells(window: int, options: RunOptions) -> int:
@@ -115,17 +148,6 @@ def cache_bytes(cache: LayerCache, options: RunOptions) -> int:
     return options.slots * cells(cache.window, options) * cache.kv_heads * (key + value)
 
 
-def compute_bytes(
-    facts: ModelFacts, options: RunOptions, units: Sequence[Unit], *, has_output: bool
-) -> int:
-    """Return the budget for a batch while it is computed on a device with these units."""
-    windows = {unit.cache.window for unit in units if unit.cache.kv_heads}
-    masked = sum(cells(window, options) for window in windows)
-    batch = _ACTIVATION_BYTES * facts.activation_width + _MASK_BYTES * masked
-    logits = _LOGIT_BYTES * facts.vocabulary * options.slots if has_output else 0
-    return BATCH_TOKENS * batch + logits
-
-
 def _head_bytes(type_name: str, length: int, what: str) -> int:
     kind = CACHE_TYPES.get(type_name)
     if kind is None:
@@ -138,6 +160,11 @@ def _head_bytes(type_name: str, length: int, what: str) -> int:
             f"{kind.block_elements} at a time; use f16 for the {what} of this model."
         )
     return kind.row_bytes(length)
+
+
+def _sums(numbers: Iterable[int]) -> list[int]:
+    """Return the sum of the first n numbers at index n."""
+    return [0, *accumulate(numbers)]
 
 
 def _stepped(tokens: int) -> int:

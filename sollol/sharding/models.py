@@ -32,7 +32,8 @@ def read_model(text: str, stores: Sequence[Path]) -> LocalModel:
     stored = _own_file(Path(text)) if text.endswith(".gguf") else find_model(text, stores)
     headers = [read_header(path) for path in stored.parts]
     check_runs(headers, stored.kinds)
-    return LocalModel(stored, model_facts(headers))
+    beside = sum(path.stat().st_size for path in (*stored.projectors, *stored.adapters))
+    return LocalModel(stored, model_facts(headers, beside))
 
 
 def _own_file(path: Path) -> StoredModel:
