@@ -22,6 +22,7 @@
     ├── UpstreamError             502  the node's fault; counts against it
     │   ├── ConnectFailed              nothing was sent: safe to try another node
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
+    │   ├── WorkerFailed               an RPC server of llama.cpp cannot be used
     │   ├── UpstreamCut                the connection ended inside a message
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
     ├── ModelBroken               500  the files of a model are damaged, incomplete or unreadable
@@ -199,6 +200,12 @@ class MissingOnNode(UpstreamError):
         self.content_type = content_type
         self.body = body
         self.lacks_route = lacks_route
+
+
+class WorkerFailed(UpstreamError):
+    """An RPC server of llama.cpp cannot be reached, or must not or cannot be used."""
+
+    code = "worker_failed"
 
 
 class UpstreamCut(UpstreamError):

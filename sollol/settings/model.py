@@ -24,6 +24,7 @@ from sollol.settings.scheduling import (
     check_models,
     model_map,
 )
+from sollol.settings.sharding import ShardingSettings
 from sollol.settings.values import Count, Group, Origin, Seconds, listed
 
 
@@ -142,6 +143,7 @@ class Settings(Group):
         default_factory=dict
     )
     """Models by name: pins, aliases and fallbacks."""
+    sharding: ShardingSettings = ShardingSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     fleet: FleetSettings = FleetSettings()
     probe: ProbeSettings = ProbeSettings()

@@ -17,6 +17,7 @@ from sollol.sharding.facts import ModelFacts
 from sollol.sharding.tensor_types import CACHE_TYPES
 
 MIB = 1 << 20
+GIB = 1 << 30
 BATCH_TOKENS = 512
 """What llama-server computes at once (``--ubatch-size``)."""
 CELL_STEP = 256
