@@ -87,7 +87,7 @@ async def measure(case: Case, binaries: LlamaBinaries, directory: Path) -> Measu
     path = write_gguf(directory / "model.gguf", case.spec())
     facts = model_facts([read_header(path)])
     first = max(round(case.share * len(facts.units)), 1)
-    async with _worker(binaries) as one, _worker(binaries) as other:
+    async with running_worker(binaries) as one, running_worker(binaries) as other:
         lines: list[str] = []
         arguments = server_arguments(path, facts, case.options, [one, other], first)
         server = LlamaServer(binaries, arguments, on_line=lines.append)
@@ -134,7 +134,7 @@ async def _is_started(server: LlamaServer) -> bool:
 
 
 @asynccontextmanager
-async def _worker(binaries: LlamaBinaries) -> AsyncIterator[str]:
+async def running_worker(binaries: LlamaBinaries) -> AsyncIterator[str]:
     """Run an RPC server and yield its ``host:port``."""
     assert binaries.rpc_server is not None
     port = free_port()
