@@ -11,10 +11,10 @@ from sollol.errors import DoesNotFit
 from sollol.sharding.facts import ModelFacts
 from sollol.sharding.memory import DeviceMemory, MemoryModel, RunOptions
 from sollol.sharding.placing import MOST_WORKERS, Packer, Packing
-from sollol.sharding.prediction import Expectation, Link, Stage, expect
+from sollol.sharding.prediction import ROUND_TRIPS, Expectation, Link, Stage, expect
 
 _COMPARED_SETS = 16
-"""Of sets of equal size, those with the nearest workers are compared in full."""
+"""Of sets of equal size, those with the fastest and nearest workers are compared in full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _plans(
     packer = Packer(memory, cpu_layers)
     sets = sorted(
         packer.smallest_sets(memories),
-        key=lambda order: sum(host.links[considered[i].name].round_trip_s for i in order),
+        key=lambda order: sum(_slowness_s(memory, considered[i], host) for i in order) / len(order),
     )
     return [
         _plan(memory, considered, packer.evenly(order, memories), host, cpu_layers)
@@ -195,6 +195,12 @@ def _stages(
         )
         for share in shares
     ]
+
+
+def _slowness_s(memory: MemoryModel, worker: Worker, host: Coordinator) -> float:
+    """Return about how long a token takes on a worker that has the whole model."""
+    read_s = memory.facts.weight_bytes / worker.memory_bytes_per_s
+    return read_s + ROUND_TRIPS * host.links[worker.name].round_trip_s
 
 
 def _nearness(worker: Worker, host: Coordinator) -> tuple[float, str]:

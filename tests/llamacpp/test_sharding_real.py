@@ -1,5 +1,6 @@
 """Sharding against real llama.cpp programs: memory as foreseen, layers where the plan says."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from sollol.bench.model_kinds import KINDS
 from sollol.bench.sharding_memory import CASES, Case, measure, running_worker, table
 from sollol.cli.main import main
 from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
+from sollol.llamacpp.server import LlamaServerFailed
 from sollol.sharding.memory import MIB, RunOptions
 from sollol.sharding.rpc import probe
 
@@ -56,16 +58,13 @@ async def test_a_real_worker_tells_its_version_and_memory() -> None:
     assert again.version == found.version
 
 
-async def test_a_worker_whose_binary_is_no_rpc_server_is_refused(tmp_path: Path) -> None:
+async def test_a_server_that_loads_nothing_is_an_error(tmp_path: Path) -> None:
     case = replace(CASES[0], options=RunOptions(256))
-    binaries = find_binaries()
-    with pytest.raises(Exception, match="was not ready|ended|no worker"):
-        await measure(case, replace(binaries, server=Path("/bin/false")), tmp_path)
+    with pytest.raises(LlamaServerFailed, match="no worker holds anything"):
+        await measure(case, replace(find_binaries(), server=Path("/bin/false")), tmp_path)
 
 
 async def test_the_cli_lists_a_real_worker(capsys: pytest.CaptureFixture[str]) -> None:
-    import asyncio
-
     async with running_worker(find_binaries()) as address:
         arguments = ["shard", "workers", "--json", f"--set=sharding.workers={address}=1"]
         with pytest.raises(SystemExit) as ended:

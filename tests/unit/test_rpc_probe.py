@@ -108,5 +108,5 @@ async def test_workers_of_different_versions_are_not_used_together() -> None:
 
 def test_only_the_first_number_of_a_version_must_agree() -> None:
     check_version((4, 0, 3), (4, 1, 0))
-    with pytest.raises(WorkerFailed, match="install the same llama.cpp"):
+    with pytest.raises(WorkerFailed, match=r"install the same llama\.cpp"):
         check_version((5, 0, 0), (4, 0, 3))

@@ -49,7 +49,7 @@ def test_a_plan_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     (share,) = told["shares"]
     assert (share["first_layer"], share["layers"], share["has_output"]) == (0, 4, True)
     assert share["needs_bytes"] <= share["memory_bytes"] == 1 << 30
-    assert told["alternatives"][0]["workers"] == []
+    assert told["alternatives"] == []
     assert told["notes"] == []
 
 
@@ -104,7 +104,7 @@ def test_the_store_of_the_environment_is_used(
 def test_workers_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     Path("sollol.yaml").write_text(
         "sharding:\n  workers:\n    - gpu1:9000=1\n    - address: gpu2\n      memory_gb: 2\n"
-        "      round_trip_s: 0.002\n      gbit_per_s: 10\n      memory_gb_per_s: 400\n"
+        "      round_trip_s: 0.0006\n      gbit_per_s: 10\n      memory_gb_per_s: 400\n"
     )
     assert run("plan", "m.gguf", "--json") == 0
     assert json.loads(capsys.readouterr().out)["shares"][0]["worker"] == "gpu2:50052"
