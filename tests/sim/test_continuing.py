@@ -73,11 +73,14 @@ class Pair:
 
 @asynccontextmanager
 async def a_pair(
-    first: SimConfig = NODE, second: SimConfig = NODE, mid_stream: str = "continue"
+    first: SimConfig = NODE,
+    second: SimConfig = NODE,
+    mid_stream: str = "continue",
+    stall_s: float = 30.0,
 ) -> AsyncIterator[Pair]:
     failover = {"mid_stream": mid_stream, "eject_after": 10**6, "retry_reserve": 10**6}
     settings: Any = {"failover": failover, "scheduling": {"policy": "round_robin"}}
-    settings["upstream"] = {"stall_timeout_s": 0.3}
+    settings["upstream"] = {"stall_timeout_s": stall_s}
     async with a_fleet(first, second, **settings) as fleet:
         yield Pair(fleet)
 
@@ -124,7 +127,7 @@ async def test_the_joined_answer_is_the_uninterrupted_one(case: str, kind: Fault
 @pytest.mark.parametrize("case", CASES)
 async def test_a_node_that_falls_silent_is_followed_by_another(case: str) -> None:
     path, body = CASES[case]
-    async with a_pair() as pair:
+    async with a_pair(stall_s=0.5) as pair:
         expected = comparable(path, await pair.whole(path, body))
         fault = Fault("hang_after_n_records", path=path, times=1, records=3)
         assert comparable(path, await pair.cut(path, body, fault)) == expected
