@@ -11,6 +11,7 @@ from sollol.gateway.model_rules import Meant
 from sollol.gateway.rewriting import Changes, KeepAlive, rewritten, seen_in
 from sollol.types import Task
 from sollol.wire.ask import ask_of
+from sollol.wire.continuation import CONTINUABLE, continues
 from sollol.wire.kinds import BodyKind
 from sollol.wire.names import model_key
 from sollol.wire.peek import Peek, peek
@@ -40,6 +41,7 @@ class Calls:
         queue = gateway.settings.queue
         self._default_priority = queue.default_priority
         self._max_priority = queue.max_priority
+        self._continues = gateway.settings.failover.mid_stream == "continue"
         scheduling = gateway.settings.scheduling
         overrides = scheduling.keep_alive_overrides
         self._keep_alive = KeepAlive(scheduling.keep_alive, overrides=overrides)
@@ -82,6 +84,8 @@ class Calls:
             arrival.arrived_at,
             deadline_s,
             () if is_unload else others,
+            seen.stream,
+            continues(headers, default=self._continues) and seen.stream and kind in CONTINUABLE,
         )
 
 

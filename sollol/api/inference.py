@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 
 from sollol.api.answer import Answer
 from sollol.api.arrival import Arrival
-from sollol.api.body import read_body, whole_body
+from sollol.api.body import BodyReader
 from sollol.api.calls import Calls, read_peek
 from sollol.api.request import Request
 from sollol.api.serving import Serving, shown_id
@@ -35,6 +35,7 @@ class Inference:
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._calls = Calls(gateway)
+        self._bodies = BodyReader.of(gateway)
 
     def serve(
         self, kind: BodyKind, request: Request, answer: Answer
@@ -54,6 +55,8 @@ class Inference:
                 metrics.decided(decision.rule, lease.node_id, lease.loads)
         if outcome.queue_wait_s is not None:
             metrics.waited(entry.task, entry.priority, outcome.queue_wait_s)
+        if outcome.continuation is not None:
+            metrics.continued(outcome.continuation.outcome)
         prediction = entry.prediction
         if prediction is not None:
             metrics.predicted(entry.task, *prediction)
@@ -67,35 +70,33 @@ class Inference:
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         gateway = self._gateway
-        limits = gateway.settings.server
+        bodies = self._bodies
         body = (  # each coroutine that is not needed is one less to wake up through
-            whole_body(request, limits.max_body_bytes)
-            if request.is_complete
-            else await read_body(
-                request,
-                max_bytes=limits.max_body_bytes,
-                stall_timeout_s=limits.body_stall_timeout_s,
-            )
+            bodies.whole(request) if request.is_complete else await bodies.read(request)
         )
         if b"content-encoding" in request.headers and is_compressed(arrival.kind, request):
             with body:
-                body = await aside(body, _decompressed, body)
+                body = gateway.bodies.hold(await aside(body, _decompressed, body))
         with body:
             call = (
                 await aside(body, self._calls.make, arrival, request, body)
                 if body.is_long
                 else self._calls.make(arrival, request, body)
             )
-            arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
+            if call.body is not body:  # something was changed
+                gateway.bodies.hold(call.body)
             try:
+                gateway.bodies.waits(call.id, call.body)
+                arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
+                forwarder = gateway.continuing if call.continues else gateway.forwarder
                 if call.others:
-                    await forward_any(gateway.forwarder, call, downstream, arrival.outcome)
+                    await forward_any(forwarder.forward, call, downstream, arrival.outcome)
                 else:
-                    await gateway.forwarder.forward(call, downstream, arrival.outcome)
+                    await forwarder.forward(call, downstream, arrival.outcome)
             except (ModelNotFound, NoNodeAvailable) as error:
                 raise await aside(call.body, _as_ollama_says, call, error) from None
             finally:
-                if call.body is not body:  # something was changed
+                if call.body is not body:
                     call.body.close()
 
 

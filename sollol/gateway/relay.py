@@ -6,6 +6,7 @@ is complete or longer than ``HOLD_BYTES``, so that a node which dies in the midd
 retry and not the answer.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -80,34 +81,41 @@ class Downstream:
     told_error = ""
     """What a node said went wrong, in a stream that it ended with that."""
     measured: Measured | None = None
+    deadline: asyncio.Timeout | None = None
+    """Until when the answer is to begin."""
 
     def __init__(self, answer: AnswerWriter, on_start: Callable[[int], Headers]) -> None:
-        self._answer = answer
+        self.writer = answer
         self._on_start = on_start
-        self.push = answer.write
+        self.push: Callable[[bytes], bool] = answer.write
         self.wait_room = answer.wait_room
 
     def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
         """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
-        self.is_started = True
+        self._begin()
         self.is_stream = is_stream
-        self._answer.start(status, headers + self._on_start(status))
+        self.writer.start(status, headers + self._on_start(status))
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits while the client is slow to read."""
-        if self._answer.write(data):
+        if self.writer.write(data):
             await self.wait_room()
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece and end the answer."""
-        if self._answer.is_slow:
+        if self.writer.is_slow:
             await self.wait_room()
-        self._answer.end(data)
+        self.writer.end(data)
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
+        self._begin()
+        self.writer.whole(status, headers + self._on_start(status), body)
+
+    def _begin(self) -> None:
         self.is_started = True
-        self._answer.whole(status, headers + self._on_start(status), body)
+        if self.deadline is not None:
+            self.deadline.reschedule(None)
 
 
 class Translator(Protocol):

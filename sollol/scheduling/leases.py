@@ -48,6 +48,10 @@ class Leases:
             seconds,
             loads,
             runner.replacement(options) if options and not loads else None,
+            terms.load_s + work.prompt_tokens * runner.prefill_s
+            if runner.rates.prefill.count
+            else 0.0,
+            runner.decode_s * node.crowd,
         )
         if loads:
             begin_load(runner, options, terms.load_s, now)

@@ -76,6 +76,8 @@ class Held(msgspec.Struct):
     """The node was chosen to find out about it."""
     busy_area: float = 0.0
     """The node's :attr:`Node.busy_area` at the grant."""
+    is_loaded: bool = False
+    """The load that it waited for is over."""
 
 
 class Rates:
