@@ -47,7 +47,9 @@ class FarNode:
         pid = str(holder.process.pid)
         await _wait_other_namespace(pid)
         self._inside = ["nsenter", "--target", pid, "--net"]
-        if not _ran("ip", "link", "add", self._outside, "type", "veth", "peer", _INSIDE, "netns", pid):
+        if not _ran(
+            "ip", "link", "add", self._outside, "type", "veth", "peer", _INSIDE, "netns", pid
+        ):
             pytest.skip("this machine does not allow virtual network cables")
         _run("ip", "address", "add", f"{self._near}/30", "dev", self._outside)
         _run("ip", "link", "set", self._outside, "up")
