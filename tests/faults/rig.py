@@ -85,7 +85,7 @@ class Pair:
 
     async def ask(self, client: httpx.AsyncClient, url: str) -> "Heard":
         """Ask a gateway or a node, and read as far as the answer goes."""
-        body = b""
+        body = bytearray()
         is_cut = False
         async with client.stream("POST", url + self.route, json=self.body) as answer:
             try:
@@ -93,7 +93,7 @@ class Pair:
                     body += piece
             except httpx.RemoteProtocolError:
                 is_cut = True
-        return Heard(answer, body, is_cut)
+        return Heard(answer, bytes(body), is_cut)
 
     async def break_first(self, fault: Fault | TcpFault | None, *, is_cold: bool) -> None:
         """Switch the fault on; where none has the model in memory, for whichever is asked first."""
