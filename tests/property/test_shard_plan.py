@@ -110,7 +110,7 @@ def check(plan: Plan) -> None:
 
 
 @given(models(), options_drawn, memories_drawn)
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_a_plan_covers_every_unit_once_and_nothing_is_over_its_memory(
     facts: ModelFacts, options: RunOptions, memories: list[int]
 ) -> None:
@@ -125,7 +125,7 @@ def test_a_plan_covers_every_unit_once_and_nothing_is_over_its_memory(
 
 
 @given(models(), options_drawn, memories_drawn, st.integers(64, 3000))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_one_more_worker_never_makes_it_impossible_nor_needs_more_of_them(
     facts: ModelFacts, options: RunOptions, memories: list[int], another_mib: int
 ) -> None:
@@ -137,6 +137,7 @@ def test_one_more_worker_never_makes_it_impossible_nor_needs_more_of_them(
 
 
 @given(models(), memories_drawn, st.integers(1, 1000))
+@settings(deadline=None)
 def test_more_memory_of_a_worker_never_makes_it_impossible(
     facts: ModelFacts, memories: list[int], more_mib: int
 ) -> None:
@@ -149,7 +150,7 @@ def test_more_memory_of_a_worker_never_makes_it_impossible(
 
 
 @given(models(), st.lists(st.integers(64, 2000).map(lambda mib: mib * MIB), max_size=4))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_no_smaller_set_and_no_other_order_would_do(facts: ModelFacts, memories: list[int]) -> None:
     memory = MemoryModel(facts, RunOptions())
 
@@ -176,7 +177,7 @@ def test_no_smaller_set_and_no_other_order_would_do(facts: ModelFacts, memories:
 
 
 @given(models(), options_drawn, memories_drawn)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_alternatives_are_plans_that_need_fewer_workers(
     facts: ModelFacts, options: RunOptions, memories: list[int]
 ) -> None:
@@ -189,6 +190,7 @@ def test_alternatives_are_plans_that_need_fewer_workers(
 
 
 @given(models(), st.integers(0, 12), st.integers(0, 12))
+@settings(deadline=None)
 def test_a_longer_run_of_units_needs_more(facts: ModelFacts, first: int, length: int) -> None:
     memory = MemoryModel(facts, RunOptions())
     first = min(first, len(facts.units) - 1)
@@ -198,6 +200,7 @@ def test_a_longer_run_of_units_needs_more(facts: ModelFacts, first: int, length:
 
 
 @given(models())
+@settings(deadline=None)
 def test_less_context_and_smaller_types_never_need_more(facts: ModelFacts) -> None:
     def needed(options: RunOptions) -> int:
         return MemoryModel(facts, options).device(0, len(facts.units)).total_bytes
