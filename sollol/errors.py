@@ -14,6 +14,7 @@
     ├── NodeConflict              409  of our own API: the id or the server is taken
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
+    │   ├── ShuttingDown
     │   └── NoNodeAvailable
     ├── DeadlineExceeded          504
     │   ├── QueueTimeout
@@ -23,6 +24,8 @@
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
     │   ├── UpstreamStatus       5xx  or 429, or an error in place of a stream: the node's own words
     │   ├── UpstreamCut                the connection ended inside a message
+    │   │   └── NodeDown               the gateway ended it: probes had found the node down
+    │   ├── CannotContinue             no node can go on with an answer that broke off
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
     ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
     └── ClientDisconnected        499  nobody is left to answer; logged only
@@ -137,6 +140,15 @@ class QueueFull(Overloaded):
     code = "queue_full"
 
 
+class ShuttingDown(Overloaded):
+    """The gateway stops, and does not wait for what has not begun."""
+
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("the gateway is shutting down", retry_after_s=1.0)
+
+
 class NoNodeAvailable(Overloaded):
     """Nodes that could serve the request exist, or none is known at all, but none is up."""
 
@@ -238,6 +250,18 @@ class UpstreamCut(UpstreamError):
     def __init__(self, message: str, *, in_body: bool = True) -> None:
         super().__init__(message)
         self.in_body = in_body
+
+
+class NodeDown(UpstreamCut):
+    """The gateway closed the connection, as the node did not answer probes any more."""
+
+    code = "node_down"
+
+
+class CannotContinue(UpstreamError):
+    """No other node can go on with an answer that broke off; the text says why."""
+
+    code = "cannot_continue"
 
 
 class ProtocolViolation(UpstreamError):

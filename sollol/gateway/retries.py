@@ -55,13 +55,18 @@ class Retries:
     Attributes:
         failure: the latest; what the caller is told if nothing better comes.
         excluded: nodes that it is not to be sent to.
+
+    Args:
+        crashes: those that came before, of what this request goes on with.
     """
 
-    def __init__(self, policy: RetryPolicy, excluded: frozenset[str], tokens: float) -> None:
+    def __init__(
+        self, policy: RetryPolicy, excluded: frozenset[str], tokens: float, crashes: int = 0
+    ) -> None:
         self._policy = policy
         self._tokens = tokens
         self._lacking = excluded
-        self._tally = Tally()
+        self._tally = Tally(crashes)
         self._repeatable: set[str] = set()
         self._has_waited = False
         self._suspects: list[tuple[Lease, Failure, str]] = []
@@ -99,16 +104,20 @@ class Retries:
         for lease, kind, text in self._suspects:
             self._count_against(lease, kind, text)
 
-    async def wait_to_repeat(self) -> bool:
+    async def wait_to_repeat(self, most_s: float) -> bool:
         """Wait until a node that failed may be tried again; False if there is none.
 
         To be called again if there is still no other: one may have come up meanwhile.
+
+        Args:
+            most_s: seconds that are left for it.
         """
         if not self._repeatable:
             return False
         self._has_waited = not self._has_waited
         if self._has_waited:
-            await asyncio.sleep(back_off_s(self._tally.repeats, self._policy.rng.random()))
+            pause_s = back_off_s(self._tally.repeats, self._policy.rng.random())
+            await asyncio.sleep(min(most_s, pause_s))
             return True
         self._tally.repeats += 1
         self.excluded -= self._repeatable

@@ -23,6 +23,9 @@ from sollol.upstream.http import NodeConnections, Origin, Timeouts
 
 log = structlog.get_logger()
 
+MOVING_S = 5.0
+"""A node that sent part of an answer so lately is at work, whatever its probes say."""
+
 OnChange = Callable[[NodeView], None]
 OnRemove = Callable[[str], None]
 
@@ -218,6 +221,7 @@ class Registry:
         if node is not None:
             node.health.probe_failed(error, self._clock(), is_refused=is_refused)
             self._update(node, node.view)
+            self._cut(node)
 
     def request_failed(self, node_id: str, runner: str, blame: Blame, error: str) -> None:
         """Note that a request failed in a way that is the node's fault."""
@@ -225,6 +229,7 @@ class Registry:
         if node is not None and blame.counts:
             node.health.request_failed(blame, runner, error, self._clock())
             self._update(node, node.view)
+            self._cut(node)
 
     def rest(self, node_id: str, runner: str, seconds: float, error: str) -> None:
         """Give a node no requests for a model for some seconds, as it asked for."""
@@ -271,6 +276,14 @@ class Registry:
     def _control(self, settings: NodeSettings) -> ControlClient:
         context = self.ssl_context if settings.url.startswith("https:") else None
         return ControlClient(settings.url, self._timeouts.control_s, context, _api_key(settings))
+
+    def _cut(self, node: Node) -> None:
+        """End all waiting for a node that is down: its requests are tried elsewhere at once.
+
+        Answers that move go on, until a later probe finds that they do not.
+        """
+        if not node.health.is_up:
+            node.connections.cut_silent(MOVING_S)
 
     def _update(self, node: Node, view: NodeView) -> None:
         before = node.view
