@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 MAX_CRASHES = 2
 MAX_ATTEMPTS = 3
 RETRY_SHARE = 0.2
+LATE_S = 0.27
+"""How much after its deadline a request may be answered: a tick of the scheduler."""
+
 WINDOW_TICKS = 1000
 """A little less than the ten seconds for which a retry counts."""
 
@@ -44,6 +47,9 @@ def check_outcome(world: "World", client: Client, attempts: list[Generation]) ->
         _check_whole(client, attempts)
     elif told.status == 200:
         assert plan.text().startswith(told.text), f"{name} got {told.text!r}"
+    if plan.deadline_s is not None and told.began_at is not None and told.end is not End.LEFT:
+        late_s = told.began_at - client.came_at - plan.deadline_s
+        assert late_s <= LATE_S, f"{name} begins to be answered {late_s:.2f} s too late"
     if told.end is End.ERROR:
         _check_error(world, client, attempts)
 
@@ -67,7 +73,8 @@ def _check_whole(client: Client, attempts: list[Generation]) -> None:
 def _check_error(world: "World", client: Client, attempts: list[Generation]) -> None:
     plan, status = client.plan, client.told.status
     if plan.kind == "bad" and any(attempt.how == "400" for attempt in attempts):
-        assert status == 400, f"{plan.name} is refused by the node, and told {status}"
+        is_late = status == 504 and plan.deadline_s is not None
+        assert status == 400 or is_late, f"{plan.name} is refused by the node, and told {status}"
     elif status < 500:
         hows = [attempt.how for attempt in attempts[-1:]] or world.told_of(plan.model)
         is_unknown = status == 404 and world.is_unknown(plan.model)

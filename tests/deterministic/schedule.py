@@ -58,6 +58,8 @@ def make_schedule(seed: int) -> Schedule:
     faulty = [node_id for node_id in ids if node_id != rock]
     count = rng.choice((0, 1, 2, 4, 6, 8))
     windows = tuple(_window(rng, rng.choice(faulty), span) for _ in range(count))
+    if not rock and rng.random() < 0.5:
+        windows += tuple(_storm(rng, node_id) for node_id in ids)
     reserve = rng.choice((1, 3, 10, 10))
     return Schedule(seed, rng.choice(POLICIES), nodes, requests, windows, rock, reserve)
 
@@ -93,6 +95,13 @@ def _request(rng: Random, number: int, span: int, kinds: tuple[str, ...]) -> Req
         leave_ticks=rng.choice((0, 1, 2, 3, 5, 10, 30, 100)),
         pause_ticks=rng.choice((1, 5, 20)) if rng.random() < 0.1 else 0,
     )
+
+
+def _storm(rng: Random, node: str) -> Window:
+    """Return a failure of one of all nodes at about the same time: which of them is the last resort?"""
+    fault = rng.choice((Fault.RESET, Fault.CUT, Fault.CRASH, Fault.CRASH, Fault.REFUSE))
+    start = FIRST_AT + rng.choice((20, 30, 50, 80))
+    return Window(node, fault, start, start + rng.choice((50, 100, 150)), after=1)
 
 
 def _window(rng: Random, node: str, span: int) -> Window:

@@ -112,7 +112,12 @@ class States:
         assert len(late) < most, f"{node_id} has failed {len(late)} times, and is {view.state}"
 
     def _is_told(self, generation: Generation) -> bool:
-        """Whether the gateway's attempt has failed: it may send a request once more by itself."""
+        """Whether the gateway's attempt has failed through the node, not by the request's deadline.
+
+        It may send a request once more by itself.
+        """
+        if self.world.clients[generation.request].told.status == 504:
+            return False
         tries = self.world.gateway.journal.find(generation.request)[0].outcome.tries
         is_of_past = generation.ended < self.world.loop.now
         return is_of_past and bool(tries[generation.attempt - 1].error)

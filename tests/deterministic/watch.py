@@ -202,10 +202,12 @@ class Watch:
             assert counts[runner] <= node.plan.slots, f"{node.id} has more than its slots"
 
     def _check_waiting(self) -> None:
-        """Check that nobody waits beside a free slot."""
+        """Check that who is in the queue waits, and that nobody waits beside a free slot."""
         waiting = self.scheduler._queue.all()
         since, self._idle_since = self._idle_since, {}
         for each in waiting:
+            is_there = self.world.gateway.admission.is_waiting(each.request.id)
+            assert is_there, f"{each.request.id} is in the queue, and nobody waits"
             if self._could_start(each):
                 name = each.request.id
                 self._idle_since[name] = since.get(name, self.world.loop.now)

@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from sollol.api.answer import Answer
+from sollol.api.door import Door
 from sollol.api.inference import Inference
 from sollol.api.protocol import GatewayProtocol, ProtocolLimits
 from sollol.api.request import Request
@@ -183,9 +184,8 @@ def _acceptor(gateway: Gateway) -> Callable[[], Any]:
     def app(request: Request, answer: Answer) -> Any:
         return inference.serve(BODY_KINDS[request.path], request, answer)
 
-    bound = type(
-        "BoundProtocol", (GatewayProtocol,), {"limits": ProtocolLimits(), "outbox": Outbox()}
-    )
+    parts = {"limits": ProtocolLimits(), "door": Door(10_000), "outbox": Outbox()}
+    bound = type("BoundProtocol", (GatewayProtocol,), parts)
     config: Any = SimpleNamespace(loaded_app=app)
     state = ServerState()
     return lambda: bound(config, state, {})

@@ -153,15 +153,15 @@ BUGS = (
     Bug(
         "upstream_stays_open",
         _FORWARD,
-        "        finally:\n            upstream.close()\n        if downstream.told_error",
-        "        finally:\n            pass\n        if downstream.told_error",
+        "        finally:\n            upstream.close()\n        self._note_health(",
+        "        finally:\n            pass\n        self._note_health(",
         "a node goes on for a caller who has left",
     ),
     Bug(
         "deadline_is_not_looked_at",
         _FORWARD,
-        "if call.is_too_late(waits_since):",
-        "if call.is_too_late(0.0):",
+        "if call.deadline_s is not None and call.is_too_late(waits_since):",
+        "if call.deadline_s is not None and call.is_too_late(0.0):",
         "a retry begins after the deadline",
     ),
     Bug(

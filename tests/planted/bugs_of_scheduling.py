@@ -41,8 +41,8 @@ BUGS = (
     Bug(
         "lease_is_not_given_back",
         _SCHEDULER,
-        "        self._leases.give_back(lease, now)\n",
-        "        if measured is not None:\n            self._leases.give_back(lease, now)\n",
+        "        held = self._leases.give_back(lease, now)\n",
+        "        held = self._leases.give_back(lease, now) if measured else None\n",
         "each answer that is not whole costs a slot",
     ),
     Bug(
@@ -83,7 +83,7 @@ BUGS = (
     Bug(
         "slot_is_kept",
         _LEASES,
-        "            held.runner.running.pop(lease.id, None)\n",
+        "            runner.running.pop(lease.id, None)\n",
         "",
         "slots are used up",
     ),
