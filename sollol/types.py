@@ -8,7 +8,7 @@ Owners: ``nodes/registry.py`` makes every :class:`NodeView`, ``scheduling/schedu
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -182,6 +182,13 @@ NOTHING_KNOWN = Ask()
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 1, 10
 
 
+class Comer(NamedTuple):
+    """What is known of a request before its body is: who sends it and how urgent its headers say it is."""
+
+    caller: str
+    priority: int
+
+
 class RouteRequest(msgspec.Struct, frozen=True, gc=False):
     """What a scheduling decision needs to know of a request; times are of the monotonic clock.
 
@@ -243,3 +250,8 @@ class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True):
     options: tuple[tuple[str, int | float | bool], ...] | None = None
     """Runner options to be sent in place of those of the body, so that the node need not load the
     model anew; None: as they came."""
+    first_byte_s: float = 0.0
+    """Seconds from the grant to the first token with nothing of the prompt cached, as predicted; 0 where
+    that would rest on no measurement of the model there."""
+    token_s: float = 0.0
+    """Seconds for each token of the answer, as predicted."""

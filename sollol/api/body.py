@@ -1,54 +1,119 @@
-"""Reads a request body, within bounds of size and patience."""
+"""Reads request bodies, within bounds of size and patience."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Self
 
 from sollol.api.request import Request
 from sollol.errors import InvalidRequest, RequestTooLarge
-from sollol.gateway.body import Body, BodyWriter, no_room
+from sollol.gateway.body import Body, no_room
+from sollol.gateway.body_store import BodyStore, Incoming
+from sollol.gateway.gateway import Gateway
+from sollol.types import LOWEST_PRIORITY, Comer
+from sollol.wire.urgency import priority_of
 
 
-async def read_body(request: Request, *, max_bytes: int, stall_timeout_s: float) -> Body:
-    """Return the whole body.
+class BodyReader:
+    """Reads whole bodies into a store.
 
     Args:
         max_bytes: longest body accepted; what is counted is what arrives.
         stall_timeout_s: longest pause between two pieces of it.
-
-    Raises:
-        RequestTooLarge: it is longer than ``max_bytes``.
-        InvalidRequest: it stopped coming.
-        ClientDisconnected: the caller left before its end.
-        Overloaded: the disk is full.
+        priority_of: returns the priority that the headers of a request name.
     """
-    if int(request.headers.get(b"content-length", b"0")) > max_bytes:
-        raise _too_large(max_bytes)
-    if request.is_complete:
-        return whole_body(request, max_bytes)
-    writer = BodyWriter()
+
+    def __init__(
+        self,
+        store: BodyStore,
+        *,
+        max_bytes: int,
+        stall_timeout_s: float,
+        priority_of: Callable[[Mapping[bytes, bytes]], int] = lambda _: LOWEST_PRIORITY,
+    ) -> None:
+        self._store = store
+        self._max_bytes = max_bytes
+        self._stall_timeout_s = stall_timeout_s
+        self._priority_of = priority_of
+
+    @classmethod
+    def of(cls, gateway: Gateway) -> Self:
+        """Return the reader of a gateway's requests."""
+        server, queue = gateway.settings.server, gateway.settings.queue
+        return cls(
+            gateway.bodies,
+            max_bytes=server.max_body_bytes,
+            stall_timeout_s=server.body_stall_timeout_s,
+            priority_of=partial(
+                priority_of, field=None, default=queue.default_priority, maximum=queue.max_priority
+            ),
+        )
+
+    def whole(self, request: Request) -> Body:
+        """Return a body that has come already, as most do with the head.
+
+        Raises:
+            RequestTooLarge: it is longer than ``max_bytes``.
+            Overloaded: there is no room for it.
+        """
+        content = request.take()
+        if len(content) > self._max_bytes:
+            raise self._too_large()
+        kept = self._store.keep(content)
+        return self._spool(request, content) if kept is None else kept
+
+    async def read(self, request: Request) -> Body:
+        """Return the whole body.
+
+        Raises:
+            RequestTooLarge: it is longer than ``max_bytes``.
+            InvalidRequest: it stopped coming.
+            ClientDisconnected: the caller left before its end.
+            Overloaded: there is no room for it.
+        """
+        declared = int(request.headers.get(b"content-length", b"0"))
+        if declared > self._max_bytes:
+            raise self._too_large()
+        if request.is_complete:
+            return self.whole(request)
+        incoming = self._incoming(request)
+        with _discarded_on_failure(incoming):
+            self._store.make_room(declared, incoming.who)
+            while piece := await next_piece(request, self._stall_timeout_s):
+                incoming.write(piece)
+                if incoming.length > self._max_bytes:
+                    raise self._too_large()
+            return incoming.finish()
+
+    def _spool(self, request: Request, content: bytes) -> Body:
+        incoming = self._incoming(request)
+        with _discarded_on_failure(incoming):
+            incoming.write(content)
+            return incoming.finish()
+
+    def _incoming(self, request: Request) -> Incoming:
+        return Incoming(self._store, partial(self._comer, request))
+
+    def _comer(self, request: Request) -> Comer:
+        return Comer(request.connection.peer, self._priority_of(request.headers))
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(
+            f"request body too large: the limit is {self._max_bytes} bytes (server.max_body_bytes)"
+        )
+
+
+@contextlib.contextmanager
+def _discarded_on_failure(incoming: Incoming) -> Iterator[None]:
     try:
-        while piece := await next_piece(request, stall_timeout_s):
-            writer.write(piece)
-            if writer.length > max_bytes:
-                raise _too_large(max_bytes)
-        return writer.finish()
+        yield
     except OSError as error:
-        writer.discard()
+        incoming.discard()
         raise no_room(error) from error
     except BaseException:
-        writer.discard()
+        incoming.discard()
         raise
-
-
-def whole_body(request: Request, max_bytes: int) -> Body:
-    """Return a body that has come already, as most do with the head.
-
-    Raises:
-        RequestTooLarge: it is longer than ``max_bytes``.
-    """
-    content = request.take()
-    if len(content) > max_bytes:
-        raise _too_large(max_bytes)
-    return Body(content)
 
 
 async def next_piece(request: Request, stall_timeout_s: float) -> bytes:
@@ -64,9 +129,3 @@ async def next_piece(request: Request, stall_timeout_s: float) -> bytes:
     except TimeoutError:
         text = f"no more of the request body came for {stall_timeout_s:g} s"
         raise InvalidRequest(text) from None
-
-
-def _too_large(max_bytes: int) -> RequestTooLarge:
-    return RequestTooLarge(
-        f"request body too large: the limit is {max_bytes} bytes (server.max_body_bytes)"
-    )

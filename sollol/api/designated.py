@@ -4,7 +4,7 @@ import secrets
 from typing import Any
 
 from sollol.api.answer import Answer
-from sollol.api.body import read_body
+from sollol.api.body import BodyReader
 from sollol.api.request import Headers, Request
 from sollol.api.serving import OllamaArrival, Serving, shown_id, target_of
 from sollol.errors import ConnectFailed, NoNodeAvailable, RouteNotFound
@@ -53,6 +53,7 @@ class Designated:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._serving = Serving(gateway)
+        self._bodies = BodyReader.of(gateway)
 
     @staticmethod
     def serves(method: str, path: str) -> bool:
@@ -72,13 +73,7 @@ class Designated:
         await self._serving.run(arrival, request, answer, self._serve)
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
-        limits = self._gateway.settings.server
-        body = await read_body(
-            request,
-            max_bytes=limits.max_body_bytes,
-            stall_timeout_s=limits.body_stall_timeout_s,
-        )
-        with body:
+        with await self._bodies.read(request) as body:
             try:
                 node = self._node(arrival.route)
             except (NoNodeAvailable, RouteNotFound):

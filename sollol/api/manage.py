@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from sollol.api.answer import Answer
-from sollol.api.body import next_piece, read_body
+from sollol.api.body import BodyReader, next_piece
 from sollol.api.request import Request
 from sollol.api.serving import OllamaArrival, Serving, shown_id
 from sollol.errors import FleetFailed
@@ -92,6 +92,7 @@ class Management:
         self._gateway = gateway
         self._clock = gateway.clock
         self._serving = Serving(gateway)
+        self._bodies = BodyReader.of(gateway)
 
     @staticmethod
     def serves(method: str, path: str) -> bool:
@@ -116,7 +117,7 @@ class Management:
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         kind = MANAGE_KINDS.get(arrival.path)
         if kind is not None:
-            with await self._read(request) as raw:
+            with await self._bodies.read(request) as raw:
                 await self._manage(arrival, kind, raw, downstream)
             return
         digest = arrival.model = read_digest(arrival.path.removeprefix(BLOBS))
@@ -125,14 +126,6 @@ class Management:
             await self._find_blob(arrival, digest, downstream)
             return
         await self._upload_blob(arrival, digest, request, downstream)
-
-    async def _read(self, request: Request) -> Body:
-        limits = self._gateway.settings.server
-        return await read_body(
-            request,
-            max_bytes=limits.max_body_bytes,
-            stall_timeout_s=limits.body_stall_timeout_s,
-        )
 
     async def _manage(
         self, arrival: Arrival, kind: ManageKind, raw: Body, downstream: Downstream

@@ -10,8 +10,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from sollol.api.asgi import REQUEST_KEY
-from sollol.api.body import read_body
+from sollol.api.body import BodyReader
 from sollol.errors import SollolError
+from sollol.gateway.body_store import BodyStore
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_STALL_S = 10.0
@@ -61,10 +62,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 async def _with_whole_body(request: Request, max_bytes: int) -> Request:
     if request.method not in ("POST", "PATCH", "PUT"):
         return request
-    whole = await read_body(
-        request.scope[REQUEST_KEY], max_bytes=max_bytes, stall_timeout_s=BODY_STALL_S
-    )
-    with whole as body:
+    reader = BodyReader(BodyStore(), max_bytes=max_bytes, stall_timeout_s=BODY_STALL_S)
+    with await reader.read(request.scope[REQUEST_KEY]) as body:
         content = body.view()
     headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
     headers.append((b"content-type", b"application/json"))

@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from sollol.api.answer import Answer
+from sollol.api.door import ALWAYS_ANSWERED, FULL, FULL_HEADERS, Door, Entry
 from sollol.api.parser import Head, Refused, RequestParser
 from sollol.api.request import Request
 from sollol.errors import ClientDisconnected
@@ -63,7 +64,7 @@ class CommonHeaders:
 
 
 class GatewayProtocol(asyncio.Protocol):
-    """One connection of a caller. ``limits`` and ``outbox`` are set on a subclass for each server.
+    """One connection of a caller. What is a ``ClassVar`` is set on a subclass for each server.
 
     One request is served at a time, by a task of its own; those that a caller sends before it has
     the answer wait in the order they came.
@@ -71,6 +72,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     limits: ClassVar[ProtocolLimits] = ProtocolLimits()
     common: ClassVar[CommonHeaders] = CommonHeaders()
+    door: ClassVar[Door]
     outbox: ClassVar[Outbox]
 
     def __init__(
@@ -96,6 +98,7 @@ class GatewayProtocol(asyncio.Protocol):
         )
         self._head_since = self._idle_since
         self._is_refused = False
+        self._is_spare = False
         self._is_held = False
         self._discarded: Request | None = None
         # What goes out:
@@ -170,6 +173,11 @@ class GatewayProtocol(asyncio.Protocol):
         self.write = partial(self.outbox.put, self._transport)
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._arm_timer()
+        entry = self.door.entry(len(self._state.connections))
+        if entry is not Entry.FREE:
+            self._is_spare = True
+            if entry is Entry.NONE:
+                self._refuse(b"503 Service Unavailable\r\nretry-after: 1")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever serves a request."""
@@ -232,7 +240,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _head_came(self, head: Head) -> Request | None:
         """Serve a request, or let it wait for the one before it."""
-        if len(self._pipeline) >= MAX_PIPELINED:
+        if len(self._pipeline) >= MAX_PIPELINED or self._is_refused:
             return None
         try:
             request = Request(self, head.method, head.target, head.headers)
@@ -244,6 +252,12 @@ class GatewayProtocol(asyncio.Protocol):
             speaks_chunks=not head.is_old,
             keep_alive=head.keep_alive,
         )
+        if self._is_spare:
+            answer.keep_alive = False
+            if request.path not in ALWAYS_ANSWERED:
+                answer.whole(503, FULL_HEADERS, FULL)
+                self._discard(request, answer)
+                return request
         if request.expects_continue:  # a body that is not asked for may come or not
             answer.keep_alive = False
         if self._serving is None:

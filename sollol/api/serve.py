@@ -25,6 +25,9 @@ log = structlog.get_logger()
 EXIT_OK = 0
 EXIT_FAILED = 1
 
+OWN_FILES = 128
+"""File descriptors for all but requests: listeners, idle connections to nodes, bodies in files."""
+
 
 Reread = Callable[[], Settings]
 """Reads the settings again, from where they came; raises SettingsError. Blocks."""
@@ -43,19 +46,22 @@ def run(settings: Settings, reread: Reread) -> int:
     except OSError as error:
         _explain_bind(settings, error)
         return EXIT_FAILED
-    _raise_file_limit()
+    files = _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, listeners, reread))
+        runner.run(_serve(settings, listeners, reread, files))
     return EXIT_OK
 
 
-async def _serve(settings: Settings, listeners: list[socket.socket], reread: Reread) -> None:
+async def _serve(
+    settings: Settings, listeners: list[socket.socket], reread: Reread, files: int
+) -> None:
     gateway = Gateway(settings)
-    server = GatewayServer(App(gateway), settings.server)
+    most = _connections_for(files, settings.server.max_connections)
+    server = GatewayServer(App(gateway), settings.server, most)
 
     def stop() -> None:
-        gateway.is_stopping = True
         log.info("stopping", in_flight=gateway.admission.statistics().total_in_flight)
+        gateway.stop()
         server.stop()
 
     has_terminal = os.isatty(0)
@@ -108,10 +114,21 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _raise_file_limit() -> None:
-    """Take all the file descriptors we may have: each request needs two."""
+def _raise_file_limit() -> int:
+    """Take all the file descriptors we may have, and return how many: each request needs two."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+def _connections_for(files: int, wanted: int) -> int:
+    """Return how many client connections there may be: no more than descriptors are enough for."""
+    enough = max(1, (files - OWN_FILES) // 2)
+    if files == resource.RLIM_INFINITY:
+        return wanted
+    if enough < wanted:
+        log.warning("few_file_descriptors", limit=files, max_connections=enough)
+    return min(enough, wanted)
 
 
 def _explain_bind(settings: Settings, error: OSError) -> None:

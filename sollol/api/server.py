@@ -8,6 +8,7 @@ from typing import cast
 
 import uvicorn
 
+from sollol.api.door import Door
 from sollol.api.protocol import GatewayProtocol, ProtocolLimits
 from sollol.settings import ServerSettings
 from sollol.upstream.outbox import Outbox
@@ -18,9 +19,15 @@ ACCEPTS_PER_TURN = 16
 
 
 class GatewayServer(uvicorn.Server):
-    """Serves an app until told to stop, then lets answers finish."""
+    """Serves an app until told to stop, then lets answers finish.
 
-    def __init__(self, app: object, settings: ServerSettings) -> None:
+    Args:
+        max_connections: fewer than the settings say, where the system has not enough for those.
+    """
+
+    def __init__(
+        self, app: object, settings: ServerSettings, max_connections: int | None = None
+    ) -> None:
         limits = ProtocolLimits(
             max_header_bytes=settings.max_header_bytes,
             max_headers=settings.max_headers,
@@ -28,10 +35,12 @@ class GatewayServer(uvicorn.Server):
             write_timeout_s=settings.write_timeout_s,
             keep_alive_s=settings.keep_alive_s,
         )
+        door = Door(max_connections or settings.max_connections)
+        parts = {"limits": limits, "door": door, "outbox": Outbox()}
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
             interface="asgi3",  # which it is not: GatewayProtocol calls it in its own way
-            http=type("BoundProtocol", (GatewayProtocol,), {"limits": limits, "outbox": Outbox()}),
+            http=type("BoundProtocol", (GatewayProtocol,), parts),
             ws="none",
             lifespan="off",
             log_config=None,

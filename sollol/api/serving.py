@@ -7,6 +7,8 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import ceil
+from random import uniform
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -15,7 +17,7 @@ import structlog
 from sollol import logs
 from sollol.api.answer import Answer
 from sollol.api.request import Headers, Request
-from sollol.errors import ClientDisconnected, InvalidRequest, Overloaded, SollolError
+from sollol.errors import ClientDisconnected, InvalidRequest, ShuttingDown, SollolError
 from sollol.gateway.call import Outcome
 from sollol.gateway.disconnect import CancelWhenGone
 from sollol.gateway.forward import end_broken
@@ -25,6 +27,9 @@ from sollol.types import Dialect
 from sollol.wire.bodies import error_response, ollama_error_record
 
 log = structlog.get_logger()
+
+JITTER = 0.1
+"""By which share callers are told to come again sooner or later than predicted."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -114,11 +119,6 @@ def target_of(request: Request) -> str:
     return request.target
 
 
-def shortened(seconds: float) -> float:
-    """Return a duration for the log, to a tenth of a millisecond; ``round`` takes three times as long."""
-    return int(seconds * 10_000) / 10_000
-
-
 class Serving:
     """Serves requests; holds no state of its own."""
 
@@ -150,11 +150,10 @@ class Serving:
         except SollolError as error:
             await _refuse(arrival, error, downstream)
         except asyncio.CancelledError:  # the server stops and waits no longer
-            stopping = Overloaded("the gateway is shutting down", retry_after_s=1)
             if answer.is_slow:
                 answer.abort()  # it would not read the reason either
             else:
-                await _refuse(arrival, stopping, downstream)
+                await _refuse(arrival, ShuttingDown(), downstream)
         except Exception:  # a fault of ours: the caller is told, and the log has the trace
             log.exception("request_failed", request_id=arrival.shown_id)
             await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
@@ -172,20 +171,17 @@ class Serving:
 
     def _done(self, arrival: Arrival, duration_s: float) -> None:
         outcome = arrival.outcome
+        code, first_byte_s = outcome.error or "ok", outcome.first_byte_s
         self._metrics.request_done(
-            arrival.task,
-            arrival.node,
-            outcome.error or "ok",
-            duration_s=duration_s,
-            first_byte_s=None if outcome.error else outcome.first_byte_s,
+            arrival.task, arrival.node, code, duration_s, None if outcome.error else first_byte_s
         )
-        fields = {
+        fields = {  # seconds to a tenth of a millisecond; ``round`` takes three times as long
             "request_id": arrival.shown_id,
             **arrival.noted(),
             "status": outcome.status,
-            "outcome": outcome.error or "ok",
-            "duration_s": shortened(duration_s),
-            "first_byte_s": shortened(outcome.first_byte_s or 0.0),
+            "outcome": code,
+            "duration_s": int(duration_s * 10_000) / 10_000,
+            "first_byte_s": int((first_byte_s or 0.0) * 10_000) / 10_000,
         }
         if outcome.error_text:
             log.warning("request_done", **fields, error=outcome.error_text)
@@ -204,5 +200,10 @@ async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) 
     status, content_type, body = error_response(arrival.dialect, error)
     headers = [(b"content-type", content_type), *arrival.told_refused()]
     if error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+        headers.append((b"retry-after", retry_after(error.retry_after_s)))
     downstream.answer(status, headers, body)
+
+
+def retry_after(seconds: float) -> bytes:
+    """Return a header's value of about so many seconds: those who are refused together come apart."""
+    return b"%d" % ceil(seconds * uniform(1.0 - JITTER, 1.0 + JITTER))

@@ -1,12 +1,12 @@
 """The asynchronous side of the scheduler: callers wait here until it grants them a slot."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sollol.scheduling.decision import Decision, Effect, Grant, Prewarm, Refusal, Statistics
 from sollol.scheduling.overview import NodeEstimate, Queued
 from sollol.scheduling.scheduler import Scheduler
-from sollol.types import Lease, Measured, NodeView, RouteRequest
+from sollol.types import Comer, Lease, Measured, NodeView, RouteRequest
 
 TICK_S = 0.25
 """How late a queue time-out may be noticed."""
@@ -63,6 +63,18 @@ class Admission:
         """Tell the scheduler that the model which a lease loads is in memory."""
         self._deliver(self._scheduler.loaded(lease, self._clock()))
 
+    def is_loading(self, lease: Lease) -> bool:
+        """Whether a request may be waiting for its model to be loaded."""
+        return self._scheduler.is_loading(lease, self._clock())
+
+    def is_node_loading(self, node_id: str) -> bool:
+        """Whether a node is loading any model."""
+        return self._scheduler.is_node_loading(node_id, self._clock())
+
+    def has_company(self, lease: Lease) -> bool:
+        """Whether other requests run on the same model and node."""
+        return self._scheduler.has_company(lease)
+
     def full(self, lease: Lease) -> None:
         """Tell the scheduler that a node had no room for the request of a lease."""
         self._scheduler.full(lease, self._clock())
@@ -76,8 +88,9 @@ class Admission:
             measured: what is known of the answer, if it was whole.
             has_failed: through a fault of the node.
         """
-        now = self._clock()
-        self._deliver(self._scheduler.release(lease, now, measured, has_failed=has_failed))
+        effects = self._scheduler.release(lease, self._clock(), measured, has_failed=has_failed)
+        if effects:
+            self._deliver(effects)
         if lease.node_id in self._idle and not self.in_flight(lease.node_id):
             self._idle[lease.node_id].set()
 
@@ -97,6 +110,25 @@ class Admission:
     def unloaded(self, model: str) -> None:
         """Tell the scheduler that a caller had a model unloaded."""
         self._scheduler.unloaded(model)
+
+    def make_way(self, sizes: Mapping[str, int], needed_bytes: int, comer: Comer) -> list[str]:
+        """Have less urgent ones leave that wait; return the ids of those that do.
+
+        Args:
+            sizes: request id -> the bytes that it holds.
+            needed_bytes: how much is to become free; where less would, nobody leaves.
+        """
+        refusals = self._scheduler.make_way(sizes, needed_bytes, comer, self._clock())
+        self._deliver(refusals)
+        return [refusal.request_id for refusal in refusals]
+
+    def retry_after_s(self) -> float:
+        """Return after how many seconds one that is refused for want of room may come again."""
+        return self._scheduler.retry_after_s()
+
+    def drain(self) -> None:
+        """Refuse everybody who waits or would have to: the gateway stops."""
+        self._deliver(self._scheduler.drain())
 
     def rules_changed(self) -> None:
         """Tell the scheduler that other nodes may run a model."""

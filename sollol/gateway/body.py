@@ -29,17 +29,34 @@ PIECE_BYTES = 256 * 1024
 
 async def aside(body: "Body", read: Callable[..., Result], *args: Any) -> Result:
     """Return ``read(*args)``; of a long body in a thread, so that no other request stands still."""
-    if len(body) <= ASIDE_BYTES:
+    if not body.is_long:
         return read(*args)
     return await asyncio.to_thread(read, *args)
 
 
 class Body:
-    """A body, byte for byte as it came. Close it when the request is done."""
+    """A body, byte for byte as it came. Close it when the request is done.
+
+    Attributes:
+        is_long: it is longer than ``ASIDE_BYTES``.
+        release: told once when it is closed, by whoever counts it (``body_store.py``).
+        request_id, is_leaving: whose it is, and whether that one was told to leave; for the same.
+    """
+
+    __slots__ = ("_content", "_file", "is_leaving", "is_long", "release", "request_id")
 
     def __init__(self, content: bytes | mmap.mmap, file: IO[bytes] | None = None) -> None:
         self._content = content
         self._file = file
+        self.is_long = len(content) > ASIDE_BYTES
+        self.release: Callable[[Body], None] | None = None
+        self.request_id = ""
+        self.is_leaving = False
+
+    @property
+    def is_in_file(self) -> bool:
+        """Whether it lies in a file, not in memory."""
+        return self._file is not None
 
     def __len__(self) -> int:
         return len(self._content)
@@ -48,6 +65,13 @@ class Body:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give its file back; it must not be read any more."""
+        release, self.release = self.release, None
+        if release is not None:
+            release(self)
         if self._file is not None:
             self._file.close()
         if isinstance(self._content, mmap.mmap):  # an error's traceback may refer to it for long
@@ -68,7 +92,7 @@ class Body:
 
 
 def spooled(content: bytes) -> Body:
-    """Return a body of what is in memory, without keeping a long one there.
+    """Return a body of what is in memory, without keeping a long one there; nobody counts it yet.
 
     Raises:
         Overloaded: the disk is full.
@@ -87,16 +111,26 @@ def spooled(content: bytes) -> Body:
 
 def no_room(error: OSError) -> Overloaded:
     """Return what a caller is told whose body could not be written to a file."""
-    text = f"no room for the request body in {tempfile.gettempdir()}: {error.strerror}"
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:  # it tries to write there, when it is asked for the first time
+        folder = "the temporary directory"
+    text = f"no room for the request body in {folder}: {error.strerror}"
     return Overloaded(text, retry_after_s=RETRY_AFTER_S)
 
 
 class BodyWriter:
-    """Takes a body as it comes in."""
+    """Takes a body as it comes in, to memory first; ``body_store.py`` decides how long.
+
+    Attributes:
+        length: what came so far.
+        is_in_file: whether it lies in a file by now.
+    """
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, prefix="sollol-body-")  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(prefix="sollol-body-")  # noqa: SIM115
         self.length = 0
+        self.is_in_file = False
 
     def write(self, piece: bytes) -> None:
         """Append a piece; a file on a full disk raises OSError."""
@@ -104,12 +138,13 @@ class BodyWriter:
         self.length += len(piece)
 
     def write_to_disk(self) -> None:
-        """Keep nothing in memory first."""
+        """Keep nothing in memory from now on; a full disk raises OSError."""
         self._file.rollover()
+        self.is_in_file = True
 
     def finish(self) -> Body:
         """Return the body."""
-        if self.length <= SPOOL_BYTES:
+        if not self.is_in_file or not self.length:  # nothing cannot be mapped
             with self._file:
                 self._file.seek(0)
                 return Body(self._file.read())
@@ -118,4 +153,5 @@ class BodyWriter:
 
     def discard(self) -> None:
         """Drop what came."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # closing a file on a full disk tries to write the rest
+            self._file.close()

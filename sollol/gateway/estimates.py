@@ -7,9 +7,11 @@ Two gateways may have the same file; the last to write wins, and both read whole
 import asyncio
 import contextlib
 import errno
+import glob
 import os
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,9 @@ from sollol.scheduling.scheduler import Scheduler
 SAVE_EVERY_S = 60.0
 MAX_BYTES = 32 * 1024 * 1024
 """A longer file is not read; one of a thousand nodes has a tenth of that."""
+
+UNFINISHED_S = 600.0
+"""A file that is being written for longer is left from a writer that was killed."""
 
 log = structlog.get_logger()
 
@@ -119,3 +124,12 @@ def write(path: Path, learned: dict[str, object]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    _sweep(path)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers left that were killed; a young file may be another gateway's at work."""
+    for file in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError):  # another gateway was faster
+            if time.time() - file.stat().st_mtime > UNFINISHED_S:
+                file.unlink()

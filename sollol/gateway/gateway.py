@@ -11,14 +11,17 @@ import structlog
 
 from sollol.gateway.admission import TICK_S, Admission
 from sollol.gateway.blobs import Blobs
+from sollol.gateway.body_store import BodyStore, Waiters
 from sollol.gateway.budget import RetryBudget
+from sollol.gateway.continuing import Continuing
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
-from sollol.gateway.forward import Forwarder
+from sollol.gateway.forward import Forwarder, Limits
 from sollol.gateway.journal import Journal
 from sollol.gateway.membership import Membership
 from sollol.gateway.model_rules import ModelRules
+from sollol.gateway.patience import Bounds
 from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.retries import RetryPolicy
 from sollol.gateway.skew import MissingRoutes
@@ -45,7 +48,8 @@ log = structlog.get_logger()
 class Gateway:
     """One gateway. Each part owns its state; this only knows them all.
 
-    ``clock`` is monotonic and the same for all parts; ``look_up`` resolves the names of nodes.
+    ``clock`` is monotonic and the same for all parts, as is ``rng``; ``look_up`` resolves the names
+    of nodes.
     """
 
     def __init__(
@@ -53,24 +57,31 @@ class Gateway:
         settings: Settings,
         look_up: Resolve = resolve,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
+        rng = rng or random.Random()
         self.settings = settings
         self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
-        scheduler = Scheduler(_limits(settings, self.rules), random.Random())
+        scheduler = Scheduler(_limits(settings, self.rules), rng)
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)
         self.admission = Admission(scheduler, self.clock, self._prewarm)
+        self.bodies = BodyStore(
+            settings.server.max_waiting_bytes,
+            settings.server.max_spooled_bytes,
+            Waiters(self.admission.make_way, self.admission.retry_after_s),
+        )
         self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
-            new_health=partial(Health, _health_limits(settings), random.Random()),
+            new_health=partial(Health, _health_limits(settings), rng),
             timeouts=_timeouts(settings),
             max_idle_connections=settings.upstream.max_idle_connections,
             on_change=self._node_changed,
             on_remove=self._node_removed,
             clock=clock,
         )
-        self.prober = Prober(self.registry, settings.probe)
+        self.prober = Prober(self.registry, settings.probe, self.admission.is_node_loading, rng)
         self.metrics = Metrics(self._gauges)
         self.warming = Warming(
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
@@ -92,7 +103,7 @@ class Gateway:
             RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
             self.metrics,
             self.prober.look_soon,
-            random.Random(),
+            rng,
             max_attempts=settings.upstream.max_attempts,
         )
         self.forwarder = Forwarder(
@@ -101,12 +112,18 @@ class Gateway:
             self._routes,
             self.clock,
             self.retries,
-            queue_timeout_s=settings.queue.timeout_s,
+            forward_limits(settings),
         )
+        self.continuing = Continuing(self.forwarder, self.retries, self.clock)
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
-        self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
+        self.fleet = Fleet(self.registry, self.prober, policy, rng)
         self.blobs = Blobs(self.fleet, self.clock)
         self.is_stopping = False
+
+    def stop(self) -> None:
+        """Be ready for nobody, and refuse those who wait for a slot; what is under way goes on."""
+        self.is_stopping = True
+        self.admission.drain()
 
     def is_ready(self) -> bool:
         """Whether a request could be served now."""
@@ -187,7 +204,9 @@ class Gateway:
     def _gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         statistics = self.admission.statistics()
         gauges: dict[str, dict[tuple[str, ...], float]] = {
-            "sollol_queue_length": {(): float(statistics.queue_length)}
+            "sollol_queue_length": {(): float(statistics.queue_length)},
+            "sollol_bodies_memory_bytes": {(): float(self.bodies.memory_bytes)},
+            "sollol_bodies_file_bytes": {(): float(self.bodies.file_bytes)},
         }
         for node in self.registry.nodes():
             view, of_node = node.view, (node.view.id,)
@@ -212,6 +231,7 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         policy=scheduling.policy,
         ageing_s=queue.ageing_s,
         max_in_flight_per_caller=queue.max_in_flight_per_caller,
+        max_share_per_caller=queue.max_share_per_caller,
         explore_share=scheduling.explore_share,
         prewarms=scheduling.prewarm,
         uses_affinity=scheduling.affinity,
@@ -220,6 +240,15 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         counts_options=scheduling.context_protection != "off",
         adapts_options=scheduling.context_protection == "strip",
     )
+
+
+def forward_limits(settings: Settings) -> Limits:
+    """Return how long a request may wait by the settings."""
+    upstream = settings.upstream
+    bounds = Bounds(
+        upstream.first_byte_timeout_s, upstream.load_timeout_s, upstream.stall_timeout_s
+    )
+    return Limits(settings.queue.timeout_s, bounds)
 
 
 def _health_limits(settings: Settings) -> HealthLimits:

@@ -26,6 +26,8 @@ class SchedulerLimits:
     ageing_s: float = 10.0
     """Seconds of waiting that are worth one level of priority."""
     max_in_flight_per_caller: int | None = None
+    max_share_per_caller: float = 1.0
+    """Share of the queue's places that one caller may have while others wait."""
     explore_share: float = 0.01
     """Share of the requests that may be spent on finding out whether a slow node has recovered."""
     uses_affinity: bool = True

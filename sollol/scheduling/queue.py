@@ -63,25 +63,30 @@ class FairClock:
 
         One that is tried again on another node came when it came first.
         """
-        starts = self._next.get(request.caller)
-        at = request.arrived_at
-        return at if starts is None else max(at, starts[request.priority])
+        return self.start_of(request.caller, request.priority, request.arrived_at)
+
+    def start_of(self, caller: str, priority: int, at: float) -> float:
+        """Return the same of a request of which no more is known."""
+        starts = self._next.get(caller)
+        return at if starts is None else max(at, starts[priority])
 
     def charge(self, request: RouteRequest, share_s: float) -> float:
         """Count the time that a request takes of all slots together; return what was counted."""
-        share_s = min(share_s, MOST_SHARE_S)
-        start = self.start(request) + share_s
+        if share_s > MOST_SHARE_S:
+            share_s = MOST_SHARE_S
+        start, level = request.arrived_at, request.priority
         starts = self._next.get(request.caller)
         if starts is None:
             starts = self._next[request.caller] = [0.0] * (HIGHEST_PRIORITY + 1)
-        up_to = request.priority + 1
+        elif starts[level] > start:
+            start = starts[level]
+        start += share_s
         if starts[0] < start:  # so are all others
-            starts[:up_to] = [start] * up_to
+            starts[: level + 1] = [start] * (level + 1)
             return share_s
-        for priority in range(request.priority, -1, -1):
-            if starts[priority] >= start:
-                break
-            starts[priority] = start
+        while starts[level] < start:  # that of priority 0 is not
+            starts[level] = start
+            level -= 1
         return share_s
 
     def refund(self, request: RouteRequest, share_s: float) -> None:
@@ -122,6 +127,7 @@ class WaitQueue:
         self.max_length = max_length
         self._by_model: dict[str, dict[Kind, list[Waiting]]] = {}
         self._by_id: dict[str, Waiting] = {}
+        self._by_caller: dict[str, list[Waiting]] = {}
         self._numbers = count()
 
     def __len__(self) -> int:
@@ -135,10 +141,29 @@ class WaitQueue:
         """Whether another request would exceed the bound."""
         return len(self._by_id) >= self.max_length
 
+    def rival(self, caller: str, max_share: float) -> Waiting | None:
+        """Return the one that has to leave for another request of a caller: the last it competes with.
+
+        A caller with its share of the places competes with itself while others wait; any other one
+        with all. Ask only where :meth:`has_place` is false; None where the queue holds nobody.
+        """
+        if self._is_over(caller, max_share):
+            return self._by_caller[caller][-1]
+        return self.last()
+
+    def has_place(self, caller: str, max_share: float) -> bool:
+        """Whether another request of a caller may wait without one that leaves for it."""
+        return not self.is_full and not self._is_over(caller, max_share)
+
+    def _is_over(self, caller: str, max_share: float) -> bool:
+        held = len(self._by_caller.get(caller, ()))
+        return 0 < held < len(self._by_id) and held >= max_share * self.max_length
+
     def push(self, request: RouteRequest, key: float, now: float) -> Waiting:
         """Put a request in its place; its id must not be waiting already."""
         waiting = Waiting(key, next(self._numbers), request, now)
         self._by_id[request.id] = waiting
+        insort(self._by_caller.setdefault(request.caller, []), waiting)
         kinds = self._by_model.setdefault(request.model, {})
         insort(kinds.setdefault(kind_of(request), []), waiting)
         return waiting
@@ -160,6 +185,10 @@ class WaitQueue:
             del kinds[kind]
         if not kinds:
             del self._by_model[model]
+        own = self._by_caller[waiting.request.caller]
+        del own[bisect_left(own, waiting)]
+        if not own:
+            del self._by_caller[waiting.request.caller]
         return waiting
 
     def last(self) -> Waiting | None:

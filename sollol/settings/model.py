@@ -25,6 +25,7 @@ from sollol.settings.scheduling import (
     check_models,
     model_map,
 )
+from sollol.settings.sharding import ShardingSettings
 from sollol.settings.values import Count, Group, Origin, Seconds, listed
 
 
@@ -40,6 +41,12 @@ class ServerSettings(Group):
     """TCP port to listen on; 0 takes a free one."""
     max_body_bytes: Count = 256 * 1024 * 1024
     """Longest request body accepted, in bytes; images arrive inside it. Longer ones get 413."""
+    max_waiting_bytes: int = Field(64 * 1024 * 1024, ge=0)
+    """Bytes of request bodies held in memory, of all requests together; more of them wait in files."""
+    max_spooled_bytes: int = Field(2 * 1024 * 1024 * 1024, ge=0)
+    """Bytes of request bodies held in files, of all requests together; what is more gets 503."""
+    max_connections: Count = 8192
+    """Client connections open at once; one more gets 503. Each may need two file descriptors."""
     max_header_bytes: int = Field(65536, ge=1024)
     """Longest request head accepted, in bytes, the request line included."""
     max_headers: Count = 200
@@ -74,9 +81,12 @@ class UpstreamSettings(Group):
     connect_timeout_s: Seconds = 2.0
     """Seconds to open a connection to a node."""
     first_byte_timeout_s: Seconds = 600.0
-    """Seconds until a node's answer begins; loading a large model from disk is in it."""
-    stall_timeout_s: Seconds = 120.0
-    """Seconds without a byte after which a started answer is given up."""
+    """Most seconds until a node's answer begins. Where more is known they are fewer: ten times what is
+    predicted, and 30 at least."""
+    load_timeout_s: Seconds = 330.0
+    """The same while the node loads the model; an Ollama gives a load up after 300 without progress."""
+    stall_timeout_s: Seconds = 60.0
+    """Seconds without a byte after which an answer that has begun is given up."""
     max_attempts: Count = 3
     """Nodes tried for a request, the first included."""
     max_idle_connections: int = Field(64, ge=0)
@@ -143,6 +153,7 @@ class Settings(Group):
         default_factory=dict
     )
     """Models by name: pins, aliases and fallbacks."""
+    sharding: ShardingSettings = ShardingSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     failover: FailoverSettings = FailoverSettings()
     fleet: FleetSettings = FleetSettings()

@@ -61,6 +61,8 @@ class QueueSettings(Group):
     """Priority of a request that names none; a larger one is more urgent."""
     max_priority: Priority = 10
     """The highest priority that a request may name; a higher one counts as this."""
+    max_share_per_caller: float = Field(0.25, gt=0, le=1)
+    """Share of the places to wait that one caller may have while others wait too."""
     max_in_flight_per_caller: Count | None = None
     """Requests that one caller may have on nodes at once; more of its wait. No bound when not given."""
 

@@ -39,6 +39,8 @@ CLOSE = b"Connection: close\r\n\r\n"
         (GET + CLOSE, 400),
         (GET + b"Host: localhost\r\nHost: localhost\r\n" + CLOSE, 400),
         (GET + b"Host: localhost\r\n" + b"x: y\r\n" * 300 + CLOSE, 431),
+        (GET + b"Host: localhost\r\n" + b"x: y\r\n" * 20_000 + CLOSE, 431),
+        (GET + b"Host: localhost\r\n" + b"a:\r\n" * 16_000 + CLOSE, 431),
         (GET + b"Host: localhost\r\nx: " + b"y" * 70_000, 431),
         (b"GET /" + b"x" * 70_000, 431),
         (b"\x16\x03\x01\x02", 400),
@@ -160,5 +162,11 @@ async def test_a_reader_who_reads_nothing_is_given_up() -> None:
         writer.write(head % len(body) + body)
         await wait_for(lambda: running.in_flight == 1)
         await wait_for(lambda: running.in_flight == 0)
+        await wait_for(lambda: node.in_flight == 0)  # it works for nobody no more
+        (seen,) = [one for one in node.requests if one.path == "/api/generate"]
+        assert seen.outcome == "aborted"
+        async with httpx.AsyncClient() as client:  # the slot is free again
+            answer = await client.post(f"{running.url}/api/generate", json={"model": "m"})
+        assert answer.status_code == 200
         writer.close()
         del reader

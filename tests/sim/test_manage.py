@@ -287,7 +287,7 @@ async def test_only_ollama_nodes_are_asked() -> None:
     async with running_gateway() as running, httpx.AsyncClient(base_url=running.url) as client:
         none = await client.post("/api/pull", json={"model": "x"})
         assert (none.status_code, none.json()) == (503, {"error": "no Ollama node is up"})
-        assert none.headers["retry-after"] == "5"
+        assert none.headers["retry-after"] in ("5", "6")
 
 
 REFUSALS = [
