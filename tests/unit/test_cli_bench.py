@@ -71,13 +71,8 @@ def test_it_replays_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_its_help_names_every_policy() -> None:
     option = get_args(get_type_hints(bench, include_extras=True)["policies"])[1]
     alone = ", ".join(DIRECT_POLICIES)
-<<<<<<< HEAD
-    behind = f"{', '.join(POLICIES)}, each also with :no_retries behind it"
-    text = f"Comma-separated: {behind}; and without a gateway {alone}."
-=======
     own = ", ".join(POLICIES)
     text = f"Comma-separated: {own}, each also with {NO_RETRIES} behind it; and without a gateway {alone}."
->>>>>>> lab
     assert option.help == text  # typed out there: importing the policies would slow every command
 
 
