@@ -4,7 +4,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench bench-decisions limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve test check fix bench bench-decisions sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -51,6 +51,9 @@ bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an http
 
 limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes and a virtual clock
 	$(BIN)/python -m sollol.bench.scheduler_limits $(ARGS)
+
+sharding-memory: $(VENV)/.dev  ## Compare the memory that shard plans foresee with real llama.cpp programs
+	$(BIN)/python -m sollol.bench.sharding_memory --write $(ARGS)
 
 bench-decisions: $(VENV)/.dev  ## Measure what one decision of the scheduler costs
 	$(BIN)/python -m sollol.bench.decision_cost $(ARGS)

@@ -83,13 +83,12 @@ class Inference:
                 if body.is_long
                 else self._calls.make(arrival, request, body)
             )
-            is_changed = call.body is not body
-            if is_changed:
+            if call.body is not body:  # something was changed
                 gateway.bodies.hold(call.body)
-            gateway.bodies.waits(call.id, call.body)
-            arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
-            forwarder = gateway.continuing if call.continues else gateway.forwarder
             try:
+                gateway.bodies.waits(call.id, call.body)
+                arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
+                forwarder = gateway.continuing if call.continues else gateway.forwarder
                 if call.others:
                     await forward_any(forwarder.forward, call, downstream, arrival.outcome)
                 else:
@@ -97,7 +96,7 @@ class Inference:
             except (ModelNotFound, NoNodeAvailable) as error:
                 raise await aside(call.body, _as_ollama_says, call, error) from None
             finally:
-                if is_changed:
+                if call.body is not body:
                     call.body.close()
 
 

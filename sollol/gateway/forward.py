@@ -227,7 +227,8 @@ class Forwarder:
                 await relay_translated(upstream, downstream, exchange.translator)
         finally:
             upstream.close()
-        self._note_health(node, lease, upstream.status, downstream.told_error)
+        if downstream.told_error or node.health.is_troubled:
+            self._note_health(node, lease, upstream.status, downstream.told_error)
 
     def _note_health(self, node: Node, lease: Lease, status: int, told_error: str) -> None:
         """Take what an answer that came to its end says of its node."""
@@ -235,7 +236,7 @@ class Forwarder:
             kind = classify_answer(_SERVER_ERROR, told_error)
             if not RULES[kind].is_suspect or kind is Failure.CRASHED:
                 blame_nodes(self._retries, lease, kind, told_error)
-        elif node.health.is_troubled and lease.runner and status == _OK:
+        elif lease.runner and status == _OK:
             self._registry.request_succeeded(node, lease.runner)
 
     def _measured(

@@ -3,7 +3,7 @@
 Nothing is sent to the client before the first byte of the node's body is here: up to that point
 another node may still be tried. Streams leave in whole lines; every other body is held until it
 is complete or longer than ``HOLD_BYTES``, so that a node which dies in the middle of it costs a
-retry and not the answer.
+retry and not the answer. A held body of JSON that is none costs a retry too.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ _ERROR_RECORDS = (b'{"error"', b'data: {"error"', b"event: error")
 """How the first record of a stream begins that is nothing but an error."""
 MAX_TOLD = 2000
 """Bytes of an error that are read to know what it is."""
+_JSON = b"application/json"
 _TELLING = (Task.CHAT, Task.GENERATE, Task.EMBED)
 _EMBED, _SHOW = Task.EMBED, Task.SHOW
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
@@ -274,10 +275,11 @@ async def _relay_body(
         whole = await _held(upstream)
         if len(whole) > HOLD_BYTES:
             await _relay_long_body(upstream, downstream, headers, whole)
+    if upstream.status == _OK and task is not _SHOW:
+        is_json = upstream.content_type.startswith(_JSON)
+        downstream.measured = _told(whole, task) if is_json else NOTHING_TOLD
     if not downstream.is_started:
         downstream.answer(upstream.status, headers, whole)
-    if upstream.status == _OK and task is not _SHOW:
-        downstream.measured = _told(whole, task)
 
 
 async def _held(upstream: UpstreamResponse) -> bytes:

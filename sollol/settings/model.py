@@ -25,6 +25,7 @@ from sollol.settings.scheduling import (
     check_models,
     model_map,
 )
+from sollol.settings.sharding import ShardingSettings
 from sollol.settings.values import Count, Group, Origin, Seconds, listed
 
 
@@ -152,6 +153,7 @@ class Settings(Group):
         default_factory=dict
     )
     """Models by name: pins, aliases and fallbacks."""
+    sharding: ShardingSettings = ShardingSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     failover: FailoverSettings = FailoverSettings()
     fleet: FleetSettings = FleetSettings()

@@ -15,6 +15,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Raw
 
+from sollol.errors import ProtocolViolation
 from sollol.types import Measured
 from sollol.wire.llama_chunks import PromptDetails, Timings, Usage
 
@@ -94,13 +95,26 @@ def measured_of_body(body: bytes, *, is_embedding: bool = False) -> Measured | N
 
     Args:
         is_embedding: its one long list is stepped over without being read.
+
+    Raises:
+        ProtocolViolation: it is no JSON, however well HTTP says that it ended.
     """
-    if is_embedding:
+    if is_embedding and b"[" in body:
         body = body[: body.find(b"[") + 1] + body[body.rfind(b"]") :]
     record = read_record(body)
     if record is None:
+        _check_json(body)
         return NOTHING_TOLD
     return None if record.error is not None else measured_of_record(record)
+
+
+def _check_json(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body, type=Raw)
+    except RecursionError:
+        return
+    except ValueError as error:
+        raise ProtocolViolation(f"the node's answer is no JSON: {error}") from None
 
 
 def measured_of_stream(last: Record, first: bytes, tail: bytes) -> Measured | None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -51,7 +51,7 @@ class Pair:
     async def cut(self, path: str, body: Any, fault: Fault, **headers: str) -> str:
         """The answer to a request that the fault struck."""
         first = self.fleet.nodes[0]
-        first.set_fault(fault)
+        first.set_fault(replace(fault, path=path))  # not on a probe
         answer = httpx.Response(500)
         while first.state.faults.active:
             answer = await self.fleet.client.post(
@@ -73,11 +73,14 @@ class Pair:
 
 @asynccontextmanager
 async def a_pair(
-    first: SimConfig = NODE, second: SimConfig = NODE, mid_stream: str = "continue"
+    first: SimConfig = NODE,
+    second: SimConfig = NODE,
+    mid_stream: str = "continue",
+    stall_s: float = 30.0,
 ) -> AsyncIterator[Pair]:
     failover = {"mid_stream": mid_stream, "eject_after": 10**6, "retry_reserve": 10**6}
     settings: Any = {"failover": failover, "scheduling": {"policy": "round_robin"}}
-    settings["upstream"] = {"stall_timeout_s": 0.3}
+    settings["upstream"] = {"stall_timeout_s": stall_s}
     async with a_fleet(first, second, **settings) as fleet:
         yield Pair(fleet)
 
@@ -124,7 +127,7 @@ async def test_the_joined_answer_is_the_uninterrupted_one(case: str, kind: Fault
 @pytest.mark.parametrize("case", CASES)
 async def test_a_node_that_falls_silent_is_followed_by_another(case: str) -> None:
     path, body = CASES[case]
-    async with a_pair() as pair:
+    async with a_pair(stall_s=0.5) as pair:
         expected = comparable(path, await pair.whole(path, body))
         fault = Fault("hang_after_n_records", path=path, times=1, records=3)
         assert comparable(path, await pair.cut(path, body, fault)) == expected
@@ -208,8 +211,8 @@ async def test_thoughts_are_not_gone_on_with() -> None:
 async def test_there_is_one_second_leg() -> None:
     path, body = CASES["raw"]
     async with a_pair() as pair:
-        pair.fleet.nodes[1].set_fault(Fault("cut_after_n_records", times=1, records=2))
-        pair.fleet.nodes[0].set_fault(Fault("cut_after_n_records", times=1, records=2))
+        pair.fleet.nodes[1].set_fault(Fault("cut_after_n_records", path=path, times=1, records=2))
+        pair.fleet.nodes[0].set_fault(Fault("cut_after_n_records", path=path, times=1, records=2))
         answer = await pair.fleet.post(path, {"model": MODEL.name} | body)
         ended = records(answer.text)
         assert len(ended) == 5
@@ -237,7 +240,7 @@ async def test_a_client_that_leaves_ends_the_second_leg() -> None:
     paced = SimConfig(models=(MODEL,), chunk_interval_s=0.02)
     async with a_pair(NODE, paced) as pair:
         first, second = pair.fleet.nodes
-        first.set_fault(CUT)
+        first.set_fault(replace(CUT, path=path))
         while True:
             async with pair.fleet.client.stream("POST", path, json=body) as answer:
                 lines = answer.aiter_lines()
