@@ -4,7 +4,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench bench-decisions bench-overload limits clients ollama-suite reference docs lock ci
+.PHONY: help setup serve test check fix bench bench-decisions bench-overload sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -52,11 +52,20 @@ bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an http
 limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes and a virtual clock
 	$(BIN)/python -m sollol.bench.scheduler_limits $(ARGS)
 
+sharding-memory: $(VENV)/.dev  ## Compare the memory that shard plans foresee with real llama.cpp programs
+	$(BIN)/python -m sollol.bench.sharding_memory --write $(ARGS)
+
 bench-decisions: $(VENV)/.dev  ## Measure what one decision of the scheduler costs
 	$(BIN)/python -m sollol.bench.decision_cost $(ARGS)
 
 bench-overload: $(VENV)/.dev  ## Measure ten times more requests than fit, and callers who only hold on
 	$(BIN)/python -m sollol.bench.endurance.overload $(ARGS)
+
+schedules: $(VENV)/.dev  ## Play random schedules of faults; ARGS="--schedules 20000"
+	$(BIN)/python -m tests.deterministic $(ARGS)
+
+planted: $(VENV)/.dev  ## Plant bugs one at a time and see whether the schedules show them
+	$(BIN)/python -m tests.planted $(ARGS)
 
 ollama-suite: $(VENV)/.dev
 	PYTHON=$(PYTHON) $(BIN)/python -m tests.clients.ollama_suite

@@ -15,7 +15,8 @@
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
     │   ├── ShuttingDown
-    │   └── NoNodeAvailable
+    │   ├── NoNodeAvailable
+    │   └── DoesNotFit                 the model needs more memory than all workers have
     ├── DeadlineExceeded          504
     │   ├── QueueTimeout
     │   └── UpstreamTimeout            the node's fault; counts against it
@@ -23,8 +24,12 @@
     │   ├── ConnectFailed              nothing was sent: safe to try another node
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
     │   ├── UpstreamStatus       5xx  or 429, or an error in place of a stream: the node's own words
+    │   ├── WorkerFailed               an RPC server of llama.cpp cannot be used
     │   ├── UpstreamCut                the connection ended inside a message
+    │   │   └── NodeDown               the gateway ended it: probes had found the node down
+    │   ├── CannotContinue             no node can go on with an answer that broke off
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
+    ├── ModelBroken               500  the files of a model are damaged, incomplete or unreadable
     ├── FleetFailed               500  some nodes did what was asked, or each failed in its own way
     └── ClientDisconnected        499  nobody is left to answer; logged only
 
@@ -153,6 +158,12 @@ class NoNodeAvailable(Overloaded):
     code = "no_node_available"
 
 
+class DoesNotFit(Overloaded):
+    """The workers together have too little memory for a model; the text says what would help."""
+
+    code = "does_not_fit"
+
+
 class DeadlineExceeded(SollolError):
     """The time the request was given has passed."""
 
@@ -236,6 +247,12 @@ class UpstreamStatus(UpstreamError):
         self.body = body
 
 
+class WorkerFailed(UpstreamError):
+    """An RPC server of llama.cpp cannot be reached, or must not or cannot be used."""
+
+    code = "worker_failed"
+
+
 class UpstreamCut(UpstreamError):
     """The node's connection ended before its answer was complete.
 
@@ -250,10 +267,28 @@ class UpstreamCut(UpstreamError):
         self.in_body = in_body
 
 
+class NodeDown(UpstreamCut):
+    """The gateway closed the connection, as the node did not answer probes any more."""
+
+    code = "node_down"
+
+
+class CannotContinue(UpstreamError):
+    """No other node can go on with an answer that broke off; the text says why."""
+
+    code = "cannot_continue"
+
+
 class ProtocolViolation(UpstreamError):
     """The node's answer is not what its protocol allows."""
 
     code = "protocol_violation"
+
+
+class ModelBroken(SollolError):
+    """The files of a model are damaged, incomplete or unreadable; the text says what to do."""
+
+    code = "model_broken"
 
 
 class FleetFailed(SollolError):

@@ -92,6 +92,12 @@ RETRIES = Spec(
     ("reason",),
     "Attempts that followed a failed one, by how that failed.",
 )
+CONTINUATIONS = Spec(
+    "sollol_continuations_total",
+    "counter",
+    ("outcome",),
+    "Streams that broke off and were to be gone on with; outcome is continued, failed, refused or cancelled.",
+)
 GAUGES = (
     Spec("sollol_node_up", "gauge", ("node",), "Whether it may be given work (1) or not (0)."),
     Spec("sollol_node_state", "gauge", ("node", "state"), "1 for the state that it is in."),
@@ -115,6 +121,7 @@ ALL = (
     LOADS,
     PREWARMS,
     RETRIES,
+    CONTINUATIONS,
     *GAUGES,
 )
 
@@ -157,6 +164,7 @@ class Metrics:
         self._loads: dict[str, int] = {}
         self._prewarms: dict[tuple[str, ...], int] = {}
         self._retries: dict[str, int] = {}
+        self._continuations: dict[str, int] = {}
         self._duration = Histogram(DURATION)
         self._first_byte = Histogram(FIRST_BYTE)
         self._queue_wait = Histogram(QUEUE_WAIT)
@@ -169,7 +177,6 @@ class Metrics:
         task: str,
         node: str,
         outcome: str,
-        *,
         duration_s: float,
         first_byte_s: float | None,
     ) -> None:
@@ -189,7 +196,7 @@ class Metrics:
         """Count how long a request waited for slots, all attempts together."""
         self._queue_wait.observe(seconds, task, PRIORITIES[priority])
 
-    def decided(self, rule: str, node: str, *, loads: bool) -> None:
+    def decided(self, rule: str, node: str, loads: bool) -> None:
         """Count a slot that was granted.
 
         Args:
@@ -212,6 +219,10 @@ class Metrics:
         """Count an attempt that follows a failed one."""
         self._retries[reason] = self._retries.get(reason, 0) + 1
 
+    def continued(self, outcome: str) -> None:
+        """Count a stream that broke off and was to be gone on with."""
+        self._continuations[outcome] = self._continuations.get(outcome, 0) + 1
+
     def forget_node(self, node: str) -> None:
         """Drop the counters of a node that is gone: names of found ones may come without end."""
         self._loads.pop(node, None)
@@ -226,6 +237,7 @@ class Metrics:
         yield _counted(LOADS, {(node,): count for node, count in self._loads.items()})
         yield _counted(PREWARMS, self._prewarms)
         yield _counted(RETRIES, {(reason,): count for reason, count in self._retries.items()})
+        yield _counted(CONTINUATIONS, {(name,): n for name, n in self._continuations.items()})
         for histogram in (self._duration, self._first_byte, self._queue_wait, self._prediction):
             yield histogram.family()
 

@@ -250,3 +250,8 @@ class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True):
     options: tuple[tuple[str, int | float | bool], ...] | None = None
     """Runner options to be sent in place of those of the body, so that the node need not load the
     model anew; None: as they came."""
+    first_byte_s: float = 0.0
+    """Seconds from the grant to the first token with nothing of the prompt cached, as predicted; 0 where
+    that would rest on no measurement of the model there."""
+    token_s: float = 0.0
+    """Seconds for each token of the answer, as predicted."""

@@ -2,6 +2,8 @@
 
 from sollol.gateway.admission import Admission
 from sollol.gateway.forward import Forwarder
+from sollol.gateway.gateway import forward_limits
+from sollol.gateway.patience import Bounds
 from sollol.gateway.skew import MissingRoutes
 from sollol.scheduling.decision import Grant
 from sollol.types import Lease, Measured, RouteRequest
@@ -42,9 +44,14 @@ class WatchedAdmission(Admission):
         return measured
 
 
-def watched(running: RunningGateway) -> WatchedAdmission:
-    """Put an admission that can be looked at into a gateway."""
+def watched(running: RunningGateway, bounds: Bounds | None = None) -> WatchedAdmission:
+    """Put an admission that can be looked at into a gateway.
+
+    Args:
+        bounds: how long nodes may be silent, in place of what the settings say.
+    """
     gateway = running.gateway
+    limits = forward_limits(gateway.settings)
     watch = WatchedAdmission(gateway.admission)
     gateway.forwarder = Forwarder(
         gateway.registry,
@@ -52,6 +59,6 @@ def watched(running: RunningGateway) -> WatchedAdmission:
         MissingRoutes(),
         gateway.clock,
         gateway.retries,
-        queue_timeout_s=gateway.settings.queue.timeout_s,
+        limits if bounds is None else limits._replace(bounds=bounds),
     )
     return watch

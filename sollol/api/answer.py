@@ -151,8 +151,9 @@ class Answer:
         if status in _BODILESS:
             self._has_body = False
         length = b"" if status in _BODILESS else b"content-length: %d\r\n" % len(body)
-        self._head = self._rendered(status, headers, length)
-        self._close_body(body if self._has_body else b"")
+        head = self._rendered(status, headers, length)
+        self._write(head + body if self._has_body else head)
+        self.is_complete = True
 
     def abort(self) -> None:
         """Close the connection at once; what is not written is lost."""

@@ -7,7 +7,6 @@ from urllib.parse import quote
 import msgspec
 
 from sollol.api.request import Headers
-from sollol.api.serving import shortened
 from sollol.gateway.call import Outcome
 from sollol.gateway.journal import Entry
 from sollol.types import Dialect
@@ -22,16 +21,13 @@ class Arrival(msgspec.Struct):
     id: str
     shown_id: str
     arrived_at: float
+    task: str
+    """Its label in the metrics."""
     model: str = ""
     streams: bool = False
     entry: Entry | None = None
     """Of the journal; None for what was refused before it came to a decision."""
     outcome: Outcome = msgspec.field(default_factory=Outcome)
-
-    @property
-    def task(self) -> str:
-        """Its label in the metrics."""
-        return self.kind.task
 
     @property
     def node(self) -> str:
@@ -53,10 +49,11 @@ class Arrival(msgspec.Struct):
         outcome = self.outcome
         if not outcome.node_id:
             return []
+        wait_s = outcome.queue_wait_s
         told = [
             (b"x-sollol-node", outcome.node_id.encode()),
             (b"x-sollol-attempts", b"%d" % len(outcome.tries)),
-            (b"x-sollol-queue-wait", b"%.3f" % (outcome.queue_wait_s or 0.0)),
+            (b"x-sollol-queue-wait", b"%.3f" % wait_s if wait_s else b"0.000"),
         ]
         if outcome.model:
             told.append((b"x-sollol-model", quote(outcome.model, safe="/:@ ").encode()))
@@ -74,12 +71,13 @@ class Arrival(msgspec.Struct):
 
     def noted(self) -> dict[str, Any]:
         """Return the fields of its log line."""
-        answering = {"answering_model": self.outcome.model} if self.outcome.model else {}
+        outcome = self.outcome
+        answering = {"answering_model": outcome.model} if outcome.model else {}
         return {
             "path": self.kind.path,
             "model": self.model,
             **answering,
-            "node": self.outcome.node_id,
-            "attempts": len(self.outcome.tries),
-            "queue_wait_s": shortened(self.outcome.queue_wait_s or 0.0),
+            "node": outcome.node_id,
+            "attempts": len(outcome.tries),
+            "queue_wait_s": int((outcome.queue_wait_s or 0.0) * 10_000) / 10_000,
         }

@@ -11,22 +11,26 @@ from sollol.gateway.model_rules import Meant
 from sollol.gateway.rewriting import Changes, KeepAlive, rewritten, seen_in
 from sollol.types import Task
 from sollol.wire.ask import ask_of
+from sollol.wire.continuation import CONTINUABLE, continues
 from sollol.wire.kinds import BodyKind
 from sollol.wire.names import model_key
-from sollol.wire.peek import Peek
+from sollol.wire.peek import Peek, peek
 from sollol.wire.urgency import PRIORITY, body_priority, deadline_s_of, priority_of
 
-PASSED_HEADERS = (
-    b"accept",
-    b"anthropic-beta",
-    b"anthropic-version",
-    b"content-type",
-    b"traceparent",
-    b"tracestate",
-    b"user-agent",
+PASSED_HEADERS = frozenset(
+    {
+        b"accept",
+        b"anthropic-beta",
+        b"anthropic-version",
+        b"content-type",
+        b"traceparent",
+        b"tracestate",
+        b"user-agent",
+    }
 )
 
 NO_RULES = Meant("", ())
+_OTHER = Task.OTHER
 
 
 class Calls:
@@ -37,6 +41,7 @@ class Calls:
         queue = gateway.settings.queue
         self._default_priority = queue.default_priority
         self._max_priority = queue.max_priority
+        self._continues = gateway.settings.failover.mid_stream == "continue"
         scheduling = gateway.settings.scheduling
         overrides = scheduling.keep_alive_overrides
         self._keep_alive = KeepAlive(scheduling.keep_alive, overrides=overrides)
@@ -71,7 +76,7 @@ class Calls:
             sent,
             arrival.model,
             model_key(name) if name else key,
-            [(name, headers[name]) for name in PASSED_HEADERS if name in headers],
+            [header for header in headers.items() if header[0] in PASSED_HEADERS],
             is_unload,
             ask_of(kind, seen.fields, headers.get(b"x-sollol-session")),
             priority,
@@ -79,13 +84,15 @@ class Calls:
             arrival.arrived_at,
             deadline_s,
             () if is_unload else others,
+            seen.stream,
+            continues(headers, default=self._continues) and seen.stream and kind in CONTINUABLE,
         )
 
 
 def read_peek(kind: BodyKind, body: Body, headers: dict[bytes, bytes]) -> Peek:
     """Return what routing needs from the body."""
-    if kind.task is not Task.OTHER:
-        return seen_in(kind, body, headers)
+    if kind.task is not _OTHER:
+        return seen_in(kind, body, headers) if kind.is_multipart else peek(kind, body.view())
     try:
         seen = seen_in(kind, body, headers)
     except InvalidBody:

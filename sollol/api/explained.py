@@ -93,6 +93,7 @@ class Try(BaseModel):
 
     ``predicted_s`` is from the grant of the slot to the end of the answer, as is ``total_s`` in
     ``measured``. A request that takes no slot has no decision. ``error`` is a code, empty for none.
+    ``continues``: it went on with the stream that the attempt before it broke off.
     """
 
     node: str
@@ -101,7 +102,20 @@ class Try(BaseModel):
     predicted_s: float | None
     measured: Measured | None
     error: str
+    continues: bool
     decision: Explained | None
+
+
+class Continuation(View):
+    """A stream that broke off and was to be gone on with.
+
+    ``outcome`` is ``continued``, ``failed``, ``refused`` or ``cancelled``, and ``reason`` why. ``tokens``
+    are those that the client had before.
+    """
+
+    outcome: str
+    reason: str
+    tokens: int
 
 
 class Complexity(View):
@@ -154,6 +168,7 @@ class Explanation(BaseModel):
     first_byte_s: float | None
     duration_s: float | None
     waiting: Waiting | None
+    continuation: Continuation | None
     attempts: list[Try]
 
 
@@ -216,6 +231,9 @@ def explanation(entry: Entry, waiting: Queued | None) -> Explanation:
         first_byte_s=outcome.first_byte_s,
         duration_s=entry.duration_s,
         waiting=None if waiting is None else Waiting.model_validate(waiting),
+        continuation=None
+        if outcome.continuation is None
+        else Continuation.model_validate(outcome.continuation),
         attempts=[_try(attempt) for attempt in outcome.tries],
     )
 
@@ -229,5 +247,6 @@ def _try(attempt: Attempt) -> Try:
         predicted_s=None if decision is None else lease.predicted_s,
         measured=None if measured is None else Measured.model_validate(measured),
         error=attempt.error,
+        continues=attempt.continues,
         decision=None if decision is None else explained(decision),
     )

@@ -14,7 +14,7 @@ from sollol.api.calls import Calls, read_peek
 from sollol.api.request import Request
 from sollol.api.serving import Serving, shown_id
 from sollol.errors import ModelNotFound, NoNodeAvailable, RouteNotFound, SollolError
-from sollol.gateway.body import ASIDE_BYTES, Body, aside, spooled
+from sollol.gateway.body import Body, aside, spooled
 from sollol.gateway.call import Call
 from sollol.gateway.fallback import forward_any
 from sollol.gateway.gateway import Gateway
@@ -52,9 +52,11 @@ class Inference:
         for attempt in outcome.tries:
             lease, decision = attempt.grant.lease, attempt.grant.decision
             if decision is not None:
-                metrics.decided(decision.rule, lease.node_id, loads=lease.loads)
+                metrics.decided(decision.rule, lease.node_id, lease.loads)
         if outcome.queue_wait_s is not None:
             metrics.waited(entry.task, entry.priority, outcome.queue_wait_s)
+        if outcome.continuation is not None:
+            metrics.continued(outcome.continuation.outcome)
         prediction = entry.prediction
         if prediction is not None:
             metrics.predicted(entry.task, *prediction)
@@ -62,7 +64,9 @@ class Inference:
 
     def _arrival(self, kind: BodyKind, request: Request) -> Arrival:
         unique = f"{self._prefix}-{next(self._numbers):x}"
-        return Arrival(kind, request.headers, unique, shown_id(request) or unique, self._clock())
+        headers = request.headers
+        shown = (b"x-request-id" in headers and shown_id(request)) or unique
+        return Arrival(kind, headers, unique, shown, self._clock(), kind.task)
 
     async def _serve(self, arrival: Arrival, request: Request, downstream: Downstream) -> None:
         gateway = self._gateway
@@ -70,27 +74,30 @@ class Inference:
         body = (  # each coroutine that is not needed is one less to wake up through
             bodies.whole(request) if request.is_complete else await bodies.read(request)
         )
-        if is_compressed(arrival.kind, request):
+        if b"content-encoding" in request.headers and is_compressed(arrival.kind, request):
             with body:
                 body = gateway.bodies.hold(await aside(body, _decompressed, body))
         with body:
             call = (
-                self._calls.make(arrival, request, body)
-                if len(body) <= ASIDE_BYTES
-                else await aside(body, self._calls.make, arrival, request, body)
+                await aside(body, self._calls.make, arrival, request, body)
+                if body.is_long
+                else self._calls.make(arrival, request, body)
             )
-            if call.body is not body:
+            if call.body is not body:  # something was changed
                 gateway.bodies.hold(call.body)
-            with call.body:
+            try:
                 gateway.bodies.waits(call.id, call.body)
                 arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
-                try:
-                    if call.others:
-                        await forward_any(gateway.forwarder, call, downstream, arrival.outcome)
-                    else:
-                        await gateway.forwarder.forward(call, downstream, arrival.outcome)
-                except (ModelNotFound, NoNodeAvailable) as error:
-                    raise await aside(call.body, _as_ollama_says, call, error) from None
+                forwarder = gateway.continuing if call.continues else gateway.forwarder
+                if call.others:
+                    await forward_any(forwarder.forward, call, downstream, arrival.outcome)
+                else:
+                    await forwarder.forward(call, downstream, arrival.outcome)
+            except (ModelNotFound, NoNodeAvailable) as error:
+                raise await aside(call.body, _as_ollama_says, call, error) from None
+            finally:
+                if call.body is not body:
+                    call.body.close()
 
 
 def is_compressed(kind: BodyKind, request: Request) -> bool:

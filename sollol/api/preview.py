@@ -85,7 +85,8 @@ def preview_router(gateway: Gateway) -> APIRouter:
         """
         body = Body(msgspec.json.encode(question.body))
         came = request.scope[REQUEST_KEY]
-        arrival = Arrival(_kind(question.path), came.headers, "preview", "", gateway.clock())
+        kind = _kind(question.path)
+        arrival = Arrival(kind, came.headers, "preview", "", gateway.clock(), kind.task)
         call = await aside(body, calls.make, arrival, came, body)
         with call.body:
             return _preview(gateway, call)

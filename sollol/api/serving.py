@@ -119,11 +119,6 @@ def target_of(request: Request) -> str:
     return request.target
 
 
-def shortened(seconds: float) -> float:
-    """Return a duration for the log, to a tenth of a millisecond; ``round`` takes three times as long."""
-    return int(seconds * 10_000) / 10_000
-
-
 class Serving:
     """Serves requests; holds no state of its own."""
 
@@ -176,20 +171,17 @@ class Serving:
 
     def _done(self, arrival: Arrival, duration_s: float) -> None:
         outcome = arrival.outcome
+        code, first_byte_s = outcome.error or "ok", outcome.first_byte_s
         self._metrics.request_done(
-            arrival.task,
-            arrival.node,
-            outcome.error or "ok",
-            duration_s=duration_s,
-            first_byte_s=None if outcome.error else outcome.first_byte_s,
+            arrival.task, arrival.node, code, duration_s, None if outcome.error else first_byte_s
         )
-        fields = {
+        fields = {  # seconds to a tenth of a millisecond; ``round`` takes three times as long
             "request_id": arrival.shown_id,
             **arrival.noted(),
             "status": outcome.status,
-            "outcome": outcome.error or "ok",
-            "duration_s": shortened(duration_s),
-            "first_byte_s": shortened(outcome.first_byte_s or 0.0),
+            "outcome": code,
+            "duration_s": int(duration_s * 10_000) / 10_000,
+            "first_byte_s": int((first_byte_s or 0.0) * 10_000) / 10_000,
         }
         if outcome.error_text:
             log.warning("request_done", **fields, error=outcome.error_text)

@@ -9,7 +9,9 @@ from typing import Protocol
 
 from sollol.bench.balance import DIRECT_POLICIES
 from sollol.bench.bench_machine import ForeignLoad, describe_machine
+from sollol.bench.faults.script import Outage, make_script
 from sollol.bench.fleets import Fleet
+from sollol.bench.live.processes import NO_RETRIES
 from sollol.bench.live.run import Setup, run_policy
 from sollol.bench.outcome import Replay, Summary, summarise
 from sollol.bench.virtual.compare import find_load, replay
@@ -31,10 +33,11 @@ class Plan:
     """What to compare; rates and times are those of the simulated nodes.
 
     Raises:
-        ValueError: a policy is not known or named twice.
+        ValueError: a policy is not known or named twice, or a virtual clock is to do what it cannot.
     """
 
     policies: Sequence[str]
+    """Names of policies; behind one, ``:no_retries`` is its gateway without retries."""
     fleet: Fleet
     source: Source
     requests: int
@@ -43,14 +46,26 @@ class Plan:
     rate_per_s: float
     time_scale: float | None
     """Real seconds of a simulated one; None for a virtual clock instead of HTTP."""
+    with_faults: bool = False
+    """Whether nodes fail, on a script that each round has its own of."""
 
     def __post_init__(self) -> None:
         known = (*POLICIES, *DIRECT_POLICIES)
-        unknown = [policy for policy in self.policies if policy not in known]
+        served = [f"{policy}{NO_RETRIES}" for policy in POLICIES]
+        unknown = [policy for policy in self.policies if policy not in (*known, *served)]
         if unknown:
-            raise ValueError(f"no such policy: {unknown[0]}; there are {', '.join(known)}")
+            raise ValueError(
+                f"no such policy: {unknown[0]}; there are {', '.join(known)}, "
+                f"the first {len(POLICIES)} also with {NO_RETRIES} behind them"
+            )
         if len(set(self.policies)) < len(self.policies):
             raise ValueError("a policy is named twice")
+        if self.time_scale is None and (self.with_faults or set(served) & set(self.policies)):
+            raise ValueError("nodes that fail, and gateways without retries, are not virtual")
+
+    def script(self, seed: int, span_s: float) -> list[Outage]:
+        """Return the faults of a round whose last request comes after ``span_s``."""
+        return make_script(list(self.fleet.nodes), span_s, seed) if self.with_faults else []
 
     def workload(self, seed: int) -> Sequence[Request]:
         """Return the requests of a round."""
@@ -129,5 +144,6 @@ def _run(
         tell(len(requests))
         return done
     with tempfile.TemporaryDirectory(prefix="sollol-bench-") as folder:
-        setup = Setup(plan.fleet, Path(folder), plan.time_scale)
+        script = plan.script(seed, requests[-1].at)
+        setup = Setup(plan.fleet, Path(folder), plan.time_scale, script)
         return run_policy(setup, policy, requests, seed=seed, progress=tell)

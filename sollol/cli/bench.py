@@ -19,9 +19,14 @@ EXAMPLES = """Examples:
 
   sollol bench --policies fastest,round_robin --rate 0.8 --rounds 3
 
-  sollol bench --workload azure --trace AzureLLMInferenceTrace_conv.csv --virtual"""
+  sollol bench --workload azure --trace AzureLLMInferenceTrace_conv.csv --virtual
+
+  sollol bench --faults"""
 
 _POLICIES = "fastest,least_in_flight,round_robin"
+_WITH_FAULTS = "fastest,round_robin:no_retries"
+_FAULTS_LOAD = 0.5
+"""With faults, this share of what --carry carries: no request is to fail for want of room."""
 
 
 class FleetName(StrEnum):
@@ -42,13 +47,15 @@ class WorkloadName(StrEnum):
 
 def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
     policies: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAMES",
+            show_default=f"{_POLICIES}; with --faults {_WITH_FAULTS}",
             help="Comma-separated: fastest, least_in_flight, resident_first, round_robin, random, "
-            "weighted; and without a gateway direct_round_robin, direct_least_connections.",
+            "weighted, each also with :no_retries behind it; and without a gateway "
+            "direct_round_robin, direct_least_connections.",
         ),
-    ] = _POLICIES,
+    ] = None,
     fleet: Annotated[
         FleetName, typer.Option(help="Six nodes from CPU to fast 24 GB, or four equal ones.")
     ] = FleetName.HETEROGENEOUS,
@@ -77,7 +84,9 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
     carry: Annotated[
         str,
         typer.Option(
-            metavar="POLICY", help="Without --rate, requests come as fast as it just carries."
+            metavar="POLICY",
+            help="Without --rate, requests come as fast as it just carries; with --faults half as "
+            "fast.",
         ),
     ] = "least_in_flight",
     requests: Annotated[int, typer.Option(min=2, help="Requests in a round.")] = 500,
@@ -92,24 +101,35 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
     virtual: Annotated[
         bool, typer.Option("--virtual", help="In this process, on a virtual clock: seconds.")
     ] = False,
+    faults: Annotated[
+        bool,
+        typer.Option(
+            "--faults", help="Nodes fail, one after another and in many ways: who is answered?"
+        ),
+    ] = False,
 ) -> None:
     """Compare scheduling policies on simulated nodes and write a report.
 
     Real gateways are started one after another, over HTTP, in front of simulated Ollama nodes.
+    With --faults, the nodes fail on the same script under each policy, and the report says which
+    share of the requests was answered.
     """
     from sollol.bench.bench_children import ChildFailed
     from sollol.bench.comparison import Plan, carried_rate, compare
     from sollol.bench.fleets import FLEETS
     from sollol.bench.report.files import write_report
+    from sollol.bench.report.outages import answered_lines
     from sollol.bench.text import tables
     from sollol.bench.workloads import Kind, Source
 
     try:
         source = Source(Kind(workload.value), trace, start_s)
         nodes = FLEETS[fleet.value]
-        rate_per_s = rate or carried_rate(carry, nodes, source, max(requests, 1000), seed)
+        names = policies or (_WITH_FAULTS if faults else _POLICIES)
+        load = _FAULTS_LOAD if faults else 1.0
+        rate_per_s = rate or load * carried_rate(carry, nodes, source, max(requests, 1000), seed)
         plan = Plan(
-            policies=[name.strip() for name in policies.split(",")],
+            policies=[name.strip() for name in names.split(",")],
             fleet=nodes,
             source=source,
             requests=requests,
@@ -117,6 +137,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
             seed=seed,
             rate_per_s=rate_per_s,
             time_scale=None if virtual else time_scale,
+            with_faults=faults,
         )
     except (OSError, ValueError) as error:
         raise CommandError([str(error)], exit_code=2) from None
@@ -127,6 +148,8 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
     except (ChildFailed, OSError, ValueError) as error:
         raise CommandError([str(error)]) from None
     print(f"\n{tables(list(comparison.summaries.values()))}\n")
+    if faults:
+        print("\n".join([*answered_lines(comparison), ""]))
     for path in paths:
         print(path)
 

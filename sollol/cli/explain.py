@@ -38,6 +38,12 @@ _COLUMNS = (
     "REAL",
 )
 _REAL = (("load", "load_s"), ("prefill", "prompt_s"), ("decode", "output_s"), ("total", "total_s"))
+_CONTINUED = {
+    "continued": "another node went on",
+    "failed": "another node went on, and failed too",
+    "refused": "no other node could go on",
+    "cancelled": "the client left while another node went on",
+}
 
 
 def explain(
@@ -93,6 +99,7 @@ def _print(request: Told) -> None:
         complexity=complexity_text(request["complexity"]),
         outcome=request["outcome"] + error,
         waiting=_waiting(request["waiting"]),
+        broke_off=_continuation(request["continuation"]),
         took=f"{seconds(request['duration_s'])} s from arrival to end"
         if request["duration_s"] is not None
         else "",
@@ -110,6 +117,7 @@ def _print_attempt(attempt: Told) -> None:
     print_options(decision)
     print()
     print_lines(
+        goes_on="with the answer that broke off" if attempt["continues"] else "",
         why=decision["reason"],
         tokens=tokens_text(decision),
         waited=f"{seconds(attempt['queue_wait_s'])} s for a slot",
@@ -117,6 +125,14 @@ def _print_attempt(attempt: Told) -> None:
         real=_real(attempt["measured"]),
         error=attempt["error"],
     )
+
+
+def _continuation(continuation: Told | None) -> str:
+    if continuation is None:
+        return ""
+    how = _CONTINUED[continuation["outcome"]]
+    reason = f": {continuation['reason']}" if continuation["reason"] else ""
+    return f"after {continuation['tokens']} tokens; {how}{reason}"
 
 
 def _predicted(attempt: Told) -> str:

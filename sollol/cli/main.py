@@ -19,6 +19,7 @@ from sollol.cli import (
     queue,
     route,
     serve,
+    shard,
 )
 from sollol.cli.errors import CommandError
 
@@ -62,6 +63,7 @@ app.command("route", epilog=route.EXAMPLES)(route.route)
 app.command("queue", epilog=queue.EXAMPLES)(queue.queue)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
+app.add_typer(shard.app, name="shard")
 app.add_typer(config.app, name="config")
 
 

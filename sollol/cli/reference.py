@@ -59,6 +59,23 @@ models:
 A model has a mapping of:
 """
 _ENTRIES = {"nodes": (_NODES_TEXT, "NodeSettings"), "models": (_MODELS_TEXT, "ModelSettings")}
+_WORKERS_TEXT = """\
+`sharding.workers` as a variable and with `--set`: `host:port=GB` separated by commas, such as
+`10.0.0.2:50052=24,10.0.0.3=16`, or a JSON list of the mappings below. In the file:
+
+```yaml
+sharding:
+  workers:
+    - 10.0.0.2:50052=24
+    - address: 10.0.0.3:50052
+      memory_gb: 16
+      memory_gb_per_s: 400
+```
+
+A worker is such a text, or a mapping of:
+"""
+_NESTED = {"sharding": (_WORKERS_TEXT, "WorkerSettings")}
+"""Groups with a setting that has entries."""
 _METRICS_HEAD = """\
 # Metrics
 
@@ -86,6 +103,9 @@ def settings_page() -> str:
             continue
         members = schema["$defs"][property_["$ref"].rpartition("/")[2]]
         parts += [members["description"] + "\n", _table(members, group)]
+        if group in _NESTED:
+            text, name = _NESTED[group]
+            parts += [text, _table(schema["$defs"][name], "")]
     return "\n".join(parts)
 
 
@@ -131,6 +151,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         return _type(schema["anyOf"][0])
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "$ref" in schema.get("items", {}):
+        return "list of entries, see below"
     if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}s{_bounds(schema['items'])}"
     return f"{_kind(schema)}{_bounds(schema)}"

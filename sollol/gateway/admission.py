@@ -63,6 +63,18 @@ class Admission:
         """Tell the scheduler that the model which a lease loads is in memory."""
         self._deliver(self._scheduler.loaded(lease, self._clock()))
 
+    def is_loading(self, lease: Lease) -> bool:
+        """Whether a request may be waiting for its model to be loaded."""
+        return self._scheduler.is_loading(lease, self._clock())
+
+    def is_node_loading(self, node_id: str) -> bool:
+        """Whether a node is loading any model."""
+        return self._scheduler.is_node_loading(node_id, self._clock())
+
+    def has_company(self, lease: Lease) -> bool:
+        """Whether other requests run on the same model and node."""
+        return self._scheduler.has_company(lease)
+
     def full(self, lease: Lease) -> None:
         """Tell the scheduler that a node had no room for the request of a lease."""
         self._scheduler.full(lease, self._clock())
@@ -76,8 +88,9 @@ class Admission:
             measured: what is known of the answer, if it was whole.
             has_failed: through a fault of the node.
         """
-        now = self._clock()
-        self._deliver(self._scheduler.release(lease, now, measured, has_failed=has_failed))
+        effects = self._scheduler.release(lease, self._clock(), measured, has_failed=has_failed)
+        if effects:
+            self._deliver(effects)
         if lease.node_id in self._idle and not self.in_flight(lease.node_id):
             self._idle[lease.node_id].set()
 

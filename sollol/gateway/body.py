@@ -29,7 +29,7 @@ PIECE_BYTES = 256 * 1024
 
 async def aside(body: "Body", read: Callable[..., Result], *args: Any) -> Result:
     """Return ``read(*args)``; of a long body in a thread, so that no other request stands still."""
-    if len(body) <= ASIDE_BYTES:
+    if not body.is_long:
         return read(*args)
     return await asyncio.to_thread(read, *args)
 
@@ -38,15 +38,17 @@ class Body:
     """A body, byte for byte as it came. Close it when the request is done.
 
     Attributes:
+        is_long: it is longer than ``ASIDE_BYTES``.
         release: told once when it is closed, by whoever counts it (``body_store.py``).
         request_id, is_leaving: whose it is, and whether that one was told to leave; for the same.
     """
 
-    __slots__ = ("_content", "_file", "is_leaving", "release", "request_id")
+    __slots__ = ("_content", "_file", "is_leaving", "is_long", "release", "request_id")
 
     def __init__(self, content: bytes | mmap.mmap, file: IO[bytes] | None = None) -> None:
         self._content = content
         self._file = file
+        self.is_long = len(content) > ASIDE_BYTES
         self.release: Callable[[Body], None] | None = None
         self.request_id = ""
         self.is_leaving = False
@@ -63,6 +65,10 @@ class Body:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give its file back; it must not be read any more."""
         release, self.release = self.release, None
         if release is not None:
             release(self)

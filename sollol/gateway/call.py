@@ -1,11 +1,27 @@
 """A request as the gateway sees it, and what became of it."""
 
+from collections.abc import Awaitable, Callable
+from math import inf
+
 import msgspec
 
 from sollol.gateway.body import Body
+from sollol.nodes.registry import Node
 from sollol.scheduling.decision import Grant
-from sollol.types import NOTHING_KNOWN, Ask, Measured, RouteRequest
+from sollol.types import NOTHING_KNOWN, Ask, Lease, Measured, RouteRequest
 from sollol.wire.kinds import SHOW, BodyKind
+
+
+class Seam(msgspec.Struct, frozen=True):
+    """Where a call goes on with an answer that broke off on another node.
+
+    ``excluded`` are ids of nodes that cannot; ``check`` raises CannotContinue if the one that was
+    chosen turns out not to. ``crashes`` are those that the request may have caused so far.
+    """
+
+    excluded: frozenset[str]
+    check: Callable[[Node, Lease], Awaitable[None]]
+    crashes: int = 0
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -19,6 +35,8 @@ class Call(msgspec.Struct, frozen=True):
     ``caller`` is the address of the caller's end of the connection, without its port.
     ``others`` are names of models to try when no node has this one.
     ``deadline_s`` counts from ``arrived_at``, which is of the gateway's clock.
+    ``streams``: the answer is to come piece by piece.
+    ``continues``: a stream of it that breaks off is to be gone on with; ``seam``: this call does that.
     """
 
     id: str
@@ -35,6 +53,14 @@ class Call(msgspec.Struct, frozen=True):
     arrived_at: float = 0.0
     deadline_s: float | None = None
     others: tuple[str, ...] = ()
+    streams: bool = False
+    continues: bool = False
+    seam: Seam | None = None
+
+    @property
+    def crashes(self) -> int:
+        """Crashes that it may have caused before."""
+        return 0 if self.seam is None else self.seam.crashes
 
     @property
     def takes_slot(self) -> bool:
@@ -44,6 +70,10 @@ class Call(msgspec.Struct, frozen=True):
     def is_too_late(self, now: float) -> bool:
         """Whether its deadline has passed."""
         return self.deadline_s is not None and now >= self.arrived_at + self.deadline_s
+
+    def left_s(self, now: float) -> float:
+        """Return the seconds until its deadline; endless without one."""
+        return inf if self.deadline_s is None else self.arrived_at + self.deadline_s - now
 
     def route_request(self, now: float, timeout_s: float, excluded: frozenset[str]) -> RouteRequest:
         """Return what the scheduler needs to know; ``excluded`` nodes have failed already."""
@@ -64,11 +94,27 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, gc=False, array_like=True):
-    """A call on one node. ``measured`` is there once its answer has ended; ``error`` is a code."""
+    """A call on one node. ``measured`` is there once its answer has ended; ``error`` is a code.
+
+    ``continues``: it goes on with what the attempts before it had told the client.
+    """
 
     grant: Grant
     measured: Measured | None = None
     error: str = ""
+    continues: bool = False
+
+
+class Continuation(msgspec.Struct, gc=False, array_like=True):
+    """What became of a stream that broke off and was to be gone on with.
+
+    ``outcome`` is ``continued``, ``failed`` (it broke off again), ``refused`` (it could not be done) or
+    ``cancelled``; ``reason`` is why. ``tokens`` are those that the client had before.
+    """
+
+    outcome: str
+    reason: str = ""
+    tokens: int = 0
 
 
 class Outcome(msgspec.Struct, gc=False, array_like=True):
@@ -91,6 +137,7 @@ class Outcome(msgspec.Struct, gc=False, array_like=True):
     error_text: str = ""
     model: str = ""
     stripped: tuple[str, ...] = ()
+    continuation: Continuation | None = None
 
     @property
     def predicted_s(self) -> float | None:

@@ -17,6 +17,7 @@ from sollol.errors import (
     ConnectFailed,
     DeadlineExceeded,
     MissingOnNode,
+    NodeDown,
     ProtocolViolation,
     SollolError,
     UpstreamCut,
@@ -54,6 +55,8 @@ class Failure(StrEnum):
     """This machine has no room for another connection."""
     CLOSED = "closed"
     """The connection ended before anything of an answer came."""
+    DOWN = "down"
+    """Probes had found the node down, and the gateway closed the connection."""
     CUT = "cut"
     """It ended inside the answer, or that ended without its last record."""
     SILENT = "silent"
@@ -113,10 +116,11 @@ class Rule(NamedTuple):
 
 RULES: Mapping[Failure, Rule] = {
     Failure.REFUSED: Rule(Blame.AT_ONCE, Retry.FREE),
-    Failure.CONNECT_TIMEOUT: Rule(Blame.AT_ONCE, Retry.FREE),
+    Failure.CONNECT_TIMEOUT: Rule(Blame.NODE, Retry.FREE),
     Failure.NO_SUCH_HOST: Rule(Blame.AT_ONCE, Retry.FREE, may_repeat=False),
     Failure.OURS: Rule(Blame.NOBODY, Retry.FREE),
     Failure.CLOSED: Rule(Blame.NODE, Retry.FREE, is_crash=True),
+    Failure.DOWN: Rule(Blame.NOBODY, Retry.FREE),
     Failure.CUT: Rule(Blame.NODE, Retry.BUDGET, is_crash=True),
     Failure.SILENT: Rule(Blame.HALF, Retry.BUDGET, may_repeat=False),
     Failure.STALLED: Rule(Blame.NODE, Retry.BUDGET, may_repeat=False),
@@ -147,6 +151,8 @@ def classify(error: SollolError) -> Failure:
             return classify_answer(error.status, str(error))
         case ConnectFailed():
             return _classify_connect(error)
+        case NodeDown():
+            return Failure.DOWN
         case UpstreamCut():
             return Failure.CUT if error.in_body else Failure.CLOSED
         case UpstreamTimeout():
@@ -187,9 +193,9 @@ class Tally:
 
     __slots__ = ("attempts", "crashes", "repeats")
 
-    def __init__(self) -> None:
+    def __init__(self, crashes: int = 0) -> None:
         self.attempts = 0
-        self.crashes = 0
+        self.crashes = crashes
         self.repeats = 0
         """How often nodes that had failed were tried again."""
 

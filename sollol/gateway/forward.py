@@ -13,12 +13,11 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 import asyncio
 import contextlib
 from collections.abc import Callable
-from http import HTTPStatus
+from typing import NamedTuple
 
 from sollol.errors import (
     ClientDisconnected,
     ConnectFailed,
-    DeadlineExceeded,
     MissingOnNode,
     NoNodeAvailable,
     QueueTimeout,
@@ -27,11 +26,14 @@ from sollol.errors import (
 from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
 from sollol.gateway.call import Attempt, Call, Outcome
+from sollol.gateway.deadline import before_deadline, too_late
 from sollol.gateway.exchange import LocalAnswer, Options, plan_exchange
 from sollol.gateway.failover import RULES, Failure, classify, classify_answer
+from sollol.gateway.patience import Bounds
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.retries import Retries, RetryPolicy, blame_nodes
 from sollol.gateway.skew import MissingRoutes
+from sollol.gateway.watch import Watch
 from sollol.nodes.registry import Node, Registry
 from sollol.scheduling.decision import Decision, Grant
 from sollol.types import Engine, Lease, Measured, NodeState, NodeView, Task
@@ -46,6 +48,15 @@ LEAST_TOKENS = 64.0
 """What a request counts for in the budget of retries besides its body."""
 
 BYTES_PER_TOKEN = 4.0
+_OK, _SERVER_ERROR = 200, 500
+_OLLAMA = Engine.OLLAMA
+
+
+class Limits(NamedTuple):
+    """How long a request may wait for a slot, and for a node that is silent."""
+
+    queue_timeout_s: float
+    bounds: Bounds
 
 
 class Forwarder:
@@ -58,8 +69,7 @@ class Forwarder:
         routes: MissingRoutes,
         clock: Callable[[], float],
         retries: RetryPolicy,
-        *,
-        queue_timeout_s: float,
+        limits: Limits,
     ) -> None:
         self._registry = registry
         self._admission = admission
@@ -67,7 +77,7 @@ class Forwarder:
         self._clock = clock
         self._retries = retries
         self._budget = retries.budget
-        self._queue_timeout_s = queue_timeout_s
+        self._limits = limits
 
     async def forward(self, call: Call, downstream: Downstream, outcome: Outcome) -> None:
         """Answer ``call`` on ``downstream`` and note in ``outcome`` how that went.
@@ -76,7 +86,7 @@ class Forwarder:
             SollolError: the answer failed, and no other node may be tried. When some of it
                 was sent already, ``downstream.is_started`` says so.
         """
-        tokens = LEAST_TOKENS + call.ask.prompt_bytes / BYTES_PER_TOKEN
+        tokens = tokens_of(call)
         self._budget.begin(tokens)
         try:
             await self._until_answered(call, tokens, downstream, outcome)
@@ -88,18 +98,20 @@ class Forwarder:
     ) -> None:
         """Try nodes until one has answered, or no other may be tried."""
         excluded = self._routes.nodes_without(call.kind.path)
+        excluded = excluded if call.seam is None else excluded | call.seam.excluded
         retries: Retries | None = None
         while True:
             try:
                 grant = await self._acquire(call, excluded, outcome)
             except SollolError as refusal:
-                if retries is None:
+                left_s = call.left_s(self._clock())
+                if retries is None or left_s <= 0.0:
                     raise
-                if isinstance(refusal, NoNodeAvailable) and await retries.wait_to_repeat():
+                if isinstance(refusal, NoNodeAvailable) and await retries.wait_to_repeat(left_s):
                     excluded = retries.excluded
                     continue
                 raise retries.failure from refusal
-            attempt = Attempt(grant)
+            attempt = Attempt(grant, continues=call.seam is not None)
             outcome.tries.append(attempt)
             outcome.node_id = grant.lease.node_id
             try:
@@ -107,7 +119,7 @@ class Forwarder:
             except ClientDisconnected:
                 raise
             except SollolError as error:
-                retries = retries or Retries(self._retries, excluded, tokens)
+                retries = retries or Retries(self._retries, excluded, tokens, call.crashes)
                 is_committed = downstream.is_started
                 now = self._clock()
                 if not retries.failed(grant.lease, error, now, is_committed=is_committed):
@@ -125,9 +137,9 @@ class Forwarder:
             SollolError: there is no node, or it took too long.
         """
         waits_since = self._clock()
-        if call.is_too_late(waits_since):
+        if call.deadline_s is not None and call.is_too_late(waits_since):
             raise too_late(call)
-        request = call.route_request(waits_since, self._queue_timeout_s, excluded)
+        request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
         try:
             return self._admission.try_acquire(request) or await self._admission.wait(request)
         except NoNodeAvailable as refusal:
@@ -148,7 +160,7 @@ class Forwarder:
             ModelNotFound, NoNodeAvailable: it would be refused.
         """
         excluded = self._routes.nodes_without(call.kind.path)
-        request = call.route_request(self._clock(), self._queue_timeout_s, excluded)
+        request = call.route_request(self._clock(), self._limits.queue_timeout_s, excluded)
         return self._admission.preview(request)
 
     async def _attempt(
@@ -159,7 +171,11 @@ class Forwarder:
         measured: Measured | None = None
         has_failed = False
         try:
-            await self._exchange(call, lease, downstream, outcome)
+            exchange = self._exchange(call, lease, downstream, outcome)
+            if call.deadline_s is None:
+                await exchange
+            else:
+                await before_deadline(call, downstream, self._clock(), exchange)
             measured = self._measured(call, downstream, outcome)
         except (ClientDisconnected, asyncio.CancelledError):
             measured = self._measured(call, downstream, outcome, left_early=True)
@@ -183,10 +199,12 @@ class Forwarder:
         node = self._registry.find(lease.node_id)
         if node is None:
             raise ConnectFailed(f"node {lease.node_id} was removed")
+        if call.seam is not None:
+            await call.seam.check(node, lease)
         outcome.stripped = () if lease.options is None else _stripped(call, lease.options)
         exchange = (
             plan_exchange(call, node.view, node.api_key)  # which reads nothing of the body
-            if node.view.engine is Engine.OLLAMA and lease.options is None
+            if node.view.engine is _OLLAMA and lease.options is None
             else await aside(call.body, plan_exchange, call, node.view, node.api_key, lease.options)
         )
         if isinstance(exchange, LocalAnswer):
@@ -195,9 +213,12 @@ class Forwarder:
         if call.is_unload:
             await self._unload_elsewhere(call, lease.node_id)
         outcome.sent_at = self._clock()
-        upstream = await node.connections.send(exchange.request)
+        request = exchange.request
+        if lease.runner:
+            request = Watch(self._admission, node, call, lease, self._limits.bounds).over(request)
+        upstream = await node.connections.send(request)
         self._note_residency(call, node, upstream.status)
-        if lease.loads and upstream.status == HTTPStatus.OK:  # its head does not come before that
+        if lease.loads and upstream.status == _OK:  # its head does not come before that
             self._admission.loaded(lease)
         try:
             if exchange.translator is None:
@@ -206,11 +227,16 @@ class Forwarder:
                 await relay_translated(upstream, downstream, exchange.translator)
         finally:
             upstream.close()
-        if downstream.told_error:
-            kind = classify_answer(HTTPStatus.INTERNAL_SERVER_ERROR, downstream.told_error)
+        if downstream.told_error or node.health.is_troubled:
+            self._note_health(node, lease, upstream.status, downstream.told_error)
+
+    def _note_health(self, node: Node, lease: Lease, status: int, told_error: str) -> None:
+        """Take what an answer that came to its end says of its node."""
+        if told_error:
+            kind = classify_answer(_SERVER_ERROR, told_error)
             if not RULES[kind].is_suspect or kind is Failure.CRASHED:
-                blame_nodes(self._retries, lease, kind, downstream.told_error)
-        elif node.health.is_troubled and lease.runner and upstream.status == HTTPStatus.OK:
+                blame_nodes(self._retries, lease, kind, told_error)
+        elif lease.runner and status == _OK:
             self._registry.request_succeeded(node, lease.runner)
 
     def _measured(
@@ -257,7 +283,7 @@ class Forwarder:
 
     def _note_residency(self, call: Call, node: Node, status: int) -> None:
         """Take note that a model has left a node's memory, or look whether it is there now."""
-        if status != HTTPStatus.OK:
+        if status != _OK:
             return
         if call.is_unload:
             self._registry.model_unloaded(node.view.id, call.model_key)
@@ -279,10 +305,9 @@ def _stripped(call: Call, options: Options) -> tuple[str, ...]:
     return tuple(name for name, value in call.ask.options if (name, value) not in options)
 
 
-def too_late(call: Call) -> DeadlineExceeded:
-    """Return the error for a call whose deadline passed before a node began with it."""
-    text = f"the request waited for a slot until its deadline of {call.deadline_s:g} s had passed"
-    return DeadlineExceeded(text)
+def tokens_of(call: Call) -> float:
+    """Return what a call counts for in the budget of retries."""
+    return LEAST_TOKENS + call.ask.prompt_bytes / BYTES_PER_TOKEN
 
 
 def holds_in_memory(node: NodeView, model_key: str) -> bool:

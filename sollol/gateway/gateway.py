@@ -13,13 +13,15 @@ from sollol.gateway.admission import TICK_S, Admission
 from sollol.gateway.blobs import Blobs
 from sollol.gateway.body_store import BodyStore, Waiters
 from sollol.gateway.budget import RetryBudget
+from sollol.gateway.continuing import Continuing
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
-from sollol.gateway.forward import Forwarder
+from sollol.gateway.forward import Forwarder, Limits
 from sollol.gateway.journal import Journal
 from sollol.gateway.membership import Membership
 from sollol.gateway.model_rules import ModelRules
+from sollol.gateway.patience import Bounds
 from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.retries import RetryPolicy
 from sollol.gateway.skew import MissingRoutes
@@ -46,7 +48,8 @@ log = structlog.get_logger()
 class Gateway:
     """One gateway. Each part owns its state; this only knows them all.
 
-    ``clock`` is monotonic and the same for all parts; ``look_up`` resolves the names of nodes.
+    ``clock`` is monotonic and the same for all parts, as is ``rng``; ``look_up`` resolves the names
+    of nodes.
     """
 
     def __init__(
@@ -54,11 +57,13 @@ class Gateway:
         settings: Settings,
         look_up: Resolve = resolve,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
+        rng = rng or random.Random()
         self.settings = settings
         self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
-        scheduler = Scheduler(_limits(settings, self.rules), random.Random())
+        scheduler = Scheduler(_limits(settings, self.rules), rng)
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)
         self.admission = Admission(scheduler, self.clock, self._prewarm)
         self.bodies = BodyStore(
@@ -69,14 +74,14 @@ class Gateway:
         self.journal = Journal(settings.scheduling.journal_length, time.time)
         self._routes = MissingRoutes()
         self.registry = Registry(
-            new_health=partial(Health, _health_limits(settings), random.Random()),
+            new_health=partial(Health, _health_limits(settings), rng),
             timeouts=_timeouts(settings),
             max_idle_connections=settings.upstream.max_idle_connections,
             on_change=self._node_changed,
             on_remove=self._node_removed,
             clock=clock,
         )
-        self.prober = Prober(self.registry, settings.probe)
+        self.prober = Prober(self.registry, settings.probe, self.admission.is_node_loading, rng)
         self.metrics = Metrics(self._gauges)
         self.warming = Warming(
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
@@ -98,7 +103,7 @@ class Gateway:
             RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
             self.metrics,
             self.prober.look_soon,
-            random.Random(),
+            rng,
             max_attempts=settings.upstream.max_attempts,
         )
         self.forwarder = Forwarder(
@@ -107,10 +112,11 @@ class Gateway:
             self._routes,
             self.clock,
             self.retries,
-            queue_timeout_s=settings.queue.timeout_s,
+            forward_limits(settings),
         )
+        self.continuing = Continuing(self.forwarder, self.retries, self.clock)
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
-        self.fleet = Fleet(self.registry, self.prober, policy, random.Random())
+        self.fleet = Fleet(self.registry, self.prober, policy, rng)
         self.blobs = Blobs(self.fleet, self.clock)
         self.is_stopping = False
 
@@ -234,6 +240,15 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         counts_options=scheduling.context_protection != "off",
         adapts_options=scheduling.context_protection == "strip",
     )
+
+
+def forward_limits(settings: Settings) -> Limits:
+    """Return how long a request may wait by the settings."""
+    upstream = settings.upstream
+    bounds = Bounds(
+        upstream.first_byte_timeout_s, upstream.load_timeout_s, upstream.stall_timeout_s
+    )
+    return Limits(settings.queue.timeout_s, bounds)
 
 
 def _health_limits(settings: Settings) -> HealthLimits:

@@ -55,12 +55,13 @@ class Entry(msgspec.Struct, eq=False, gc=False, array_like=True):
     @property
     def prediction(self) -> tuple[float, float] | None:
         """Seconds from the grant to the end as predicted, and as they were; None if unknown."""
-        tries = self.outcome.tries
-        measured = tries[-1].measured if tries else None
-        predicted_s = self.outcome.predicted_s
-        if predicted_s is None or measured is None or not measured.total_s:
+        if not self.outcome.tries:
             return None
-        return predicted_s, measured.total_s
+        attempt = self.outcome.tries[-1]
+        measured, grant = attempt.measured, attempt.grant
+        if grant.decision is None or measured is None or not measured.total_s:
+            return None
+        return grant.lease.predicted_s, measured.total_s
 
     def outcome_name(self, *, is_waiting: bool) -> str:
         """Return ``ok`` or the code of an error, or before the end ``waiting`` or ``running``."""

@@ -3,9 +3,10 @@
 Nothing is sent to the client before the first byte of the node's body is here: up to that point
 another node may still be tried. Streams leave in whole lines; every other body is held until it
 is complete or longer than ``HOLD_BYTES``, so that a node which dies in the middle of it costs a
-retry and not the answer.
+retry and not the answer. A held body of JSON that is none costs a retry too.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -27,7 +28,9 @@ _ERROR_RECORDS = (b'{"error"', b'data: {"error"', b"event: error")
 """How the first record of a stream begins that is nothing but an error."""
 MAX_TOLD = 2000
 """Bytes of an error that are read to know what it is."""
+_JSON = b"application/json"
 _TELLING = (Task.CHAT, Task.GENERATE, Task.EMBED)
+_EMBED, _SHOW = Task.EMBED, Task.SHOW
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
 
 
@@ -71,41 +74,49 @@ class Downstream:
     Streams are pushed: their pieces go from the node's socket to the client's in one callback.
     """
 
+    is_started = False
+    is_stream = False
+    is_whole = False
+    pieces = 0
+    first = b""
+    told_error = ""
+    """What a node said went wrong, in a stream that it ended with that."""
+    measured: Measured | None = None
+    deadline: asyncio.Timeout | None = None
+    """Until when the answer is to begin."""
+
     def __init__(self, answer: AnswerWriter, on_start: Callable[[int], Headers]) -> None:
-        self._answer = answer
+        self.writer = answer
         self._on_start = on_start
-        self.push = answer.write
+        self.push: Callable[[bytes], bool] = answer.write
         self.wait_room = answer.wait_room
-        self.is_started = False
-        self.is_stream = False
-        self.is_whole = False
-        self.pieces = 0
-        self.first = b""
-        self.told_error = ""
-        """What a node said went wrong, in a stream that it ended with that."""
-        self.measured: Measured | None = None
 
     def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
         """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
-        self.is_started = True
+        self._begin()
         self.is_stream = is_stream
-        self._answer.start(status, headers + self._on_start(status))
+        self.writer.start(status, headers + self._on_start(status))
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits while the client is slow to read."""
-        if self._answer.write(data):
+        if self.writer.write(data):
             await self.wait_room()
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last piece and end the answer."""
-        if self._answer.is_slow:
+        if self.writer.is_slow:
             await self.wait_room()
-        self._answer.end(data)
+        self.writer.end(data)
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
+        self._begin()
+        self.writer.whole(status, headers + self._on_start(status), body)
+
+    def _begin(self) -> None:
         self.is_started = True
-        self._answer.whole(status, headers + self._on_start(status), body)
+        if self.deadline is not None:
+            self.deadline.reschedule(None)
 
 
 class Translator(Protocol):
@@ -205,7 +216,8 @@ def _note_end(
 ) -> None:
     """Take note whether a stream has come to its end, and of what the node told there."""
     last = None if framing is None else last_record(lines.last_line(), framing)
-    if last is not None:
+    is_unsaid = not downstream.is_started and last is not None and last.error is not None
+    if last is not None and not is_unsaid:  # of an error instead of an answer nothing goes out
         downstream.is_whole = True
         if last.error is not None:
             downstream.told_error = lines.last_line()[:MAX_TOLD].decode("utf-8", "replace")
@@ -263,10 +275,11 @@ async def _relay_body(
         whole = await _held(upstream)
         if len(whole) > HOLD_BYTES:
             await _relay_long_body(upstream, downstream, headers, whole)
+    if upstream.status == _OK and task is not _SHOW:
+        is_json = upstream.content_type.startswith(_JSON)
+        downstream.measured = _told(whole, task) if is_json else NOTHING_TOLD
     if not downstream.is_started:
         downstream.answer(upstream.status, headers, whole)
-    if upstream.status == _OK and task is not Task.SHOW:
-        downstream.measured = _told(whole, task)
 
 
 async def _held(upstream: UpstreamResponse) -> bytes:
@@ -284,7 +297,7 @@ async def _held(upstream: UpstreamResponse) -> bytes:
 def _told(whole: bytes, task: Task) -> Measured | None:
     if task not in _TELLING or len(whole) > HOLD_BYTES:
         return NOTHING_TOLD
-    return measured_of_body(whole, is_embedding=task is Task.EMBED)
+    return measured_of_body(whole, is_embedding=task is _EMBED)
 
 
 async def _relay_long_body(

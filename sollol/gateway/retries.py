@@ -55,14 +55,20 @@ class Retries:
     Attributes:
         failure: the latest; what the caller is told if nothing better comes.
         excluded: nodes that it is not to be sent to.
+
+    Args:
+        crashes: those that came before, of what this request goes on with.
     """
 
-    def __init__(self, policy: RetryPolicy, excluded: frozenset[str], tokens: float) -> None:
+    def __init__(
+        self, policy: RetryPolicy, excluded: frozenset[str], tokens: float, crashes: int = 0
+    ) -> None:
         self._policy = policy
         self._tokens = tokens
         self._lacking = excluded
-        self._tally = Tally()
+        self._tally = Tally(crashes)
         self._repeatable: set[str] = set()
+        self._has_waited = False
         self._suspects: list[tuple[Lease, Failure, str]] = []
         self.excluded = excluded
         self.failure: SollolError = SollolError("no attempt was made")
@@ -76,6 +82,7 @@ class Retries:
         kind = classify(error)
         rule = RULES[kind]
         self.failure = error
+        self._has_waited = False
         self._tally.count(rule)
         self._blame(lease, kind, error)
         can_retry = not is_committed and self._tally.can_retry(rule, self._policy.max_attempts)
@@ -97,11 +104,21 @@ class Retries:
         for lease, kind, text in self._suspects:
             self._count_against(lease, kind, text)
 
-    async def wait_to_repeat(self) -> bool:
-        """Wait until a node that failed may be tried again; False if there is none."""
+    async def wait_to_repeat(self, most_s: float) -> bool:
+        """Wait until a node that failed may be tried again; False if there is none.
+
+        To be called again if there is still no other: one may have come up meanwhile.
+
+        Args:
+            most_s: seconds that are left for it.
+        """
         if not self._repeatable:
             return False
-        await asyncio.sleep(back_off_s(self._tally.repeats, self._policy.rng.random()))
+        self._has_waited = not self._has_waited
+        if self._has_waited:
+            pause_s = back_off_s(self._tally.repeats, self._policy.rng.random())
+            await asyncio.sleep(min(most_s, pause_s))
+            return True
         self._tally.repeats += 1
         self.excluded -= self._repeatable
         self._repeatable.clear()

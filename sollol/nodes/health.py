@@ -124,8 +124,9 @@ class Circuit:
 
     def rest(self, now: float, seconds: float) -> None:
         """Let nothing through for some seconds, for no fault."""
+        until = self.until if self.state is NodeState.EJECTED else now
         self.state = NodeState.EJECTED
-        self.until = now + seconds
+        self.until = max(until, now + seconds)
 
     def pass_time(self, now: float) -> None:
         """Become half-open when it is time."""
@@ -204,6 +205,7 @@ class Health:
             self._refused(now)
         elif self._failures >= self._limits.fall:
             self.is_up = False
+        self._settle()
         if not self.is_up:
             self.last_error = error
 
@@ -255,7 +257,7 @@ class Health:
 
     def _model_failed(self, model: str, now: float) -> None:
         self._circuit_of(model).failed(now)
-        ejected = [c for c in self._models.values() if c.state is NodeState.EJECTED]
+        ejected = [c for c in self._models.values() if c.state is NodeState.EJECTED and c.ejections]
         if len(ejected) >= MODELS_OF_NODE and self._circuit.state is not NodeState.EJECTED:
             self._circuit.open(now)
             self._models.clear()

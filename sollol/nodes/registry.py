@@ -5,6 +5,7 @@ whoever listens, whenever it has changed. Who joins and leaves is decided in
 ``nodes/discovery.py`` and ``gateway/membership.py``.
 """
 
+import functools
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from sollol.upstream.facts import NodeFacts
 from sollol.upstream.http import NodeConnections, Origin, Timeouts
 
 log = structlog.get_logger()
+
+MOVING_S = 5.0
+"""A node that sent part of an answer so lately is at work, whatever its probes say."""
 
 OnChange = Callable[[NodeView], None]
 OnRemove = Callable[[str], None]
@@ -113,12 +117,16 @@ class Registry:
         self._new_health = new_health
         self._timeouts = timeouts
         self._max_idle_connections = max_idle_connections
-        self.ssl_context = ssl.create_default_context()
         self._on_change = on_change
         self._on_remove = on_remove
         self._nodes: dict[str, Node] = {}
         self._conflicts: dict[str, str] = {}
         """Models of which nodes have different digests -> the chosen one."""
+
+    @functools.cached_property
+    def ssl_context(self) -> ssl.SSLContext:
+        """What connections over TLS are made with; made with the first, as it takes 20 ms."""
+        return ssl.create_default_context()
 
     def add(self, settings: NodeSettings, source: Source = Source.SETTINGS) -> Node:
         """Register a node; it gets work once a probe has succeeded.
@@ -213,6 +221,7 @@ class Registry:
         if node is not None:
             node.health.probe_failed(error, self._clock(), is_refused=is_refused)
             self._update(node, node.view)
+            self._cut(node)
 
     def request_failed(self, node_id: str, runner: str, blame: Blame, error: str) -> None:
         """Note that a request failed in a way that is the node's fault."""
@@ -220,6 +229,7 @@ class Registry:
         if node is not None and blame.counts:
             node.health.request_failed(blame, runner, error, self._clock())
             self._update(node, node.view)
+            self._cut(node)
 
     def rest(self, node_id: str, runner: str, seconds: float, error: str) -> None:
         """Give a node no requests for a model for some seconds, as it asked for."""
@@ -260,12 +270,20 @@ class Registry:
         self._update(node, replace(node.view, resident=resident))
 
     def _connections(self, origin: Origin, timeouts: Timeouts, max_idle: int) -> NodeConnections:
-        return NodeConnections(origin, timeouts, max_idle=max_idle, ssl_context=self.ssl_context)
+        context = self.ssl_context if origin.scheme == "https" else None
+        return NodeConnections(origin, timeouts, max_idle=max_idle, ssl_context=context)
 
     def _control(self, settings: NodeSettings) -> ControlClient:
-        return ControlClient(
-            settings.url, self._timeouts.control_s, self.ssl_context, _api_key(settings)
-        )
+        context = self.ssl_context if settings.url.startswith("https:") else None
+        return ControlClient(settings.url, self._timeouts.control_s, context, _api_key(settings))
+
+    def _cut(self, node: Node) -> None:
+        """End all waiting for a node that is down: its requests are tried elsewhere at once.
+
+        Answers that move go on, until a later probe finds that they do not.
+        """
+        if not node.health.is_up:
+            node.connections.cut_silent(MOVING_S)
 
     def _update(self, node: Node, view: NodeView) -> None:
         before = node.view

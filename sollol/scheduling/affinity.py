@@ -53,12 +53,16 @@ class Conversations:
         """Note what a runner has evaluated of a conversation: prompt and answer."""
         if not conversation:
             return
-        self._known[conversation] = tokens
-        self._known.move_to_end(conversation)
-        self._homes.setdefault(conversation, {})[self._runner] = None
-        if len(self._known) > self._max:
-            self._leave(next(iter(self._known)))
-        self.trust = min(1.0, self.trust * _RECOVERY)
+        known = self._known
+        if conversation in known:
+            known.move_to_end(conversation)
+        else:
+            self._homes.setdefault(conversation, {})[self._runner] = None
+        known[conversation] = tokens
+        if len(known) > self._max:
+            self._leave(next(iter(known)))
+        if self.trust < 1.0:
+            self.trust = min(1.0, self.trust * _RECOVERY)
 
     def verify(self, conversation: int, fresh_tokens: float, prompt_tokens: int) -> None:
         """Compare what was to be cached with what was.

@@ -35,8 +35,6 @@ def by_cost(
         bounds: what each costs at least, in seconds; it is used up.
         at_least: how many to price in any case, so that people see what else there was.
     """
-    if len(runners) == 1:
-        return [price(runners[0])]
     start = int(rng.random() * len(runners))  # of those alike, not always the first ones
     priced: list[Priced] = []
     best_s = float("inf")

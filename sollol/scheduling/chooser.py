@@ -25,6 +25,8 @@ VERSION = 1
 """Of the form in which what was learned is kept; another one is not read."""
 
 
+_COST, _WAIT = Rule.COST, Rule.WAIT
+
 TRIAL_PRIORITY = 5
 """Requests more urgent than this are not sent to a node on trial while there is another."""
 
@@ -51,10 +53,13 @@ class Chooser:
         self._uses_affinity = limits.uses_affinity
         self._counts_options = limits.counts_options
         self._rng = rng
+        self._policy_name = self.policy.name
+        self._by_seconds = self.policy.rank is None
 
     def work(self, request: RouteRequest, key: float, now: float) -> Work:
         """Return a request in the units that costs are made of."""
         ask, model = request.ask, request.model
+        level = (now - key) / self._ageing_s
         return Work(
             model,
             self.lengths.prompt_tokens(model, ask),
@@ -62,38 +67,34 @@ class Chooser:
             ask.options if self._counts_options else (),
             ask.conversation if self._uses_affinity else 0,
             key,
-            max(request.priority, (now - key) / self._ageing_s),
+            level if level > request.priority else request.priority,
         )
 
     def choose(
         self,
         request: RouteRequest,
-        key: float,
+        work: Work,
         now: float,
         *,
-        is_over: bool = False,
         is_impatient: bool = False,
         is_preview: bool = False,
     ) -> Verdict:
         """Return the decision for a request.
 
         Args:
-            is_over: its caller has as many requests in flight as it may.
+            work: what :meth:`work` makes of it.
             is_impatient: any node that can start now will do.
             is_preview: show as many options as there are; try nothing out.
         """
-        work = self.work(request, key, now)
         runners = self.fleet.eligible(request, work.prompt_tokens)
-        verdict = Verdict(request, work, self.policy.name, (), len(runners), Rule.WAIT, None, None)
+        verdict = Verdict(request, work, self._policy_name, (), len(runners), _WAIT, None, None)
         if not runners:
             return verdict
         rng = Random(0) if is_preview else self._rng  # who looks changes nothing
-        if self.policy.rank is None:
+        if self._by_seconds:
             self._by_cost(verdict, runners, now, rng, is_impatient, is_preview)
         else:
             self._by_rank(verdict, runners, now, rng)
-        if is_over:
-            verdict.rule, verdict.chosen = Rule.CALLER, None
         return verdict
 
     def learn(self, held: Held, measured: Measured, now: float) -> None:
@@ -146,28 +147,44 @@ class Chooser:
         is_impatient: bool,
         is_preview: bool,
     ) -> None:
-        at_least = MAX_OPTIONS if is_preview else 2
-        options = self._priced(runners, verdict.work, now, rng, at_least)
+        if len(runners) == 1:
+            options = [self._prices.price(runners[0], verdict.work, now)]
+        else:
+            at_least = MAX_OPTIONS if is_preview else 2
+            options = self._priced(runners, verdict.work, now, rng, at_least)
         if is_impatient or self._explorer.is_due:
             self._look_around(options, runners, verdict.work, now, rng)
         best = pick(options, rng)
         verdict.options, verdict.best = options, best
-        if best.can_start:
-            verdict.chosen, verdict.rule = best, Rule.COST
-            other = None if is_preview else self._trial(verdict.request, verdict.work, best, now)
-            if other is not None:
-                verdict.best = verdict.chosen = other
-                verdict.rule = Rule.TRIAL
-                return
-            other = None if is_preview else self._explorer.candidate(options, best, now)
-            if other is not None:
-                verdict.best = verdict.chosen = other
-                verdict.rule = Rule.EXPLORE
+        if not best.obstacle:
+            verdict.chosen, verdict.rule = best, _COST
+            if not is_preview:
+                self._try_out(verdict, runners, options, best, now)
         elif is_impatient:
             free = [option for option in options if option.can_start]
             if free:
                 verdict.best = verdict.chosen = free[0]
                 verdict.rule = Rule.PATIENCE
+
+    def _try_out(
+        self,
+        verdict: Verdict,
+        runners: list[Runner],
+        options: list[Priced],
+        best: Priced,
+        now: float,
+    ) -> None:
+        """Send a request elsewhere than to the best node, if there is something to be found out."""
+        if len(runners) > 1 or best.runner.is_on_trial:
+            other = self._trial(verdict.request, verdict.work, best, now)
+            if other is not None:
+                verdict.best = verdict.chosen = other
+                verdict.rule = Rule.TRIAL
+                return
+        other = self._explorer.candidate(options, best, now)
+        if other is not None:
+            verdict.best = verdict.chosen = other
+            verdict.rule = Rule.EXPLORE
 
     def _trial(self, request: RouteRequest, work: Work, best: Priced, now: float) -> Priced | None:
         """Return a runner that has to show that it does its work again, if it can start now.
@@ -188,8 +205,6 @@ class Chooser:
         self, runners: list[Runner], work: Work, now: float, rng: Random, at_least: int
     ) -> list[Priced]:
         prices = self._prices
-        if len(runners) == 1:
-            return [prices.price(runners[0], work, now)]
         return by_cost(
             runners,
             self.fleet.bounds_s(runners, work),

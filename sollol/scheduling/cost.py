@@ -20,7 +20,7 @@ RETRY_S = 1.0
 """What a failed attempt costs besides the time it took."""
 
 
-class Priced(msgspec.Struct):
+class Priced(msgspec.Struct, gc=False):
     """A runner and what the request costs there."""
 
     runner: Runner
@@ -36,7 +36,7 @@ class Priced(msgspec.Struct):
     @property
     def can_start(self) -> bool:
         """Whether the request can be sent there now."""
-        return self.obstacle is Obstacle.NONE
+        return not self.obstacle
 
 
 class Prices:
@@ -53,9 +53,11 @@ class Prices:
         2. Not loaded, or otherwise: a load, the room for it, and what that costs others.
         3. In either case less urgent requests let those be that are clearly more urgent.
         """
-        node = runner.node
+        node, options = runner.node, work.options
         loads = not (
-            runner.is_resident and runner.matches(work.options) and not node.makes_room(runner)
+            runner.is_resident
+            and (not (options or runner.options) or runner.matches(options))
+            and (node.claim is None or not node.makes_room(runner))
         )
         cached_tokens = 0
         if loads:
@@ -64,11 +66,14 @@ class Prices:
                 room = _longer(room, _wait_for_slot(runner, work, now))
             load_s = runner.load_s
         else:
-            room = _wait_for_slot(runner, work, now)
+            room = NO_ROOM_NEEDED
+            if runner.backlog or len(runner.running) >= runner.slots:
+                room = _wait_for_slot(runner, work, now)
             load_s = runner.ready_at - now if runner.ready_at > now else 0.0
-            cached_tokens = runner.conversations.cached_tokens(
-                work.conversation, work.prompt_tokens
-            )
+            if work.conversation:
+                cached_tokens = runner.conversations.cached_tokens(
+                    work.conversation, work.prompt_tokens
+                )
         if node.most_urgent - work.level >= YIELDS and node.slope > 0.0:
             room = _yields(node, work, room, now)
         wait_s, eviction_s, obstacle, other = room

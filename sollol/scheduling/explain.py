@@ -11,6 +11,9 @@ from sollol.wire.names import shown_key
 def decision(verdict: Verdict, now: float) -> Decision:
     """Return the record of a decision."""
     request, work, chosen = verdict.request, verdict.work, verdict.chosen
+    shown = verdict.options
+    if len(shown) > MAX_OPTIONS:
+        shown = _shown(verdict)
     return Decision(
         request.id,
         request.model,
@@ -18,7 +21,7 @@ def decision(verdict: Verdict, now: float) -> Decision:
         verdict.policy,
         "" if chosen is None else chosen.runner.node.id,
         verdict.rule,
-        tuple([option(priced) for priced in _shown(verdict)]),
+        tuple(map(option, shown)),
         verdict.considered,
         request.priority,
         work.prompt_tokens,
@@ -28,10 +31,7 @@ def decision(verdict: Verdict, now: float) -> Decision:
 
 def _shown(verdict: Verdict) -> Sequence[Priced]:
     """Return the cheapest options; the chosen one is among them, of however many that are alike."""
-    options, chosen = verdict.options, verdict.chosen
-    if len(options) <= MAX_OPTIONS:
-        return options
-    shown = options[:MAX_OPTIONS]
+    shown, chosen = verdict.options[:MAX_OPTIONS], verdict.chosen
     if chosen is None or any(priced is chosen for priced in shown):
         return shown
     return [*shown[:-1], chosen]
@@ -40,12 +40,13 @@ def _shown(verdict: Verdict) -> Sequence[Priced]:
 def option(priced: Priced) -> Option:
     """Return the record of what was compared."""
     runner = priced.runner
+    node = runner.node
     return Option(
-        runner.node.id,
+        node.id,
         priced.terms,
         runner.is_resident and not priced.loads,
-        not runner.is_full,
-        runner.node.in_flight,
+        len(runner.running) < runner.slots,
+        node.in_flight,
         priced.obstacle,
         "" if priced.other is None else priced.other.model,
     )

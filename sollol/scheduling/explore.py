@@ -44,16 +44,14 @@ class Explorer:
         self._credit = 0.0
         self._looks = 0
         """How many requests may still be looked at for a try to follow one that went well."""
-
-    @property
-    def is_due(self) -> bool:
+        self.is_due = False
         """Whether a try may be made."""
-        return self._credit >= (1.0 - MAX_DEBT if self._looks else 1.0)
 
     def tried(self, predicted_s: float, real_s: float) -> None:
         """Take how a try went; one that went better than was predicted is followed by another."""
         if self._share > 0.0 and real_s < WENT_BETTER * predicted_s:
             self._looks = FOLLOW_LOOKS
+            self.is_due = self._credit >= 1.0 - MAX_DEBT
 
     def candidate(self, priced: Sequence[Priced], chosen: Priced, now: float) -> Priced | None:
         """Return what to try instead of the chosen one; mostly None.
@@ -64,8 +62,11 @@ class Explorer:
         """
         was_due = self.is_due  # so all nodes were compared
         self._credit = min(2.0, self._credit + self._share)
-        if not was_due:
-            return None
+        best = self._best_try(priced, chosen, now) if was_due else None
+        self.is_due = self._credit >= (1.0 - MAX_DEBT if self._looks else 1.0)
+        return best
+
+    def _best_try(self, priced: Sequence[Priced], chosen: Priced, now: float) -> Priced | None:
         # After a try that went well, what was measured just now is what is to be found wrong.
         since = now if self._looks else now - STALE_S
         best: Priced | None = None
@@ -81,9 +82,9 @@ class Explorer:
         if best is not None:
             self._credit -= 1.0
             self._looks = 0
-            return best
-        self._note_vain_look()
-        return None
+        else:
+            self._note_vain_look()
+        return best
 
     def _note_vain_look(self) -> None:
         """Look less often: whenever a try is due, all nodes are compared."""

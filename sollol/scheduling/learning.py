@@ -29,16 +29,18 @@ class Learner:
         if runner is None or measured.total_s is None or not _is_plausible(measured):
             return
         prompt_tokens = measured.prompt_tokens or held.prompt_tokens
-        output_tokens = measured.output_tokens or measured.pieces
-        seconds = _prompt_s(held, measured)
-        prompt_s = seconds if seconds is not None and seconds > 0.0 else None
         if request.ask.conversation:
-            _learn_cached(held, runner, measured, prompt_tokens, prompt_s)
+            _learn_cached(held, runner, measured, prompt_tokens)
             if runner.is_resident:
-                tokens = prompt_tokens + output_tokens
+                tokens = prompt_tokens + (measured.output_tokens or measured.pieces)
                 runner.conversations.remember(request.ask.conversation, tokens)
-        if not held.loads and not runner.rates.take_turn(now):
-            return
+        if held.loads or runner.rates.take_turn(now):
+            self._learn_speeds(held, runner, measured, prompt_tokens, now)
+
+    def _learn_speeds(
+        self, held: Held, runner: Runner, measured: Measured, prompt_tokens: int, now: float
+    ) -> None:
+        request, prompt_s = held.request, _prompt_s(held, measured)
         self._lengths.learn(request.model, request.ask, request.caller, measured)
         if measured.load_s is not None and (held.loads or measured.load_s > RELOAD_S):
             self._rates.learn_load(runner, measured.load_s, now)
@@ -60,14 +62,14 @@ class Learner:
         self._rates.learn_decode(runner, seconds / tokens, concurrency, now)
 
 
-def _learn_cached(
-    held: Held, runner: Runner, measured: Measured, prompt_tokens: int, prompt_s: float | None
-) -> None:
+def _learn_cached(held: Held, runner: Runner, measured: Measured, prompt_tokens: int) -> None:
     """Compare what was to be cached of a conversation with what was."""
     conversation, cached = held.request.ask.conversation, measured.cached_tokens
     if cached is not None:
         runner.conversations.verify(conversation, prompt_tokens - cached, prompt_tokens)
-    elif held.cached_tokens and prompt_s is not None:
+        return
+    prompt_s = _prompt_s(held, measured) if held.cached_tokens else None
+    if prompt_s is not None:
         evaluated = min(float(prompt_tokens), prompt_s / max(runner.prefill_s, 1e-9))
         runner.conversations.verify(conversation, evaluated, prompt_tokens)
 
@@ -82,8 +84,14 @@ def _fresh_tokens(held: Held, measured: Measured, prompt_tokens: int) -> int:
 
 def _prompt_s(held: Held, measured: Measured) -> float | None:
     """Return the seconds that the prompt took; None where they cannot be told from others."""
-    if measured.prompt_s is not None:
-        return measured.prompt_s
+    seconds = measured.prompt_s
+    if seconds is None:
+        seconds = _other_prompt_s(held, measured)
+    return None if seconds is None or seconds <= 0.0 else seconds
+
+
+def _other_prompt_s(held: Held, measured: Measured) -> float | None:
+    """Return what a node that does not tell it took for the prompt, as far as that can be known."""
     if held.request.ask.task is Task.EMBED:  # its time is all for the prompt
         if measured.node_total_s is not None and measured.load_s is not None:
             return measured.node_total_s - measured.load_s
@@ -95,8 +103,12 @@ def _prompt_s(held: Held, measured: Measured) -> float | None:
 
 def _is_plausible(measured: Measured) -> bool:
     """Whether a node's numbers can be true; what cannot would be believed for long."""
-    counts = (measured.prompt_tokens, measured.cached_tokens, measured.output_tokens)
-    seconds = (measured.load_s, measured.prompt_s, measured.output_s, measured.node_total_s)
-    return all(count is None or count <= MOST_TOKENS for count in counts) and all(
-        each is None or each <= MOST_S for each in seconds
+    return (
+        (measured.prompt_tokens or 0) <= MOST_TOKENS
+        and (measured.cached_tokens or 0) <= MOST_TOKENS
+        and (measured.output_tokens or 0) <= MOST_TOKENS
+        and (measured.load_s or 0.0) <= MOST_S
+        and (measured.prompt_s or 0.0) <= MOST_S
+        and (measured.output_s or 0.0) <= MOST_S
+        and (measured.node_total_s or 0.0) <= MOST_S
     )

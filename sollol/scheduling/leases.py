@@ -2,16 +2,16 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 from sollol.scheduling.cost import Priced
-from sollol.scheduling.decision import Terms
+from sollol.scheduling.decision import Rule, Terms
 from sollol.scheduling.memory import begin_load
 from sollol.scheduling.state import Held, Node
-from sollol.scheduling.work import Work
+from sollol.scheduling.verdict import Verdict
 from sollol.types import Lease, RouteRequest
 
 _NO_TERMS = Terms()
+_EXPLORE = Rule.EXPLORE
 
 
 class Leases:
@@ -33,10 +33,9 @@ class Leases:
         """Return how many leases a caller has."""
         return self._by_caller.get(caller, 0)
 
-    def take(
-        self, request: RouteRequest, priced: Priced, work: Work, queue_wait_s: float, now: float
-    ) -> Held:
+    def take(self, verdict: Verdict, priced: Priced, queue_wait_s: float, now: float) -> Lease:
         """Give a request a slot of a runner, and the model its load if it needs one."""
+        request, work = verdict.request, verdict.work
         runner, terms, loads = priced.runner, priced.terms, priced.loads
         node, options = runner.node, work.options
         seconds = terms.load_s + terms.prefill_s + terms.decode_s
@@ -49,6 +48,10 @@ class Leases:
             seconds,
             loads,
             runner.replacement(options) if options and not loads else None,
+            terms.load_s + work.prompt_tokens * runner.prefill_s
+            if runner.rates.prefill.count
+            else 0.0,
+            runner.decode_s * node.crowd,
         )
         if loads:
             begin_load(runner, options, terms.load_s, now)
@@ -66,11 +69,12 @@ class Leases:
             work.output_tokens,
             priced.cached_tokens,
             loads,
+            verdict.rule is _EXPLORE,
         )
         node.begin(held, now)
         runner.running[lease.id] = held
         self._keep(held)
-        return held
+        return lease
 
     def take_beside(self, request: RouteRequest, node: Node, now: float) -> Lease:
         """Let a request through that takes no slot."""
@@ -89,10 +93,11 @@ class Leases:
             return None
         _decrement(self._in_flight, lease.node_id)
         _decrement(self._by_caller, held.request.caller)
-        if held.runner is not None:
-            held.runner.node.end(held, now)
-            held.runner.running.pop(lease.id, None)
-            held.runner.used_at = now
+        runner = held.runner
+        if runner is not None:
+            runner.node.end(held, now)
+            runner.running.pop(lease.id, None)
+            runner.used_at = now
         return held
 
     def _keep(self, held: Held) -> None:
@@ -102,7 +107,9 @@ class Leases:
         self._by_caller[caller] = self._by_caller.get(caller, 0) + 1
 
 
-def _decrement(counts: dict[Any, int], key: Any) -> None:
-    counts[key] -= 1
-    if not counts[key]:
+def _decrement(counts: dict[str, int], key: str) -> None:
+    left = counts[key] - 1
+    if left:
+        counts[key] = left
+    else:
         del counts[key]

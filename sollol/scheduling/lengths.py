@@ -26,6 +26,7 @@ MAX_KEYS = 4096
 """Averages kept; callers can make up any number of models and names."""
 
 _SHARE = 0.1
+_EMBED = Task.EMBED
 
 Key = tuple[str, str, str]
 
@@ -48,13 +49,14 @@ class Lengths:
 
         What the caller got of the model for this kind of task counts most, then what all got.
         """
-        if ask.task is Task.EMBED:
+        task = ask.task
+        if task is _EMBED:
             return 0
         outputs = self._outputs
         expected = (
-            outputs.get((model, ask.task, caller))
-            or outputs.get((model, ask.task, ""))
-            or outputs.get(("", ask.task, ""))
+            outputs.get((model, task, caller))
+            or outputs.get((model, task, ""))
+            or outputs.get(("", task, ""))
             or OUTPUT_TOKENS
         )
         limit = ask.max_output_tokens
@@ -70,7 +72,7 @@ class Lengths:
             _learn(self._tokens_per_byte, (model, "", ""), per_byte)
         output = min(measured.output_tokens or measured.pieces, MAX_OUTPUT_TOKENS)
         is_cut = ask.max_output_tokens is not None and output >= ask.max_output_tokens
-        if not output or ask.task is Task.EMBED or is_cut:
+        if not output or ask.task is _EMBED or is_cut:
             return
         for key in ((model, ask.task, caller), (model, ask.task, ""), ("", ask.task, "")):
             _learn(self._outputs, key, float(output))

@@ -55,6 +55,13 @@ def begin_load(runner: Runner, options: Options, load_s: float, now: float) -> N
     runner.touched_at = now
 
 
+def is_loading(runner: Runner, now: float) -> bool:
+    """Whether a load is under way: as predicted, or because somebody still waits for it."""
+    return runner.ready_at > now or any(
+        held.loads and not held.is_loaded for held in runner.running.values()
+    )
+
+
 def index(node: Node, view: NodeView) -> None:
     """Bring the runners of a node in line with the models that it has on disk."""
     names: dict[str, list[str]] = {}

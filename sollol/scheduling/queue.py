@@ -72,19 +72,21 @@ class FairClock:
 
     def charge(self, request: RouteRequest, share_s: float) -> float:
         """Count the time that a request takes of all slots together; return what was counted."""
-        share_s = min(share_s, MOST_SHARE_S)
-        start = self.start(request) + share_s
+        if share_s > MOST_SHARE_S:
+            share_s = MOST_SHARE_S
+        start, level = request.arrived_at, request.priority
         starts = self._next.get(request.caller)
         if starts is None:
             starts = self._next[request.caller] = [0.0] * (HIGHEST_PRIORITY + 1)
-        up_to = request.priority + 1
+        elif starts[level] > start:
+            start = starts[level]
+        start += share_s
         if starts[0] < start:  # so are all others
-            starts[:up_to] = [start] * up_to
+            starts[: level + 1] = [start] * (level + 1)
             return share_s
-        for priority in range(request.priority, -1, -1):
-            if starts[priority] >= start:
-                break
-            starts[priority] = start
+        while starts[level] < start:  # that of priority 0 is not
+            starts[level] = start
+            level -= 1
         return share_s
 
     def refund(self, request: RouteRequest, share_s: float) -> None:

@@ -28,10 +28,12 @@ from random import Random
 from sollol.errors import QueueFull, QueueTimeout, ShuttingDown
 from sollol.scheduling import explain
 from sollol.scheduling.chooser import Chooser
+from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statistics
 from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
+from sollol.scheduling.memory import is_loading
 from sollol.scheduling.overview import NodeEstimate, Queued, estimate, queued
 from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
 from sollol.scheduling.state import Held, Runner
@@ -61,6 +63,7 @@ class Scheduler:
 
     def __init__(self, limits: SchedulerLimits, rng: Random) -> None:
         self._limits = limits
+        self._is_limited = limits.max_in_flight_per_caller is not None
         self._chooser = Chooser(limits, rng)
         self._fleet = self._chooser.fleet
         self._leases = Leases()
@@ -87,21 +90,25 @@ class Scheduler:
             runners = self._fleet.eligible(request, 0)
             best = min(runners, key=lambda r: (not r.is_resident, r.node.in_flight))
             return [Grant(self._leases.take_beside(request, best.node, now))]
-        demand = self._chooser.demand
-        demand.note(request.model, request.ask.options, now)
-        is_over = self._is_over(request)
-        verdict = self._chooser.choose(request, self._key(request), now, is_over=is_over)
-        work = verdict.work
-        demand.note_size(request.model, work.prompt_tokens, work.output_tokens)
-        if verdict.chosen is not None:
-            self._charge(request, verdict)
-            return [self._grant(request, verdict, 0.0, now)]
-        return self._wait(request, verdict, now)
+        chooser = self._chooser
+        work = chooser.work(request, self._key(request), now)
+        prompt, output = work.prompt_tokens, work.output_tokens
+        chooser.demand.note(request.model, request.ask.options, prompt, output, now)
+        verdict = chooser.choose(request, work, now)
+        if self._is_limited and self._is_over(request):
+            verdict.hold_back()
+        if verdict.chosen is None:
+            return self._wait(request, verdict, now)
+        self._charge(request, verdict)
+        return [self._grant(verdict, verdict.chosen, 0.0, now)]
 
     def loaded(self, lease: Lease, now: float) -> list[Effect]:
         """Note that the model a lease waited for is in memory."""
         held = self._leases.find(lease)
-        if held is None or held.runner is None or held.runner.ready_at <= now:
+        if held is None or held.runner is None:
+            return []
+        held.is_loaded = True
+        if held.runner.ready_at <= now:
             return []
         held.runner.ready_at = now
         return self._serve([m for m in self._queue.models() if m in held.runner.node.by_model], now)
@@ -126,13 +133,12 @@ class Scheduler:
             measured: what is known of the answer, to learn from; None when it was not whole.
             has_failed: through a fault of the node.
         """
-        held = self._leases.find(lease)
+        held = self._leases.give_back(lease, now)
         if held is None:
             return []
         if measured is not None:
             self._chooser.learn(held, measured, now)
-        self._leases.give_back(lease, now)
-        self._note_end(held, now, has_failed=has_failed)
+        self._note_end(held, now, has_failed=has_failed, is_whole=measured is not None)
         held_back = self._held_back.pop(held.request.caller, None)
         if not len(self._queue):
             return []
@@ -212,6 +218,24 @@ class Scheduler:
             self._chooser.clean(now)
             self._fair.forget_past(now)
         return effects
+
+    def is_loading(self, lease: Lease, now: float) -> bool:
+        """Whether a request may be waiting for its model to be loaded, as far as can be seen."""
+        held = self._leases.find(lease)
+        runner = None if held is None else held.runner
+        if runner is None:
+            return False
+        return is_loading(runner, now) or runner.key not in runner.node.seen
+
+    def is_node_loading(self, node_id: str, now: float) -> bool:
+        """Whether a node is loading any model, as far as can be seen."""
+        node = self._fleet.nodes.get(node_id)
+        return node is not None and any(is_loading(r, now) for r in node.loaded.values())
+
+    def has_company(self, lease: Lease) -> bool:
+        """Whether other requests run on the same runner: its node may do one after another."""
+        held = self._leases.find(lease)
+        return held is not None and held.runner is not None and len(held.runner.running) > 1
 
     def load_ended(self, node_id: str, model: str, now: float, *, has_failed: bool) -> list[Effect]:
         """Take how carrying out a :class:`Prewarm` ended."""
@@ -295,14 +319,13 @@ class Scheduler:
         is_impatient: bool = False,
         is_preview: bool = False,
     ) -> Verdict:
-        return self._chooser.choose(
-            request,
-            key,
-            now,
-            is_over=self._is_over(request),
-            is_impatient=is_impatient,
-            is_preview=is_preview,
+        work = self._chooser.work(request, key, now)
+        verdict = self._chooser.choose(
+            request, work, now, is_impatient=is_impatient, is_preview=is_preview
         )
+        if self._is_limited and self._is_over(request):
+            verdict.hold_back()
+        return verdict
 
     def _key(self, request: RouteRequest) -> float:
         return self._fair.start(request) - request.priority * self._limits.ageing_s
@@ -317,14 +340,9 @@ class Scheduler:
         most = self._limits.max_in_flight_per_caller
         return most is not None and self._leases.of_caller(request.caller) >= most
 
-    def _grant(
-        self, request: RouteRequest, verdict: Verdict, queue_wait_s: float, now: float
-    ) -> Grant:
-        assert verdict.chosen is not None
+    def _grant(self, verdict: Verdict, chosen: Priced, queue_wait_s: float, now: float) -> Grant:
         decision = explain.decision(verdict, now)  # before the lease changes what was seen
-        held = self._leases.take(request, verdict.chosen, verdict.work, queue_wait_s, now)
-        held.is_try = verdict.is_try
-        return Grant(held.lease, decision)
+        return Grant(self._leases.take(verdict, chosen, queue_wait_s, now), decision)
 
     def _wait(self, request: RouteRequest, verdict: Verdict, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -372,13 +390,17 @@ class Scheduler:
         )
         return QueueFull(text, retry_after_s=_retry_after_s(wait_s))
 
-    def _note_end(self, held: Held, now: float, *, has_failed: bool) -> None:
-        node = held.node
-        node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
-        if held.loads and held.runner is not None:
-            if has_failed and not held.runner.running:
-                held.runner.unload()
-            held.runner.ready_at = min(held.runner.ready_at, now)
+    def _note_end(self, held: Held, now: float, *, has_failed: bool, is_whole: bool) -> None:
+        """Count a failure, and take note of what became of a load: a node stops one nobody waits for."""
+        node, runner = held.node, held.runner
+        if has_failed or node.failure_share:
+            node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
+        if runner is None:
+            return
+        if is_whole:
+            runner.ready_at = min(runner.ready_at, now)
+        elif not runner.running and (runner.ready_at > now or (held.loads and has_failed)):
+            runner.unload()
 
     def _serve_slot(self, runner: Runner, now: float) -> list[Effect]:
         """Grant a slot that became free, or the room that it left, to one who waits for it."""
@@ -422,7 +444,7 @@ class Scheduler:
         if verdict.chosen is not None:
             self._queue.remove(request.id)
             unplan(waiting)
-            return self._grant(request, verdict, now - waiting.since, now)
+            return self._grant(verdict, verdict.chosen, now - waiting.since, now)
         self._keep_waiting(waiting, verdict, now)
         row.skip()
         row.misses += 1

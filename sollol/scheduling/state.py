@@ -76,6 +76,8 @@ class Held(msgspec.Struct):
     """The node was chosen to find out about it."""
     busy_area: float = 0.0
     """The node's :attr:`Node.busy_area` at the grant."""
+    is_loaded: bool = False
+    """The load that it waited for is over."""
 
 
 class Rates:
@@ -367,8 +369,9 @@ class Node:
 
     def begin(self, held: Held, now: float) -> None:
         """Count a request in."""
-        held.busy_area = self.busy_area = self.area(now)
+        self.busy_area += self.in_flight * (now - self.busy_at)
         self.busy_at = now
+        held.busy_area = self.busy_area
         self.held[held.lease.id] = held
         self.in_flight += 1
         self._crowd()
@@ -379,7 +382,7 @@ class Node:
 
     def end(self, held: Held, now: float) -> None:
         """Count a request out."""
-        self.busy_area = self.area(now)
+        self.busy_area += self.in_flight * (now - self.busy_at)
         self.busy_at = now
         del self.held[held.lease.id]
         self.in_flight -= 1

@@ -10,7 +10,7 @@ from sollol.scheduling.work import Work
 from sollol.types import RouteRequest
 
 
-class Verdict(msgspec.Struct):
+class Verdict(msgspec.Struct, gc=False):
     """A decision, and what it was made from."""
 
     request: RouteRequest
@@ -31,10 +31,9 @@ class Verdict(msgspec.Struct):
         """Whether it waits for the caller's own requests to end."""
         return self.rule is Rule.CALLER
 
-    @property
-    def is_try(self) -> bool:
-        """Whether the node was chosen to find out about it."""
-        return self.rule is Rule.EXPLORE
+    def hold_back(self) -> None:
+        """Let the request wait for its caller's others to end, whatever is free."""
+        self.rule, self.chosen = Rule.CALLER, None
 
     def share_s(self) -> float:
         """Return the seconds that the request takes of all slots together."""

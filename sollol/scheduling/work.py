@@ -8,7 +8,7 @@ YIELDS = 3.0
 """Who is less urgent by so many levels does not slow another one down, nor push out its model."""
 
 
-class Work(msgspec.Struct):
+class Work(msgspec.Struct, gc=False):
     """What a request means for a node; the same on all."""
 
     model: str

@@ -1,6 +1,6 @@
 """Every setting of SOLLOL, and where its value came from.
 
-``model.py`` declares the settings with ``nodes.py`` and ``scheduling.py``, ``address.py`` reads node URLs, ``sources.py`` reads the file,
+``model.py`` declares the settings with ``nodes.py``, ``scheduling.py`` and ``sharding.py``, ``address.py`` reads node URLs, ``sources.py`` reads the file,
 the environment and the command line, ``load.py`` puts them together. The command line interface
 builds one :class:`Settings` and passes it down; nothing else reads the environment.
 """
@@ -16,6 +16,7 @@ from sollol.settings.model import (
 )
 from sollol.settings.nodes import EMBEDDED_ID, DiscoverySettings, EmbeddedSettings, NodeSettings
 from sollol.settings.scheduling import ModelSettings, QueueSettings, SchedulingSettings
+from sollol.settings.sharding import ShardingSettings, WorkerSettings
 
 __all__ = [
     "EMBEDDED_ID",
@@ -31,7 +32,9 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "SettingsError",
+    "ShardingSettings",
     "UpstreamSettings",
+    "WorkerSettings",
     "is_loopback",
     "load",
     "load_settings",

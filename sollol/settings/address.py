@@ -5,6 +5,8 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 OLLAMA_PORT = 11434
+RPC_PORT = 50052
+"""Where the RPC server of llama.cpp listens unless told otherwise."""
 _DEFAULT_PORTS = {"http": OLLAMA_PORT, "https": 443}
 ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 """Hosts that a server listens on to be reached at every address of its machine."""
@@ -85,6 +87,45 @@ def scannable_network(text: str) -> str:
             f"{network} is not private; only loopback and private networks are scanned"
         )
     return str(network)
+
+
+def worker_address(text: str) -> str:
+    """Return the address of an RPC server as ``host:port``; 50052 when it names no port.
+
+    An RPC server runs what anybody sends it, so a public address is refused; what a name leads to
+    is looked at when it is used.
+
+    Raises:
+        ValueError: it is no IPv4 address or name, or a public address.
+    """
+    if "/" in text or "[" in text or text.count(":") > 1:
+        raise ValueError("expected host or host:port; llama.cpp reaches workers by IPv4 and name")
+    address = host_and_port(normalize_url(text, http_port=RPC_PORT))
+    check_private(host_of(address))
+    return address
+
+
+def host_of(address: str) -> str:
+    """Return the host of ``host:port``."""
+    return address.rpartition(":")[0]
+
+
+def check_private(host: str) -> None:
+    """Return if ``host`` is a name, or an address of this machine or of a private network.
+
+    Raises:
+        ValueError: it is a public address.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return
+    allowed = (network for network in _SCANNABLE if network.version == address.version)
+    if not any(address in network for network in allowed):
+        raise ValueError(
+            f"{host} is a public address, and whoever reaches an RPC server can run code on its "
+            "machine; use a private network, a VPN or an SSH tunnel"
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -1,5 +1,7 @@
 """Settings of what happens when a node fails."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from sollol.settings.values import Count, Group, Seconds
@@ -8,6 +10,9 @@ from sollol.settings.values import Count, Group, Seconds
 class FailoverSettings(Group):
     """What is tried again, and when a node that answers probes gets no requests all the same."""
 
+    mid_stream: Literal["error", "continue"] = "error"
+    """How a stream ends whose node fails in the middle: in an `error` record, or another node with the
+    same model goes on with the answer: `continue`. A request can say so in `X-Sollol-On-Cut`."""
     eject_after: Count = 3
     """Failed requests in a row that eject a node, or a model on it."""
     eject_s: Seconds = 5.0

@@ -11,6 +11,7 @@ from sollol.settings.address import is_same_server
 from sollol.settings.model import Settings
 from sollol.settings.nodes import DiscoverySettings, NodeSettings
 from sollol.settings.scheduling import ModelSettings
+from sollol.settings.sharding import WorkerSettings
 from sollol.settings.sources import (
     Given,
     Source,
@@ -28,6 +29,8 @@ _BY_NAME = {
     "models": ("model", ModelSettings.model_fields),
 }
 """What the entries of settings with entries are called, and their own settings."""
+_IN_GROUPS = {"sharding": ("worker", WorkerSettings.model_fields)}
+"""The same of entries in a group."""
 
 
 class SettingsError(Exception):
@@ -170,7 +173,7 @@ def _reason(details: ErrorDetails) -> str:
         return str(details["ctx"]["error"])
     name = str(details["loc"][-1])
     if details["type"] == "extra_forbidden":
-        kind, known = _BY_NAME[str(details["loc"][0])]
+        kind, known = {**_BY_NAME, **_IN_GROUPS}[str(details["loc"][0])]
         near = suggestion(name, known)
         return f"did you mean {near}?" if near else f"a {kind} has no such setting"
     given = details["input"]

@@ -25,6 +25,7 @@ from sollol.settings.scheduling import (
     check_models,
     model_map,
 )
+from sollol.settings.sharding import ShardingSettings
 from sollol.settings.values import Count, Group, Origin, Seconds, listed
 
 
@@ -80,9 +81,12 @@ class UpstreamSettings(Group):
     connect_timeout_s: Seconds = 2.0
     """Seconds to open a connection to a node."""
     first_byte_timeout_s: Seconds = 600.0
-    """Seconds until a node's answer begins; loading a large model from disk is in it."""
-    stall_timeout_s: Seconds = 120.0
-    """Seconds without a byte after which a started answer is given up."""
+    """Most seconds until a node's answer begins. Where more is known they are fewer: ten times what is
+    predicted, and 30 at least."""
+    load_timeout_s: Seconds = 330.0
+    """The same while the node loads the model; an Ollama gives a load up after 300 without progress."""
+    stall_timeout_s: Seconds = 60.0
+    """Seconds without a byte after which an answer that has begun is given up."""
     max_attempts: Count = 3
     """Nodes tried for a request, the first included."""
     max_idle_connections: int = Field(64, ge=0)
@@ -149,6 +153,7 @@ class Settings(Group):
         default_factory=dict
     )
     """Models by name: pins, aliases and fallbacks."""
+    sharding: ShardingSettings = ShardingSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     failover: FailoverSettings = FailoverSettings()
     fleet: FleetSettings = FleetSettings()

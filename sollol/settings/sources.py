@@ -74,7 +74,7 @@ _XDG = (
 
 
 def defaults_of_the_machine(env: Mapping[str, str]) -> Source:
-    """Read the variables of others that change a default: ``OLLAMA_HOST``, ``XDG_*_HOME``."""
+    """Read the variables of others that change a default: ``OLLAMA_*``, ``XDG_*_HOME``."""
     values: dict[str, Given] = {}
     errors: list[str] = []
     if host := env.get("OLLAMA_HOST"):
@@ -84,6 +84,8 @@ def defaults_of_the_machine(env: Mapping[str, str]) -> Source:
             errors.append(f"environment: OLLAMA_HOST: {error}")
         else:
             values["discovery.local_url"] = Given(url, "environment", "OLLAMA_HOST")
+    if models := env.get("OLLAMA_MODELS"):
+        values["sharding.store"] = Given(models, "environment", "OLLAMA_MODELS")
     for variable, setting, path in _XDG:
         home = Path(env.get(variable, ""))
         if home.is_absolute():  # the XDG specification: a relative path is to be ignored

@@ -11,8 +11,8 @@ class WaitClock:
     """Limits waits one after another with at most one event loop timer.
 
     The timer fires once per ``tick_s`` at most and looks how long the current wait has lasted, so
-    starting and stopping a wait costs a read of the loop's clock and no timer. No limit given to
-    :meth:`start` may be below ``tick_s``: the timer is then always armed early enough.
+    starting and stopping a wait costs a read of the loop's clock and no timer. A limit below
+    ``tick_s`` may be noticed as much too late as it is below.
     """
 
     __slots__ = ("_closed", "_limit_s", "_loop", "_on_expired", "_since", "_tick_s", "_timer")
@@ -32,6 +32,11 @@ class WaitClock:
     def limit_s(self) -> float:
         """The limit of the current or latest wait."""
         return self._limit_s
+
+    @property
+    def since(self) -> float | None:
+        """When the current wait began, by the loop's clock; None while there is none."""
+        return self._since
 
     def start(self, limit_s: float) -> None:
         """Begin a wait, in place of the current one if there is one."""

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from typing import cast
 
 from sollol.errors import ProtocolViolation, UpstreamCut
@@ -10,8 +11,10 @@ from sollol.upstream import failures
 from sollol.upstream.answer import AnswerParser
 from sollol.upstream.clock import WaitClock
 from sollol.upstream.outbox import Outbox
-from sollol.upstream.request import Timeouts
+from sollol.upstream.request import Patience, Timeouts, UpstreamRequest
 
+LEAST_LIMIT_S = 30.0
+"""Limits of single requests that are below this, and below the pool's, may be noticed late."""
 MAX_BUFFERED_BYTES = 262_144
 """With more than this unread, the node is made to wait (one read of the socket may go over it)."""
 _ONE_WRITE_BYTES = 65_536
@@ -46,13 +49,17 @@ class Connection(asyncio.Protocol):
         self.authority = authority
         self._timeouts = timeouts
         self._first_byte_s = timeouts.first_byte_s
+        self._stall_s = timeouts.stall_s
+        self._patience: Patience | None = None
         self._on_closed = on_closed
-        tick_s = min(timeouts.first_byte_s, timeouts.stall_s)
+        tick_s = min(timeouts.first_byte_s, timeouts.stall_s, LEAST_LIMIT_S)
         self._clock = WaitClock(self._loop, tick_s, self._expired)
         self._transport: asyncio.Transport  # set when the connection is made
         self._connected = False
         self._busy = False
         self._request_sent = False
+        self._waited_s = 0.0
+        self._has_body = False
         self._error: BaseException | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -80,16 +87,16 @@ class Connection(asyncio.Protocol):
 
     # The exchange
 
-    def begin(self, method: str, first_byte_s: float | None = None) -> None:
-        """Start an exchange on a fresh or rested connection.
-
-        Args:
-            first_byte_s: in place of the limit of all exchanges; not below the least of those.
-        """
-        self._first_byte_s = first_byte_s or self._timeouts.first_byte_s
+    def begin(self, request: UpstreamRequest) -> None:
+        """Start an exchange on a fresh or rested connection."""
+        self._first_byte_s = request.first_byte_s or self._timeouts.first_byte_s
+        self._stall_s = request.stall_s or self._timeouts.stall_s
+        self._patience = request.patience
         self._busy = True
         self._request_sent = False
-        self.answer.expect(method)
+        self._waited_s = 0.0
+        self._has_body = False
+        self.answer.expect(request.method)
 
     def send_body(self, head: bytes, body: bytes) -> None:
         """Write a whole request."""
@@ -151,6 +158,7 @@ class Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             await self._wait_body()
+        self._has_body = True
         piece = answer.take()
         self._resume_reading()
         return piece
@@ -167,6 +175,7 @@ class Connection(asyncio.Protocol):
         answer = self.answer
         while True:
             if answer.pieces:
+                self._has_body = True
                 has_enough = sink(answer.take())
                 self._resume_reading()
                 if has_enough:
@@ -190,6 +199,19 @@ class Connection(asyncio.Protocol):
             self.answer.take()
         self._resume_reading()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it carries no exchange."""
+        return not self._busy
+
+    @property
+    def moved_at(self) -> float | None:
+        """When part of a body came that is waited for, by the loop's clock; before it, endlessly long ago.
+
+        None while the node is not waited for.
+        """
+        return self._clock.since if self._has_body or self._clock.since is None else -inf
+
     def abort(self) -> None:
         """Close the socket at once, which makes the node stop working on the request."""
         self.fail(failures.closed_here(self.authority))
@@ -209,7 +231,7 @@ class Connection(asyncio.Protocol):
 
     async def _wait_body(self) -> None:
         """Wait for more of the body, for as long as the node is not stalled."""
-        self._clock.start(self._timeouts.stall_s)
+        self._clock.start(self._stall_s if self._has_body else self._first_byte_s)
         try:
             await self._wait_news()
         except BaseException:
@@ -242,15 +264,24 @@ class Connection(asyncio.Protocol):
     def _expired(self) -> None:
         """The node has kept us waiting for too long, unless it still takes the request."""
         limit_s = self._clock.limit_s
-        if self.answer.has_head:
+        if self._has_body:
             self.fail(failures.stalled(self.authority, limit_s, uploading=False))
-        elif not self._writing_paused:
-            self.fail(failures.no_answer(self.authority, limit_s))
+        elif self.answer.has_head or not self._writing_paused:
+            self._be_patient()
         elif (unsent_bytes := self._transport.get_write_buffer_size()) < self._unsent_bytes:
             self._unsent_bytes = unsent_bytes
             self._clock.start(limit_s)
         else:
             self.fail(failures.stalled(self.authority, limit_s, uploading=True))
+
+    def _be_patient(self) -> None:
+        """Wait for the answer for longer where there is a reason to, else give it up."""
+        self._waited_s += self._clock.limit_s
+        more_s = self._patience(self._waited_s) if self._patience is not None else 0.0
+        if more_s > 0.0:
+            self._clock.start(more_s)
+        else:
+            self.fail(failures.no_answer(self.authority, self._waited_s))
 
     # The transport
 
@@ -318,7 +349,8 @@ class Connection(asyncio.Protocol):
 
     def _is_news_for_reader(self, sink: Sink) -> bool:
         """Push what is here into the sink; return whether the task that pumps has to wake up."""
-        self._clock.start(self._timeouts.stall_s)
+        self._clock.start(self._stall_s)
+        self._has_body = True
         try:
             has_enough = sink(self.answer.take())
         except Exception as error:

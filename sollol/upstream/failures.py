@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 
-from sollol.errors import ConnectFailed, ProtocolViolation, UpstreamCut, UpstreamTimeout
+from sollol.errors import ConnectFailed, NodeDown, ProtocolViolation, UpstreamCut, UpstreamTimeout
 
 
 def connect_failed(authority: str, error: OSError, connect_s: float) -> ConnectFailed:
@@ -39,6 +39,11 @@ def cut(authority: str, cause: Exception | None, *, in_body: bool) -> UpstreamCu
 def closed_here(authority: str) -> UpstreamCut:
     """Return the error a reader gets whose connection was closed on our side."""
     return UpstreamCut(f"the gateway closed its connection to {authority}")
+
+
+def went_down(authority: str) -> NodeDown:
+    """Return the error for a request to a node that does not answer probes any more."""
+    return NodeDown(f"{authority} is down: it does not answer probes; check that it runs")
 
 
 def no_answer(authority: str, limit_s: float) -> UpstreamTimeout:

@@ -72,6 +72,8 @@ class NodeConnections:
         self._closed = False
         self._opened_total = 0
         self._reused_total = 0
+        self._cuts = 0
+        """How often connections in use were closed on this side."""
 
     def statistics(self) -> ConnectionStatistics:
         """Return how many connections there are and were."""
@@ -96,6 +98,7 @@ class NodeConnections:
         if self._closed:
             raise failures.connections_closed(self._authority)
         head = encode_head(request, self._origin)
+        cuts = self._cuts
         idle = self._take_idle() if isinstance(request.body, bytes) else None
         if idle is not None:
             try:
@@ -103,13 +106,35 @@ class NodeConnections:
             except UpstreamCut:
                 # A node may close an idle connection while our request is under way to it. With
                 # no byte of an answer that is the likely cause; a fresh connection will tell.
-                if idle.answer.started or self._closed:
+                if idle.answer.started or self._cuts > cuts:
                     raise
         return await self._exchange(await self._connect(), head, request)
+
+    def is_moving(self, within_s: float) -> bool:
+        """Whether part of an answer has come in the last seconds: the node is at work."""
+        since = asyncio.get_running_loop().time() - within_s
+        moved = (connection.moved_at for connection in self._open)
+        return any(at is not None and at > since for at in moved)
+
+    def cut_silent(self, within_s: float) -> None:
+        """Close what waits for a node that is down, so that another may be asked at once.
+
+        Answers of which part has come in the last ``within_s`` go on: servers that are being stopped
+        finish what they have begun. Idle connections are closed too.
+
+        Whoever waits gets :class:`NodeDown`.
+        """
+        self._cuts += 1
+        since = asyncio.get_running_loop().time() - within_s
+        for connection in list(self._open):
+            at = connection.moved_at
+            if connection.is_idle or (at is not None and at <= since):
+                connection.fail(failures.went_down(self._authority))
 
     async def aclose(self) -> None:
         """Close all connections, also those in use, and return when their sockets are closed."""
         self._closed = True
+        self._cuts += 1
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
@@ -121,7 +146,7 @@ class NodeConnections:
     async def _exchange(
         self, connection: Connection, head: bytes, request: UpstreamRequest
     ) -> UpstreamResponse:
-        connection.begin(request.method, request.first_byte_s)
+        connection.begin(request)
         try:
             if isinstance(request.body, bytes):
                 connection.send_body(head, request.body)

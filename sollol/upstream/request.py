@@ -1,7 +1,7 @@
 """What is sent to a node: where it lives, the request, and its bytes on the wire. No I/O."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Self
@@ -86,13 +86,19 @@ def _checked_host(url: str, host: str) -> str:
 class Timeouts:
     """How long a node may keep us waiting, in seconds; only time spent waiting for it counts.
 
-    ``connect_s`` covers name look-up, TCP and TLS; ``first_byte_s`` runs from the whole request
-    sent to the whole response head; ``stall_s`` is the longest silence inside either body.
+    ``connect_s`` covers name look-up, TCP and TLS; ``first_byte_s`` is the longest silence from the
+    whole request sent to the response head, and from there to the first byte of the body: some
+    servers send the head before they begin to work; ``stall_s`` is the longest silence later on, and
+    while the request is sent.
     """
 
     connect_s: float = 2.0
     first_byte_s: float = 600.0
-    stall_s: float = 120.0
+    stall_s: float = 60.0
+
+
+Patience = Callable[[float], float]
+"""Takes the seconds that a node was waited for; returns how many more to wait, 0 to give up."""
 
 
 class UpstreamRequest(msgspec.Struct):
@@ -101,7 +107,8 @@ class UpstreamRequest(msgspec.Struct):
     ``target`` is the path with its query, put after the origin's base path. ``headers`` hold no
     ``Host`` and nothing about framing or the connection. A body that is an iterator is read once;
     ``content_length`` is its length in bytes, and without one it is sent in chunks.
-    ``first_byte_s`` is how long the node may take to begin its answer, in place of the pool's.
+    ``first_byte_s`` and ``stall_s`` are limits in place of the pool's, see :class:`Timeouts`;
+    ``patience`` is asked when the first of them has passed.
     """
 
     method: str
@@ -110,6 +117,8 @@ class UpstreamRequest(msgspec.Struct):
     body: bytes | AsyncIterator[bytes] = b""
     content_length: int | None = None
     first_byte_s: float | None = None
+    stall_s: float | None = None
+    patience: Patience | None = None
 
 
 def encode_head(request: UpstreamRequest, origin: Origin) -> bytes:

@@ -17,8 +17,7 @@ callers of one application would be sent to one node. A prompt without messages 
 
 import re
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
-from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
 from msgspec import Raw
@@ -61,6 +60,7 @@ _FIRST_ANSWERS = (
 )
 """Where the chat templates of the common families of models begin an answer."""
 
+_EMBED = Task.EMBED
 _NULL = Raw(b"null")
 _is_filled_list = re.compile(rb"\[[ \t\r\n]*+[^\] \t\r\n]").match
 
@@ -79,9 +79,9 @@ def ask_of(kind: BodyKind, fields: Fields, session: bytes | None = None) -> Ask:
     form = _FORMS.get(kind)
     if form is None:
         return _PLAIN[kind.task]
-    if kind.task is Task.EMBED:
+    task, raws = kind.task, fields.raws
+    if task is _EMBED:
         return _embedding(fields, form)
-    raws = fields.raws
     prompt = Prompt()
     form.read(fields, prompt)
     tools = raws.get("tools")
@@ -89,13 +89,16 @@ def ask_of(kind: BodyKind, fields: Fields, session: bytes | None = None) -> Ask:
         prompt.text_bytes += raw_bytes(tools)
     else:
         tools = None
-    options, limit = read_options(raws.get("options")) if form.has_options else ((), None)
+    if form.has_options:
+        options, limit = read_options(raws.get("options"))
+    else:
+        options, limit = (), read_limit(raws, form.limits)
     return Ask(
-        kind.task,
+        task,
         prompt.text_bytes,
         prompt.images,
         1,
-        limit if form.has_options else read_limit(raws, form.limits),
+        limit,
         options,
         _NEEDS[prompt.images > 0, tools is not None, is_thinking(raws, form.thinking)],
         form.is_structured(raws),
@@ -192,11 +195,15 @@ def _conversation(
 
 
 def _hash(known_by: bytes) -> int:
-    """Return 64 bits that are equal in every process, and never 0."""
-    return int.from_bytes(blake2b(known_by, digest_size=8).digest(), "big") or 1
+    """Return a number below 2**63 that is equal in every process, and never 0.
+
+    Whoever wants to can make two conversations look alike, and is then thought to have cached what is
+    not; a hash against that costs several times as much as all the rest of a body.
+    """
+    return len(known_by) << 32 | crc32(known_by)
 
 
-class _Form(NamedTuple):
+class _Form(msgspec.Struct, frozen=True):
     """Where a kind of body has what an :class:`Ask` tells."""
 
     read: Callable[[Fields, Prompt], None] = _chat

@@ -4,6 +4,7 @@ What has another type than its field counts as absent.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import Raw
 from sollol.wire.turns import read
 
 _INT64 = 2**63
+_CACHED_BYTES = 256
 _NULL, _TRUE, _EMPTY = Raw(b"null"), Raw(b"true"), Raw(b'""')
 _NO_FORMAT = (None, _NULL, _EMPTY)
 
@@ -37,7 +39,14 @@ _decode_formatted = msgspec.json.Decoder(_Formatted).decode
 
 def read_options(raw: Raw | None) -> tuple[Options, int | None]:
     """Return the runner options that have a value of their type, by name, and ``num_predict``."""
-    found = None if raw is None else read(raw, _decode_options)
+    if raw is None:
+        return (), None
+    text = bytes(raw)
+    return _options_in_short(text) if len(text) <= _CACHED_BYTES else _options_in(text)
+
+
+def _options_in(text: bytes) -> tuple[Options, int | None]:
+    found = read(text, _decode_options)
     if not found:
         return (), None
     limit = _integer(found.get("num_predict"))
@@ -51,6 +60,9 @@ def read_options(raw: Raw | None) -> tuple[Options, int | None]:
         if name in found and (value := typed(found[name])) is not None
     ]
     return tuple(options), limit
+
+
+_options_in_short = lru_cache(maxsize=256)(_options_in)  # most callers have one choice of them
 
 
 def _integer(value: object) -> int | None:

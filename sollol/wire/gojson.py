@@ -128,7 +128,7 @@ def kind_name(raw: Raw | bytes) -> str:
     return _KIND_NAMES.get(memoryview(raw)[0], "number")
 
 
-def decode_as(raw: Raw, decoder: Callable[[Raw | str], Value]) -> Value:
+def decode_as(raw: Raw, decoder: Callable[[Raw | bytes | str], Value]) -> Value:
     """Return a JSON text as ``decoder`` gives it, with broken Unicode replaced as Go replaces it.
 
     Raises:
@@ -137,7 +137,15 @@ def decode_as(raw: Raw, decoder: Callable[[Raw | str], Value]) -> Value:
     try:
         return decoder(raw)
     except (ValueError, RecursionError):
-        pass
+        return decode_repaired(raw, decoder)
+
+
+def decode_repaired(raw: Raw | bytes, decoder: Callable[[Raw | bytes | str], Value]) -> Value:
+    """Return a JSON text that a decoder did not take as it gives it once broken Unicode is replaced.
+
+    Raises:
+        InvalidBody: it does not take that either.
+    """
     try:
         return decoder(repair(bytes(raw)))
     except RecursionError as error:

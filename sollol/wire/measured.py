@@ -15,6 +15,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Raw
 
+from sollol.errors import ProtocolViolation
 from sollol.types import Measured
 from sollol.wire.llama_chunks import PromptDetails, Timings, Usage
 
@@ -94,13 +95,26 @@ def measured_of_body(body: bytes, *, is_embedding: bool = False) -> Measured | N
 
     Args:
         is_embedding: its one long list is stepped over without being read.
+
+    Raises:
+        ProtocolViolation: it is no JSON, however well HTTP says that it ended.
     """
-    if is_embedding:
+    if is_embedding and b"[" in body:
         body = body[: body.find(b"[") + 1] + body[body.rfind(b"]") :]
     record = read_record(body)
     if record is None:
+        _check_json(body)
         return NOTHING_TOLD
     return None if record.error is not None else measured_of_record(record)
+
+
+def _check_json(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body, type=Raw)
+    except RecursionError:
+        return
+    except ValueError as error:
+        raise ProtocolViolation(f"the node's answer is no JSON: {error}") from None
 
 
 def measured_of_stream(last: Record, first: bytes, tail: bytes) -> Measured | None:
@@ -127,8 +141,19 @@ def measured_of_record(record: Record, before: Measured = NOTHING_TOLD) -> Measu
     Args:
         before: what an earlier record told; it counts where this one says nothing.
     """
-    if record.total_duration is not None or record.eval_count is not None:
-        return _of_ollama(record)
+    total = record.total_duration
+    if total is not None or record.eval_count is not None:
+        load, prompt = record.load_duration, record.prompt_eval_duration
+        output = record.eval_duration
+        return Measured(
+            None if load is None else load / _NANOSECONDS,
+            record.prompt_eval_count,
+            record.prompt_eval_cached_count,
+            None if prompt is None else prompt / _NANOSECONDS,
+            record.eval_count,
+            None if output is None else output / _NANOSECONDS,
+            None if total is None else total / _NANOSECONDS,
+        )
     usage = record.usage
     if not usage:
         outer = record.response or (record.message if record.type == "message_start" else _NONE)
@@ -154,20 +179,6 @@ def measured_of_timings(timings: Timings | None, usage: Usage | None) -> Measure
         prompt_s=_seconds(timings.prompt_ms),
         output_tokens=_count(timings.predicted_n),
         output_s=_seconds(timings.predicted_ms),
-    )
-
-
-def _of_ollama(record: Record) -> Measured:
-    load, prompt, output = record.load_duration, record.prompt_eval_duration, record.eval_duration
-    total = record.total_duration
-    return Measured(
-        None if load is None else load / _NANOSECONDS,
-        record.prompt_eval_count,
-        record.prompt_eval_cached_count,
-        None if prompt is None else prompt / _NANOSECONDS,
-        record.eval_count,
-        None if output is None else output / _NANOSECONDS,
-        None if total is None else total / _NANOSECONDS,
     )
 
 

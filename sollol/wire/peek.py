@@ -67,14 +67,15 @@ def peek(kind: BodyKind, body: bytes) -> Peek:
             of a real Ollama.
     """
     fields = top_level(body, kind.go_type, kind.empty_message)
+    raws = fields.raws
     model = _string(kind, fields, "model")
     if kind is SHOW and not model:
         model = _string(kind, fields, "name")
     return Peek(
         model,
-        _stream(kind, fields),
-        _is_keep_alive_zero(kind, fields),
-        _is_load_only(kind, fields),
+        _stream(kind, fields) if "stream" in raws else kind.streams_by_default,
+        "keep_alive" in raws and _is_keep_alive_zero(kind, fields),
+        kind.content_field is not None and _is_load_only(kind, fields, kind.content_field),
         fields,
     )
 
@@ -95,8 +96,8 @@ def _string(kind: BodyKind, fields: Fields, name: str) -> str:
 
 
 def _stream(kind: BodyKind, fields: Fields) -> bool:
-    raw = fields.raws.get("stream")
-    if raw is None or "stream" not in kind.struct:
+    raw = fields.raws["stream"]
+    if "stream" not in kind.struct:
         return kind.streams_by_default
     if raw == _TRUE:
         return True
@@ -110,19 +111,15 @@ def _stream(kind: BodyKind, fields: Fields) -> bool:
 
 
 def _is_keep_alive_zero(kind: BodyKind, fields: Fields) -> bool:
-    raw = fields.raws.get("keep_alive")
-    if raw is None or "keep_alive" not in kind.struct:
+    if "keep_alive" not in kind.struct:
         return False
     try:
-        return is_zero_keep_alive(raw)
+        return is_zero_keep_alive(fields.raws["keep_alive"])
     except InvalidBody:
         _refuse(kind, fields)
 
 
-def _is_load_only(kind: BodyKind, fields: Fields) -> bool:
-    name = kind.content_field
-    if name is None:
-        return False
+def _is_load_only(kind: BodyKind, fields: Fields, name: str) -> bool:
     raw = fields.raws.get(name)
     if raw is None:
         return True

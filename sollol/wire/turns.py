@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from sollol.errors import InvalidBody
-from sollol.wire.gojson import decode_as
+from sollol.wire.gojson import decode_repaired
 
 _SAMPLE_BYTES = 128
 _IMAGE_TYPES = frozenset({"image_url", "input_image", "image"})
@@ -65,9 +65,7 @@ class Prompt:
         """Take turns, in order."""
         for turn in turns:
             content = turn.content
-            if type(content) is str:
-                self.add_text(content)
-            elif content:
+            if content:
                 self.add_content(content)
             if turn.images:
                 self.add_images(turn.images)
@@ -138,10 +136,14 @@ def read_list(raw: Raw | None) -> list[Raw]:
     return [] if raw is None else read(raw, _decode_list) or []
 
 
-def read(raw: Raw, decoder: Callable[[Raw | str], Value]) -> Value | None:
+def read(raw: Raw | bytes, decoder: Callable[[Raw | bytes | str], Value]) -> Value | None:
     """Return a JSON text as ``decoder`` gives it, with broken Unicode replaced; None if it fails."""
     try:
-        return decode_as(raw, decoder)
+        return decoder(raw)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return decode_repaired(raw, decoder)
     except InvalidBody:
         return None
 

@@ -25,7 +25,7 @@ QUIET_S = 0.1
 
 @pytest.fixture
 async def node() -> AsyncIterator[SimNode]:
-    async with SimNode(SimConfig(models=(MODEL,))) as made:
+    async with SimNode(SimConfig(models=(MODEL, SimModel("b")))) as made:
         yield made
 
 
@@ -161,6 +161,29 @@ async def test_an_error_before_the_first_record_has_a_status(node: SimNode) -> N
     assert (answer.status, json.loads(answer.body)) == (500, {"error": "boom"})
 
 
+async def test_an_error_may_be_the_first_record(node: SimNode) -> None:
+    node.set_fault(Fault("error_record_first", message="boom"))
+    answer = await chat(node)
+    assert (answer.status, answer.records) == (200, [{"error": "boom"}])
+    assert answer.chunks[-1] == b""
+    whole = await chat(node, stream=False)
+    assert (whole.status, json.loads(whole.body)) == (500, {"error": "boom"})
+
+
+async def test_a_load_that_hangs_holds_up_other_loads_only(node: SimNode) -> None:
+    assert await is_well(node)
+    node.set_fault(Fault("hang_in_load", model="b", times=1))
+    body = json.dumps(CHAT | {"model": "b"}).encode()
+    request = render("POST", "/api/chat", body, {"Connection": "close"})
+    hanging, behind = (asyncio.ensure_future(talk(node.port, request)) for _ in range(2))
+    await wait_until(lambda: node.in_flight == 2)
+    assert await is_well(node)
+    assert len(node.loads) == 1
+    hanging.cancel()
+    assert (await behind).status == 200
+    assert [load.model for load in node.loads] == ["a:latest", "b:latest"]
+
+
 async def test_an_error_on_v1_is_an_empty_chunk_and_no_done(node: SimNode) -> None:
     node.set_fault(Fault("error_record_after_n", records=1))
     body = json.dumps(CHAT | {"stream": True}).encode()
@@ -233,7 +256,7 @@ async def test_a_fault_hits_its_path_model_and_number_of_times(node: SimNode) ->
     node.set_fault(Fault("status", path="/api/ch*", model="a", status=500, times=2))
     version = await talk(node.port, render("GET", "/api/version", headers={"Connection": "close"}))
     assert version.status == 200
-    other = json.dumps(CHAT | {"model": "b"}).encode()
+    other = json.dumps(CHAT | {"model": "c"}).encode()
     request = render("POST", "/api/chat", other, {"Connection": "close"})
     assert (await talk(node.port, request)).status == 404
     assert [(await chat(node)).status for _ in range(3)] == [500, 500, 200]

@@ -206,3 +206,29 @@ def test_a_model_rests_for_as_long_as_the_node_asks() -> None:
     assert health.limited() == {"m": OUT}
     health.pass_time(30.0)
     assert (health.limited(), health.ejections_total) == ({"m": TRIAL}, 0)
+
+
+def test_a_model_that_rests_is_no_fault_that_makes_another_ones_the_nodes() -> None:
+    health = healthy()
+    health.rest("n", 0.0, 30.0)
+    failed(health, 3, 1.0, Blame.MODEL)
+    assert (health.state, health.limited()) == (UP, {"n": OUT, "m": OUT})
+
+
+def test_a_rest_does_not_shorten_an_ejection() -> None:
+    health = failed(healthy(eject_s=60.0), 3, 0.0, Blame.MODEL)
+    health.rest("m", 1.0, 2.0)
+    health.pass_time(10.0)
+    assert health.limited() == {"m": OUT}
+
+
+def test_an_ejection_also_ends_while_the_node_is_down() -> None:
+    health = healthy()
+    for second in (1.0, 3.0):
+        health.probe_failed("refused", second, is_refused=True)
+        health.probe_succeeded(second + 1.0)
+    health.probe_failed("refused", 20.0, is_refused=True)
+    assert health.is_troubled  # or nobody would tell it that time passes
+    health.pass_time(200.0)
+    health.probe_succeeded(201.0)
+    assert health.state is TRIAL

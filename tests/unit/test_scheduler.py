@@ -423,7 +423,7 @@ def test_what_wants_an_unknown_context_or_is_no_ollama_is_left_as_it_is() -> Non
     lease = lease_of(sut.submit(with_options("r2", num_gpu=10), 100.0))
     assert (lease.loads, lease.options) == (True, None)
     sut = adapting(replace(node("a", "m"), engine=Engine.LLAMA_SERVER))
-    sut.release(lease_of(sut.submit(with_options("r1", num_ctx=8192), 0.0)), 1.0)
+    sut.release(lease_of(sut.submit(with_options("r1", num_ctx=8192), 0.0)), 50.0)
     lease = lease_of(sut.submit(with_options("r2", num_ctx=4096), 100.0))
     assert (lease.loads, lease.options) == (False, None)
 

@@ -204,15 +204,27 @@ def test_a_load_that_failed_leaves_the_model_in_memory_only_where_others_use_it(
     sut = scheduler(view("a", "m", slots=2))
     first, second = (leases(sut.submit(asks(f"r{n}"), 0.0))[0] for n in range(2))
     runner = nodes_of(sut)["a"].by_model["m"]
+    ready_at = runner.ready_at
     sut.release(first, 0.1, has_failed=True)
     assert runner.is_resident
-    assert runner.ready_at == 0.1
-    sut.release(second, 0.2)
-    third = leases(sut.submit(asks("r3"), 0.3))[0]
+    assert runner.ready_at == ready_at
+    sut.release(second, ready_at + 0.1)
+    third = leases(sut.submit(asks("r3"), ready_at + 0.2))[0]
     assert not third.loads
-    sut.release(third, 0.4, has_failed=True)
+    sut.release(third, ready_at + 0.3, has_failed=True)
     assert runner.is_resident  # it was there before
     assert nodes_of(sut)["a"].failure_share > 0.0
+
+
+def test_a_load_whose_only_caller_left_is_taken_to_have_stopped() -> None:
+    sut = scheduler(view("a", "m", slots=2))
+    first, second = (leases(sut.submit(asks(f"r{n}"), 0.0))[0] for n in range(2))
+    runner = nodes_of(sut)["a"].by_model["m"]
+    assert runner.ready_at > 0.2
+    sut.release(first, 0.1)
+    assert runner.is_resident  # the other waits for it still
+    sut.release(second, 0.2)
+    assert leases(sut.submit(asks("r3"), 0.3))[0].loads
 
 
 def test_a_lease_that_nobody_has_gives_nothing_back() -> None:

@@ -140,7 +140,7 @@ def test_who_must_leave_is_waited_for_and_missed() -> None:
     idle = world.price()
     assert (idle.terms.eviction_s, idle.can_start) == (0.0, True)
     for _ in range(60):
-        world.demand.note("n", (), 100.0)
+        world.demand.note("n", (), 100, 50, 100.0)
     world.copies["n", ()] = 1
     assert world.price().terms.eviction_s == 4.0  # asked for within two minutes, surely
     world.copies["n", ()] = 2

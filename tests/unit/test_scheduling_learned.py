@@ -127,8 +127,8 @@ def test_demand_is_a_rate_that_fades() -> None:
     demand = Demand()
     assert demand.rate("m", 0.0) == 0.0
     for _ in range(12):
-        demand.note("m", (), 0.0)
-    demand.note("n", CTX, 0.0)
+        demand.note("m", (), 100, 50, 0.0)
+    demand.note("n", CTX, 100, 50, 0.0)
     assert demand.rate("m", 0.0) == pytest.approx(0.1)
     assert demand.rate("m", WINDOW_S) == pytest.approx(0.1 / 2.71828, rel=1e-4)
     assert demand.shape_rate("m", (), 0.0) == pytest.approx(0.1)

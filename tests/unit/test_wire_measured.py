@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sollol.errors import ProtocolViolation
 from sollol.types import Measured
 from sollol.wire.llama_chunks import Timings, Usage
 from sollol.wire.measured import (
@@ -163,10 +164,17 @@ def test_errors_are_no_measure() -> None:
     assert stream(event({"type": "response.failed", "response": {}})) is None
 
 
-@pytest.mark.parametrize("whole", [b"", b"x", b"[]", b"\xff", b"[" * 5000])
+@pytest.mark.parametrize("whole", [b"[]", b'{"done":"yes"}', b"[" * 5000 + b"]" * 5000])
 def test_a_body_that_is_something_else_tells_nothing(whole: bytes) -> None:
     assert measured_of_body(whole) == NOTHING_TOLD
     assert measured_of_body(whole, is_embedding=True) == NOTHING_TOLD
+
+
+@pytest.mark.parametrize("whole", [b"", b"x", b"\xff", b'{"done":tru', b'{"a":1', b"[1,2"])
+@pytest.mark.parametrize("is_embedding", [False, True])
+def test_a_body_that_is_no_json_is_broken(whole: bytes, is_embedding: bool) -> None:
+    with pytest.raises(ProtocolViolation, match="no JSON"):
+        measured_of_body(whole, is_embedding=is_embedding)
 
 
 def test_the_vectors_of_embeddings_are_stepped_over() -> None:

@@ -79,7 +79,7 @@ class Fleet:
         other.load_s = 3.0
         node.capacity.told_bytes = int(7 * GB)
         for minute in range(60):
-            self.demand.note(OTHER, (), self.now - 3600.0 + 60.0 * minute)
+            self.demand.note(OTHER, (), 100, 50, self.now - 3600.0 + 60.0 * minute)
         rate = self.demand.shape_rate(OTHER, (), self.now)
         assert rate * MISSED_WITHIN_S >= 1.0, "it is missed for certain"
         assert rate == pytest.approx(1 / 60, rel=60 / WINDOW_S)

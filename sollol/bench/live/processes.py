@@ -16,6 +16,8 @@ from sollol.bench.bench_proxies import get_json
 from sollol.bench.fleets import Fleet
 from sollol.bench.virtual.policies import QUEUE_MAX_LENGTH
 
+NO_RETRIES = ":no_retries"
+"""Behind the name of a policy: its gateway tries each request on one node only."""
 _READY_TIMEOUT_S = 60.0
 _SOCKET_TIMEOUT_S = 5.0
 
@@ -99,11 +101,12 @@ def start_gateway(
 
 
 def gateway_settings(policy: str, port: int, time_scale: float) -> list[str]:
-    """Return what is set, as ``group.name=value``.
+    """Return what is set, as ``group.name=value``, for a policy that may be without retries.
 
     No waiting request is refused for their number. Sockets are no faster than in real time, so
     what the gateway lets them take is no shorter.
     """
+    policy, no_retries, _ = policy.partition(NO_RETRIES)
     settings: dict[str, object] = {
         "server.port": port,
         "embedded.enabled": "false",
@@ -116,6 +119,8 @@ def gateway_settings(policy: str, port: int, time_scale: float) -> list[str]:
         "probe.timeout_s": _SOCKET_TIMEOUT_S / time_scale,
         "upstream.connect_timeout_s": _SOCKET_TIMEOUT_S / time_scale,
     }
+    if no_retries:
+        settings["upstream.max_attempts"] = 1
     return [f"{name}={value}" for name, value in settings.items()]
 
 

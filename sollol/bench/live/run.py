@@ -12,10 +12,11 @@ import uvloop
 from sollol.bench.balance import DIRECT_POLICIES, Balance
 from sollol.bench.bench_children import Children
 from sollol.bench.bench_machine import raise_file_limit
+from sollol.bench.faults.script import Outage, act_out
 from sollol.bench.fleets import Fleet
 from sollol.bench.live.bodies import Sending, write_all
 from sollol.bench.live.client import Generator, Received
-from sollol.bench.live.processes import start_gateway, start_nodes
+from sollol.bench.live.processes import RunningNodes, start_gateway, start_nodes
 from sollol.bench.outcome import Record, Replay
 from sollol.bench.sim.engine import HOT_LOAD_S
 from sollol.bench.workload import Request
@@ -32,6 +33,8 @@ class Setup:
     folder: Path
     time_scale: float
     """Real seconds of a simulated one."""
+    script: Sequence[Outage] = ()
+    """Faults of the nodes."""
 
 
 def run_policy(
@@ -61,7 +64,7 @@ def run_policy(
         else:
             port = start_gateway(children, setup.fleet, nodes, policy, setup.time_scale)
             target = _Target(port)
-        received = _send_all(setup, sendings, target, progress)
+        received = _send_all(setup, sendings, nodes, target, progress)
         states = nodes.states()
     return make_replay(sendings, received, states, setup.time_scale)
 
@@ -100,7 +103,11 @@ class _Straight(_Target):
 
 
 def _send_all(
-    setup: Setup, sendings: Sequence[Sending], target: _Target, progress: Callable[[int], None]
+    setup: Setup,
+    sendings: Sequence[Sending],
+    nodes: RunningNodes,
+    target: _Target,
+    progress: Callable[[int], None],
 ) -> list[Received]:
     done = 0
 
@@ -113,8 +120,18 @@ def _send_all(
     generator = Generator(sendings, setup.time_scale, target.choose, ended)
     timeout_s = (sendings[-1].at + PATIENCE_S) * setup.time_scale
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(generator.run(timeout_s))
+        runner.run(_replay(setup, generator, nodes, timeout_s))
     return generator.received
+
+
+async def _replay(
+    setup: Setup, generator: Generator, nodes: RunningNodes, timeout_s: float
+) -> None:
+    """Send all requests while the nodes fail as the script has it."""
+    async with asyncio.TaskGroup() as tasks:
+        acting = tasks.create_task(act_out(setup.script, nodes.control_ports, setup.time_scale))
+        await generator.run(timeout_s)
+        acting.cancel()
 
 
 def make_replay(

@@ -73,7 +73,14 @@ def _plots(comparison: Comparison) -> list[str]:
     }
     by_node = {name: s.by_node for name, s in summaries.items()}
     loads = {"": {name: s.loads for name, s in summaries.items()}}
+    answered = {"": {name: s.success * 100 for name, s in summaries.items()}}
+    with_faults = [
+        _figure(
+            "Answered while nodes failed", "Of all requests; longer is better.", bars(answered, "%")
+        )
+    ]
     return [
+        *(with_faults if comparison.plan.with_faults else ()),
         _figure("How long answers take", "Shorter is better.", bars(by_latency, "s")),
         _figure(
             "All latencies",

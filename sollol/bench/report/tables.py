@@ -1,27 +1,17 @@
-"""The tables of a report, as rows of text; how they look is the page's business."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""The tables of a report."""
 
 from sollol.bench.comparison import Comparison
 from sollol.bench.outcome import Summary, classes, quantile
+from sollol.bench.report.outages import outage_tables
+from sollol.bench.report.table import Table
 from sollol.bench.text import BASELINES
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A heading, a sentence, the names of the columns, and the rows."""
-
-    title: str
-    about: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def all_tables(comparison: Comparison) -> list[Table]:
     """Return the tables in the order of their importance."""
     tables = [_latencies(comparison), *_ratios(comparison), _work(comparison)]
-    return [*tables, _priorities(comparison), _nodes(comparison)]
+    tables += [_priorities(comparison), _nodes(comparison)]
+    return [*outage_tables(comparison), *tables]
 
 
 def _latencies(comparison: Comparison) -> Table:
@@ -116,6 +106,8 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Rate", f"{plan.rate_per_s:.3f} requests a second of the nodes' time"),
         ("Rounds", f"{plan.rounds}, seeds {seeds}"),
     ]
+    if plan.with_faults:
+        rows.append(("Faults", "one node at a time, on a script that all policies have alike"))
     if plan.source.trace is not None:
         rows.append(("Trace", f"{plan.source.trace.name} from second {plan.source.start_s:g} on"))
     if plan.time_scale is None:

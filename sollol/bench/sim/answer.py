@@ -31,7 +31,7 @@ async def serve_text(call: Call, read: Reader) -> None:
 async def _answer(call: Call, work: Work, records: Records) -> None:
     runner, load_s = await take_runner(call, work.stored, work.options, work.keep_alive_s)
     async with Lease(call.state.engine, runner, load_s) as lease:
-        await lease.prefill(work.given)
+        await lease.prefill(work.given, work.given_tokens)
         if work.stream:
             await _stream(call, work, records, lease)
         else:

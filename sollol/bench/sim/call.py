@@ -7,6 +7,7 @@ from typing import Any
 from sollol.bench.sim.bodies import ApiError
 from sollol.bench.sim.engine import NodeBusy
 from sollol.bench.sim.exchange import Exchange
+from sollol.bench.sim.faults import FaultyExchange
 from sollol.bench.sim.memory import Runner
 from sollol.bench.sim.models import StoredModel
 from sollol.bench.sim.recorder import RequestRecord
@@ -44,6 +45,8 @@ async def take_runner(
         ApiError: too many requests wait for loads (503).
     """
     engine = call.state.engine
+    if isinstance(call.exchange, FaultyExchange) and call.exchange.fault.kind == "hang_in_load":
+        await engine.hang_in_load(call.exchange.connection.wait_closed())
     try:
         runner, load_s = await engine.runner_for(stored.model, stored.name, options)
     except NodeBusy as error:

@@ -29,6 +29,8 @@ class SimModel:
     parameter_size: str = "3.2B"
     quantization: str = "Q4_K_M"
     digest: str = ""
+    closes_turn: bool = False
+    """Whether its template ends an answer that a request begins, instead of going on with it."""
 
     def __post_init__(self) -> None:
         if not self.digest:

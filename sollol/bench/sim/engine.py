@@ -1,7 +1,7 @@
 """The memory of a simulated node: loads one after another, evictions and expiry."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,6 +102,11 @@ class Engine:
         runner.refs += 1
         runner.idle.clear()
         return runner, load_s
+
+    async def hang_in_load(self, until: Awaitable[None]) -> None:
+        """Load something that never gets ready; whatever else is to be loaded waits behind it."""
+        async with self._loader:
+            await until
 
     def release(self, runner: Runner) -> None:
         """Count a request out; the last one starts the runner's ``keep_alive``."""

@@ -2,7 +2,8 @@
 
 Where they strike: 1. at the listener (``refuse``). 2. When a connection is accepted
 (``black_hole``, ``reset_on_accept``). 3. Instead of an answer (``close_before_head``,
-``hang_before_head``, ``status``, ``garbage``). 4. Inside an answer (all others).
+``hang_before_head``, ``status``, ``garbage``). 4. Before it, in the load of a model
+(``hang_in_load``). 5. Inside an answer (all others).
 """
 
 import asyncio
@@ -25,10 +26,12 @@ FaultKind = Literal[
     "hang_before_head",
     "status",
     "garbage",
+    "hang_in_load",
     "cut_after_n_records",
     "reset_after_n_records",
     "end_without_done_after_n",
     "error_record_after_n",
+    "error_record_first",
     "hang_after_n_records",
     "slow_drip",
     "wrong_content_length",
@@ -42,8 +45,10 @@ _STOPPING = (
     "reset_after_n_records",
     "end_without_done_after_n",
     "error_record_after_n",
+    "error_record_first",
     "hang_after_n_records",
 )
+_ERROR_RECORDS = ("error_record_after_n", "error_record_first")
 _CRASHED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an "
     "internal error, check ollama server logs for details"
@@ -74,7 +79,7 @@ class Fault:
     """Good records before the fault; an answer of one piece is cut in its middle instead."""
     status: int = 503
     message: str = ""
-    """Error text of ``status`` and ``error_record_after_n``; empty for Ollama's own."""
+    """Error text of ``status`` and of error records; empty for Ollama's own."""
     size_bytes: int = 1 << 20
     """How long the line of ``huge_line`` is."""
     interval_s: float = 0.0
@@ -186,8 +191,9 @@ class FaultyExchange(Exchange):
         super().__init__(connection, request)
         self.fault = fault
         self.error_record = b""
-        """What ``error_record_after_n`` says, in the form of this answer's records."""
+        """What an error record says, in the form of this answer's records."""
         self._records = 0
+        self._stops_after = 0 if fault.kind == "error_record_first" else fault.records
         self._is_stopped = False
         self._drip: bytearray | None = bytearray() if fault.kind == "slow_drip" else None
 
@@ -196,7 +202,7 @@ class FaultyExchange(Exchange):
     ) -> None:
         """Answer with a body of known length, broken where the fault says."""
         kind = self.fault.kind
-        if kind == "error_record_after_n":
+        if kind in _ERROR_RECORDS:
             super().respond(500, *_error(self.request.path, 500, self.fault.text))
             return
         if kind in _STOPPING and kind != "end_without_done_after_n":
@@ -211,7 +217,7 @@ class FaultyExchange(Exchange):
 
     def write_record(self, record: bytes) -> bool:
         """Write one record, unless the answer stops here."""
-        if self.fault.kind in _STOPPING and self._records >= self.fault.records:
+        if self.fault.kind in _STOPPING and self._records >= self._stops_after:
             self._is_stopped = True
             return False
         if self.fault.kind == "huge_line" and self._records == self.fault.records:
@@ -228,14 +234,14 @@ class FaultyExchange(Exchange):
         if not self._is_stopped:
             await super().end_stream()
             return
-        if self.fault.kind == "error_record_after_n":
-            if not self._records:
-                self._head = b""
-                self.respond(500)
-                return
-            if self.error_record:
-                super().write_record(self.error_record)
-        if self.fault.kind in ("error_record_after_n", "end_without_done_after_n"):
+        kind = self.fault.kind
+        if kind == "error_record_after_n" and not self._records:
+            self._head = b""
+            self.respond(500)
+            return
+        if kind in _ERROR_RECORDS and self.error_record:
+            super().write_record(self.error_record)
+        if kind in _ERROR_RECORDS or kind == "end_without_done_after_n":
             await super().end_stream()
             return
         self._write(self._take_head())

@@ -74,9 +74,13 @@ class Lease:
             raise
         self.timings.queue_s = self._engine.unscaled(loop.time() - started)
 
-    async def prefill(self, prompt: str) -> None:
-        """Evaluate the part of the prompt that the runner does not remember."""
-        self.prompt_tokens = min(count_tokens(prompt), self.runner.num_ctx)
+    async def prefill(self, prompt: str, tokens: int = 0) -> None:
+        """Evaluate the part of the prompt that the runner does not remember.
+
+        Args:
+            tokens: how many it has; 0 to count them.
+        """
+        self.prompt_tokens = min(tokens or count_tokens(prompt), self.runner.num_ctx)
         known = self.runner.prefixes.remember(prompt)
         self.cached_tokens = min(known, self.prompt_tokens - 1)
         fresh = self.prompt_tokens - self.cached_tokens

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -13,14 +13,17 @@ from sollol.bench.sim.config import SimModel
 from sollol.bench.sim.records import Answer
 from sollol.bench.sim.text import (
     answer_pieces,
+    count_tokens,
     fill_schema,
     json_pieces,
     natural_length,
     seed_of,
+    tokens_said,
 )
 
 _ANY_JSON: dict[str, Any] = {"properties": {"answer": {"type": "string"}}}
 _TOOL_TOKENS = 16
+_CLOSING_TOKENS = 5  # as of <|im_end|>\n<|im_start|>assistant\n
 _WISH = re.compile(r"\(in (\d{1,6}) tokens\)\n?(?:<\|assistant\|>)?$")
 _WISH_CHARS = 64
 
@@ -61,8 +64,10 @@ def chat_prompt(messages: Sequence[Any], tools: Sequence[Any]) -> tuple[str, str
 
 
 def generate_prompt(body: Body) -> tuple[str, str]:
-    """Return the text of a generate request without the partial answer, which comes last."""
+    """Return the text of a generate request: with what it shares with a chat, that of the chat."""
     system = f"<|system|>{body['system']}\n" if body.get("system") else ""
+    if not any(body.get(name) for name in ("context", "suffix", "images")):
+        return f"{system}<|user|>{body['prompt']}\n<|assistant|>", ""
     context = f"<|context|>{_compact(body['context'])}\n" if body.get("context") else ""
     suffix = f"<|suffix|>{body['suffix']}\n" if body.get("suffix") else ""
     images = _image_text(body.get("images"))
@@ -88,6 +93,10 @@ def answer_schema(wanted: object) -> Mapping[str, Any] | None:
 
 def plan_answer(model: SimModel, prompt: Prompt) -> Answer:
     """Return what the model will say."""
+    if model.closes_turn and prompt.partial:
+        prompt = replace(
+            prompt, text=prompt.text + prompt.partial + "<|end|><|assistant|>", partial=""
+        )
     seed = seed_of(model.digest, prompt.text)
     if prompt.tools:
         return _tool_answer(prompt.tools, seed)
@@ -106,6 +115,17 @@ def plan_answer(model: SimModel, prompt: Prompt) -> Answer:
     if said is None:  # a partial answer of somebody else is one more piece of prompt
         said = answer_pieces(seed_of(model.digest, prompt.text + prompt.partial), "", limit) or ()
     return Answer(said, thinking, done_reason="length" if limit else "stop")
+
+
+def prompt_tokens(model: SimModel, prompt: Prompt) -> int:
+    """Return how many tokens the model evaluates: those it said itself count as when it said them."""
+    tokens = count_tokens(prompt.text)
+    if not prompt.partial:
+        return tokens
+    if model.closes_turn:
+        tokens += _CLOSING_TOKENS
+    said = tokens_said(seed_of(model.digest, prompt.text), prompt.partial)
+    return tokens + (count_tokens(prompt.partial) if said is None else said)
 
 
 def _wished_length(text: str) -> int:

@@ -73,6 +73,12 @@ def _said_already(seed: bytes, partial: str) -> tuple[int, str] | None:
     return index, token_at(seed, index - 1)[-overshoot:] if overshoot else ""
 
 
+def tokens_said(seed: bytes, partial: str) -> int | None:
+    """Return how many tokens of the answer ``partial`` is the start of; None if of none."""
+    said = _said_already(seed, partial)
+    return None if said is None else said[0]
+
+
 @lru_cache(maxsize=1024)
 def answer_pieces(seed: bytes, partial: str, limit: int) -> tuple[str, ...] | None:
     """Return what comes after ``partial``, one piece for each token.

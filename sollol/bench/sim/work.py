@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sollol.bench.sim.bodies import ApiError
 from sollol.bench.sim.models import ModelStore, StoredModel
-from sollol.bench.sim.prompts import Prompt, plan_answer
+from sollol.bench.sim.prompts import Prompt, plan_answer, prompt_tokens
 from sollol.bench.sim.records import Answer, Records
 
 Purpose = Literal["answer", "load", "unload"]
@@ -41,6 +41,11 @@ class Work:
     def given(self) -> str:
         """All text that the model evaluates."""
         return self.prompt.text + self.prompt.partial
+
+    @cached_property
+    def given_tokens(self) -> int:
+        """How many tokens that is."""
+        return prompt_tokens(self.stored.model, self.prompt)
 
     @cached_property
     def remembered(self) -> str:

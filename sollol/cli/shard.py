@@ -1,0 +1,147 @@
+"""``sollol shard``: one model over several machines."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sollol.cli.environment import ConfigOption, SetOption, read_settings
+from sollol.cli.errors import CommandError
+from sollol.cli.gateway import JsonOption
+from sollol.cli.output import print_json
+
+if TYPE_CHECKING:
+    from sollol.settings import ShardingSettings
+    from sollol.sharding.memory import RunOptions
+    from sollol.sharding.plan import Fleet
+
+app = typer.Typer(help="Run one model over several machines.", no_args_is_help=True)
+_PLAN = """Examples:
+
+  sollol shard plan llama3.1:70b --set sharding.workers=10.0.0.2=24,10.0.0.3=24
+
+  sollol shard plan ~/models/qwen3-235b-00001-of-00003.gguf --context 16384 --slots 2 --json"""
+_WORKERS = """Example:
+
+  sollol shard workers --set sharding.workers=10.0.0.2=24,10.0.0.3=24"""
+_NO_WORKERS = (
+    "No worker is known. List them, with their memory in GB: "
+    "--set sharding.workers=10.0.0.2:50052=24,10.0.0.3=16"
+)
+_THIS_MACHINE = "this machine"
+
+
+@app.command("plan", epilog=_PLAN)
+def plan(  # noqa: PLR0913, PLR0917 - each is an option
+    model: Annotated[
+        str, typer.Argument(help="A model of this machine's Ollama, or the path of a .gguf file.")
+    ],
+    context: Annotated[
+        int | None,
+        typer.Option("--context", metavar="TOKENS", help="sharding.context_length: of each slot."),
+    ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option("--slots", metavar="NUMBER", help="sharding.slots: requests at once."),
+    ] = None,
+    cache_type: Annotated[
+        str | None,
+        typer.Option(
+            "--cache-type", metavar="TYPE", help="sharding.cache_type: f16, q8_0, q4_0..."
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which worker would hold which layers of a model, and what to expect; nothing is started."""
+    options = {
+        "sharding.context_length": context,
+        "sharding.slots": slots,
+        "sharding.cache_type": cache_type,
+    }
+    settings = read_settings(config, assignments or (), options).settings.sharding
+    from sollol.cli.shard_text import as_dict, print_plan, ways_out
+    from sollol.errors import DoesNotFit, SollolError
+    from sollol.sharding.alternatives import alternatives
+    from sollol.sharding.models import read_model
+    from sollol.sharding.notes import notes
+    from sollol.sharding.ollama_store import default_stores
+    from sollol.sharding.plan import find_plan, plan_shards
+
+    if not settings.workers:
+        raise CommandError(_NO_WORKERS, exit_code=2)
+    run_options, fleet = _run_options(settings), fleet_of(settings)
+    try:
+        found = read_model(model, default_stores(sys.platform, Path.home(), settings.store))
+        others = alternatives(
+            found.facts, run_options, fleet, find_plan(found.facts, run_options, fleet)
+        )
+        try:
+            best = plan_shards(found.facts, run_options, fleet)
+        except DoesNotFit as error:
+            raise CommandError([str(error), *ways_out(others)]) from None
+    except SollolError as error:
+        raise CommandError(str(error)) from None
+    remarks = notes(best, has_template=found.stored.template is not None)
+    if as_json:
+        print_json(as_dict(found.stored.name, best, others, remarks))
+    else:
+        print_plan(found.stored.name, best, others, remarks)
+
+
+@app.command("workers", epilog=_WORKERS)
+def workers(
+    config: ConfigOption = None, assignments: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Ask every listed worker for its version and memory; exit 1 if one cannot be used."""
+    settings = read_settings(config, assignments or ()).settings.sharding
+    if not settings.workers:
+        raise CommandError(_NO_WORKERS, exit_code=2)
+    import asyncio
+
+    from sollol.cli.shard_text import print_workers, worker_dict
+    from sollol.sharding.rpc import probe_all
+
+    results = asyncio.run(probe_all([worker.address for worker in settings.workers]))
+    declared = [worker.memory_bytes for worker in settings.workers]
+    if as_json:
+        print_json({"workers": [worker_dict(*row) for row in zip(results, declared, strict=True)]})
+    else:
+        print_workers(results, declared)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+
+
+def fleet_of(settings: "ShardingSettings") -> "Fleet":
+    """Return what a plan may use: the listed workers, and this machine as the coordinator."""
+    from sollol.sharding.host_memory import available_bytes
+    from sollol.sharding.memory import GIB
+    from sollol.sharding.plan import Coordinator, Fleet, Worker
+    from sollol.sharding.prediction import Link
+
+    workers = tuple(
+        Worker(
+            name=worker.address,
+            host=_THIS_MACHINE if worker.is_local else worker.address,
+            memory_bytes=worker.memory_bytes,
+            memory_bytes_per_s=worker.memory_gb_per_s * 1e9,
+        )
+        for worker in settings.workers
+    )
+    memory_gb = settings.memory_gb
+    host = Coordinator(
+        name=_THIS_MACHINE,
+        memory_bytes=available_bytes() if memory_gb is None else int(memory_gb * GIB),
+        memory_bytes_per_s=settings.memory_gb_per_s * 1e9,
+        links={worker.address: Link(*worker.link) for worker in settings.workers},
+    )
+    return Fleet(workers, (host,))
+
+
+def _run_options(settings: "ShardingSettings") -> "RunOptions":
+    from sollol.sharding.memory import RunOptions
+
+    kind = settings.cache_type
+    return RunOptions(settings.context_length, settings.slots, kind, kind)

@@ -1,0 +1,1 @@
+"""One model over several machines: which file it is, what it needs, and how it is split."""

@@ -1,0 +1,26 @@
+"""What a person should know about a plan besides its numbers. Pure."""
+
+from collections.abc import Iterator
+
+from sollol.sharding.plan import Plan
+
+FAILING_BUILD = 10434
+"""The newest build of llama.cpp seen to abort with states on several workers; 11434 does not."""
+
+
+def notes(plan: Plan, *, has_template: bool) -> tuple[str, ...]:
+    """Return sentences; ``has_template``: Ollama brings a chat template of its own."""
+    return tuple(_notes(plan, has_template))
+
+
+def _notes(plan: Plan, has_template: bool) -> Iterator[str]:
+    facts, options = plan.facts, plan.options
+    if len(plan.shares) > 1 and any(unit.cache.state_bytes for unit in facts.units):
+        yield (
+            "It keeps recurrent states. With those on several workers, llama.cpp up to build "
+            f"{FAILING_BUILD} aborts at the first token; newer builds are needed everywhere."
+        )
+    if 0 < facts.context_length < options.context_length:
+        yield f"It was trained with {facts.context_length} tokens of context, and {options.context_length} are asked for."
+    if not facts.has_chat_template and not has_template:
+        yield "It has no chat template, so it completes text and does not chat."

@@ -1,0 +1,245 @@
+"""What must hold at every moment, looked at whenever a request reaches a node or the clock moves."""
+
+from typing import TYPE_CHECKING
+
+from sollol.gateway.admission import TICK_S
+from sollol.scheduling.queue import Waiting
+from sollol.scheduling.scheduler import Scheduler
+from sollol.types import NodeState, NodeView
+from sollol.wire.names import model_key
+from tests.deterministic.client import Client, End
+from tests.deterministic.generation import Generation
+from tests.deterministic.loop import GRID_S, TICKS_A_SECOND
+from tests.deterministic.node import SimulatedNode
+from tests.deterministic.states import States
+
+if TYPE_CHECKING:
+    from tests.deterministic.world import World
+
+TICK_TICKS = round(TICK_S * TICKS_A_SECOND)
+PATIENCE_TICKS = 3 * TICK_TICKS
+"""Three ticks of the scheduler."""
+
+
+class Watch:
+    """The checks of one run that look at single moments.
+
+    Attributes:
+        attempts: what reached nodes of each request, in order.
+    """
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.attempts: dict[str, list[Generation]] = {}
+        self.states = States(world)
+        self._idle_since: dict[str, int] = {}
+        self._looked_at = 0
+        for node in world.nodes.values():
+            node.on_arrival = self.arrived
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The gateway's scheduler."""
+        return self.world.gateway.admission._scheduler
+
+    def view(self, node_id: str) -> NodeView:
+        """Return what the gateway knows of a node."""
+        node = self.world.gateway.registry.find(node_id)
+        assert node is not None
+        return node.view
+
+    # A request reaches a node
+
+    def arrived(self, generation: Generation) -> None:
+        """Check that the request may be there."""
+        client = self.world.clients[generation.request]
+        before = self.attempts.setdefault(generation.request, [])
+        assert client.told.end is not End.LEFT, f"{generation.request} has left, and is sent on"
+        assert not client.told.records, (
+            f"{generation.request} is sent on in the middle of its answer"
+        )
+        deadline_s = client.plan.deadline_s
+        if deadline_s is not None:
+            late_s = self.world.loop.time() - client.came_at - deadline_s
+            assert late_s <= TICK_S + GRID_S, (
+                f"{generation.request} is sent on {late_s:.2f} s too late"
+            )
+        assert not any(one.how == "400" for one in before), f"{generation.request} was refused"
+        self.states.look()
+        self.states.arrived(generation)
+        self._check_trial(generation)
+        generation.attempt = self._attempt(client)
+        if any(one.node is generation.node for one in before):
+            self._check_again(generation, before[-1])
+        if self.world.schedule.policy == "fastest" and not generation.node.has_forgotten:
+            self._check_load(generation)
+        before.append(generation)
+
+    def _check_trial(self, generation: Generation) -> None:
+        """Check that what failed gets one request at a time, and none while it is ejected.
+
+        Unless no other node with the model may be given any: then one at a time, too.
+        """
+        node, key = generation.node, generation.runner_key
+        view = self.view(node.id)
+        of_model = view.limited.get(key, NodeState.HEALTHY)
+        for runner, state in (("", view.state), (key, of_model)):
+            since = self.states.since.get((node.id, runner), 0)
+            if state in (NodeState.HEALTHY, NodeState.UNHEALTHY) or since == self.world.loop.now:
+                continue
+            beside = [
+                other.by
+                for other in node.generations
+                if other is not generation
+                and other.is_live
+                and other.arrived > since
+                and runner in ("", other.runner_key)
+            ]
+            assert not beside, (
+                f"{node.id} {runner} is {state}, and gets {generation.by} beside {beside}"
+            )
+            if state is NodeState.EJECTED:
+                others = [
+                    each for each in self.world.nodes if self._is_open(each, generation.model)
+                ]
+                assert not others, f"{node.id} {runner} is ejected, and {others} are not"
+
+    def _is_open(self, node_id: str, model: str) -> bool:
+        """Whether a node may be given requests for a model, be it one at a time."""
+        view = self.view(node_id)
+        key = model_key(model)
+        if not view.is_open or key not in view.models or key in view.outvoted:
+            return False
+        return view.limited.get(view.runner(key)) is not NodeState.EJECTED
+
+    def _attempt(self, client: Client) -> int:
+        """Return how many attempts the gateway has begun for a caller."""
+        name = client.plan.name
+        return len(self.world.gateway.journal.find(name)[0].outcome.tries)
+
+    def _check_again(self, generation: Generation, before: Generation) -> None:
+        """Check that a node is tried a second time only when no other is free.
+
+        A request that an idle connection did not carry is sent once more on a fresh one.
+        """
+        if generation.attempt == before.attempt and before.how in (
+            "reset",
+            "lost",
+            "cut by a crash",
+        ):
+            return
+        attempts = self.world.gateway.journal.find(generation.request)[0].outcome.tries
+        tried = {attempt.grant.lease.node_id for attempt in attempts}
+        others = [
+            node_id
+            for node_id in self.world.nodes
+            if node_id not in tried
+            and self._is_free(node_id, model_key(generation.model))
+            and self.states.since.get((node_id, "")) != self.world.loop.now
+        ]
+        assert not others, (
+            f"{generation.request} is at {generation.node.id} again: {others} are free"
+        )
+
+    def _check_load(self, generation: Generation) -> None:
+        """Check that it brings no second load to a node, as far as a load's end can be predicted."""
+        node, now = generation.node, self.world.loop.time()
+        runner = node.runners.get(node.models.get(generation.model, ""))
+        if runner is None or runner.is_resident:
+            return
+        known = self.scheduler._fleet.nodes[node.id].runners
+        others = [
+            other.model
+            for digest, other in node.runners.items()
+            if other is not runner and other in node.loads and known[digest].ready_at > now
+        ]
+        assert not others, f"{generation.request} brings a load to {node.id}, which loads {others}"
+
+    def _is_free(self, node_id: str, model: str) -> bool:
+        """Whether a node may be given a request at this moment, as far as can be told from outside."""
+        view = self.view(node_id)
+        if not self._is_open(node_id, model):
+            return False
+        node = self.scheduler._fleet.nodes[node_id]
+        runner = node.by_model[model]
+        if view.state is NodeState.HEALTHY and runner.key not in view.limited:
+            return len(runner.running) < runner.slots
+        return not (runner.running or (view.state is NodeState.HALF_OPEN and node.in_flight))
+
+    def ended(self, client: Client) -> None:
+        """Check that nobody is told that there is no node while one is only ejected."""
+        if not client.told.error.startswith("no node with the model"):
+            return
+        key = model_key(client.plan.model)
+        views = self.world.gateway.registry.views()
+        able = [v.id for v in views if v.state is not NodeState.UNHEALTHY and key in v.models]
+        is_old = client.came_at < self.world.loop.time()  # it waited for a node that went down
+        assert is_old or not able, f"{client.plan.name} is told that there is no node: {able}"
+
+    # The clock moves
+
+    def at_pause(self) -> None:
+        """Check what holds whenever nothing is left to do at a moment."""
+        for node in self.world.nodes.values():
+            self._check_node(node)
+        self.states.look()
+        self.states.check_told()
+        if self.world.loop.now - self._looked_at >= TICK_TICKS:
+            self._looked_at = self.world.loop.now
+            self._check_waiting()
+
+    def _check_node(self, node: SimulatedNode) -> None:
+        """Check that a node has no more to do than it should, and nothing for nobody."""
+        counts: dict[str, int] = {}
+        for generation in node.generations:
+            if generation.wire.is_lost:
+                continue
+            assert self.world.clients[generation.request].told.end is None, (
+                f"{generation.by} goes on for {generation.request}, which has its end"
+            )
+            runner = node.models.get(generation.model, "")
+            counts[runner] = counts.get(runner, 0) + 1
+            assert counts[runner] <= node.plan.slots, f"{node.id} has more than its slots"
+
+    def _check_waiting(self) -> None:
+        """Check that who is in the queue waits, and that nobody waits beside a free slot."""
+        waiting = self.scheduler._queue.all()
+        since, self._idle_since = self._idle_since, {}
+        for each in waiting:
+            is_there = self.world.gateway.admission.is_waiting(each.request.id)
+            assert is_there, f"{each.request.id} is in the queue, and nobody waits"
+            if self._could_start(each):
+                name = each.request.id
+                self._idle_since[name] = since.get(name, self.world.loop.now)
+                waited = self.world.loop.now - self._idle_since[name]
+                assert waited < PATIENCE_TICKS, f"{each.request.model} waits beside a free slot"
+
+    def _could_start(self, waiting: Waiting) -> bool:
+        """Whether a request waits for nothing.
+
+        1. Most policies take any free slot. 2. The one that predicts may want a busy node, but not
+        for longer than it meant to, if a node with the model in memory is free where nobody more urgent
+        would be slowed down; 3. nor does it let
+        somebody wait whom it would grant a slot if it looked.
+        """
+        request = waiting.request
+        free = [
+            node_id
+            for node_id in self.world.nodes
+            if node_id not in request.excluded and self._is_free(node_id, request.model)
+        ]
+        if not free:
+            return False
+        if self.world.schedule.policy != "fastest":
+            return True
+        now = self.world.loop.time()
+        nodes = self.scheduler._fleet.nodes
+        is_warm = any(
+            request.model in self.view(node_id).resident
+            and nodes[node_id].most_urgent <= request.priority
+            for node_id in free
+        )
+        if is_warm and now - waiting.since > 2 * waiting.wait_s + 1.0:
+            return True
+        verdict = self.scheduler._verdict(request, waiting.key, now, is_preview=True)
+        return verdict.chosen is not None
