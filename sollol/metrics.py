@@ -112,6 +112,12 @@ GAUGES = (
     Spec("sollol_bodies_file_bytes", "gauge", (), "Request bodies held in files."),
 )
 ALL = (
+    Spec(
+        "sollol_node_slow",
+        "gauge",
+        ("node",),
+        "Models on it that generate at less than a quarter of their best speed.",
+    ),
     REQUESTS,
     DURATION,
     FIRST_BYTE,

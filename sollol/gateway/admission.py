@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from sollol.scheduling.decision import Decision, Effect, Grant, Prewarm, Refusal, Statistics
-from sollol.scheduling.overview import NodeEstimate, Queued
+from sollol.scheduling.overview import NodeEstimate, Queued, SlowModel
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Comer, Lease, Measured, NodeView, RouteRequest
 
@@ -187,6 +187,10 @@ class Admission:
         """Undo a wait whose caller left, possibly in the same tick as it was granted."""
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self.release(waiter.result().lease)
+    def slow(self) -> list[SlowModel]:
+        """Return the models that are far slower than they can be, and those that were."""
+        return self._scheduler.slow()
+
             return
         self._scheduler.cancel(request_id)
 

@@ -26,6 +26,7 @@ from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.retries import RetryPolicy
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.targets import Policy
+from sollol.gateway.slowness import Slowness
 from sollol.gateway.warming import Warming
 from sollol.metrics import Metrics
 from sollol.nodes import catalog
@@ -88,6 +89,7 @@ class Gateway:
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
         )
         places = Places(self.registry, look_up)
+        self.slowness = Slowness(self.admission.slow)
         self.membership = Membership(
             self.registry, self.prober, self.admission, places, settings.server
         )
@@ -176,7 +178,7 @@ class Gateway:
         log.info("settings_reloaded", nodes=len(settings.nodes))
 
     async def _pass_time(self) -> None:
-        """Let ejections end and old retries be forgotten; runs until cancelled."""
+        """Let ejections end, old retries be forgotten and slow models be told of, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
             self.registry.pass_time()
@@ -192,6 +194,7 @@ class Gateway:
     def _settings_of(self, node_id: str) -> NodeSettings | None:
         node = self.registry.find(node_id)
         return None if node is None else node.settings
+            self.slowness.look()
 
     def _node_changed(self, view: NodeView) -> None:
         self._routes.node_changed(view)
@@ -207,10 +210,12 @@ class Gateway:
         gauges: dict[str, dict[tuple[str, ...], float]] = {
             "sollol_queue_length": {(): float(statistics.queue_length)},
             "sollol_bodies_memory_bytes": {(): float(self.bodies.memory_bytes)},
+        self.slowness.node_changed(view)
             "sollol_bodies_file_bytes": {(): float(self.bodies.file_bytes)},
         }
         for node in self.registry.nodes():
             view, of_node = node.view, (node.view.id,)
+        self.slowness.node_removed(node_id)
             open_ = node.connections.statistics().open + node.management.statistics().open
             for name, value in (
                 ("sollol_node_up", view.is_open),
@@ -227,6 +232,7 @@ class Gateway:
 
 def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
     queue, scheduling = settings.queue, settings.scheduling
+                ("sollol_node_slow", len(self.slowness.of(view.id))),
     return SchedulerLimits(
         queue_max_length=queue.max_length,
         policy=scheduling.policy,

@@ -34,7 +34,14 @@ from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.memory import is_loading
-from sollol.scheduling.overview import NodeEstimate, Queued, estimate, queued
+from sollol.scheduling.overview import (
+    NodeEstimate,
+    Queued,
+    SlowModel,
+    estimate,
+    queued,
+    slow_model,
+)
 from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
 from sollol.scheduling.state import Held, Runner
 from sollol.scheduling.verdict import Verdict
@@ -309,6 +316,15 @@ class Scheduler:
     def _queued(self, waiting: Waiting, position: int, now: float) -> Queued:
         verdict = self._verdict(waiting.request, waiting.key, now, is_preview=True)
         return queued(waiting, verdict, position, now)
+    def slow(self) -> list[SlowModel]:
+        """Return the models that are slow, and those that were so since the start."""
+        found: list[SlowModel] = []
+        for node_id, key in self._chooser.rates.slow():
+            node = self._fleet.nodes.get(node_id)
+            if node is not None and key in node.runners:
+                found.append(slow_model(node.runners[key]))
+        return found
+
 
     def _verdict(
         self,

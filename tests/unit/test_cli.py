@@ -212,6 +212,14 @@ def test_a_double_is_told_where_there_is_no_other_problem(run: Run, server: _Ser
     assert "the same server as gpu0, probably" in run("nodes", "--url", server.url)[1]
 
 
+def test_slow_models_are_a_problem_that_is_shown(run: Run, server: _Server) -> None:
+    slow = {"name": "llama3.2", "tokens_per_s": 4.8712, "best_tokens_per_s": 52.0}
+    node = {**NODES["nodes"][0], "slow": [slow], "duplicate_of": "gpu0"}
+    server.answers["/sollol/v1/nodes"] = (200, {"nodes": [node]})
+    out = " ".join(run("nodes", "--url", server.url)[1].split())
+    assert "slow: llama3.2 at 4.87 of 52 tokens/s" in out
+
+
 def test_a_gateway_without_nodes_says_what_to_do(run: Run, server: _Server) -> None:
     server.answers["/sollol/v1/nodes"] = (200, {"nodes": []})
     expected = "The gateway has no nodes. Add one with: sollol nodes add URL\n"
@@ -489,14 +497,14 @@ def test_options_of_serve_show_the_defaults_of_the_settings() -> None:
 
 
 def test_config_shows_values_and_sources(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOLLOL_NODES", '[{"url": "a", "api_key": "canary"}]')
+    monkeypatch.setenv("SOLLOL_NODES", '[{"url": "a", "api_key": "secret-1"}]')
     code, out, _ = run("config", "show", "--set", "server.port=5")
     assert code == 0
     assert "  port: 5  # command line\n" in out
     assert yaml.safe_load(out)["server"]["port"] == 5
     code, as_json, _ = run("config", "show", "--json")
     assert json.loads(as_json)["sources"] == {"nodes": "environment SOLLOL_NODES"}
-    assert "canary" not in out + as_json
+    assert "secret-1" not in out + as_json
 
 
 def test_config_init_writes_a_file_that_config_path_finds(run: Run, tmp_path: Path) -> None:
