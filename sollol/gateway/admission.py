@@ -43,6 +43,10 @@ class Admission:
             self._deliver((effect,))  # somebody less urgent made room in the queue
         return None
 
+    def take_idle(self, request: RouteRequest) -> Grant | None:
+        """Return a grant of a slot that is free at once, without a load; else nothing happens."""
+        return self._scheduler.take_idle(request, self._clock())
+
     async def wait(self, request: RouteRequest) -> Grant:
         """Wait for the grant of a request that was queued just now.
 
@@ -183,14 +187,18 @@ class Admission:
         """Return what is known of every node."""
         return self._scheduler.estimates()
 
-    def _abandon(self, request_id: str, waiter: "asyncio.Future[Grant]") -> None:
-        """Undo a wait whose caller left, possibly in the same tick as it was granted."""
-        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            self.release(waiter.result().lease)
     def slow(self) -> list[SlowModel]:
         """Return the models that are far slower than they can be, and those that were."""
         return self._scheduler.slow()
 
+    def answered_at(self, node_id: str) -> dict[str, float]:
+        """Return when each runner of a node last gave a caller a whole answer."""
+        return self._scheduler.answered_at(node_id)
+
+    def _abandon(self, request_id: str, waiter: "asyncio.Future[Grant]") -> None:
+        """Undo a wait whose caller left, possibly in the same tick as it was granted."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self.release(waiter.result().lease)
             return
         self._scheduler.cancel(request_id)
 

@@ -109,6 +109,17 @@ class Scheduler:
         self._charge(request, verdict)
         return [self._grant(verdict, verdict.chosen, 0.0, now)]
 
+    def take_idle(self, request: RouteRequest, now: float) -> Grant | None:
+        """Grant a slot that is free at once, without a load; else do nothing.
+
+        For a request that nobody waits for: it is no demand for the model, and never queued.
+        """
+        verdict = self._verdict(request, self._key(request), now, is_preview=True)
+        chosen = verdict.chosen
+        if chosen is None or chosen.loads:
+            return None
+        return self._grant(verdict, chosen, 0.0, now)
+
     def loaded(self, lease: Lease, now: float) -> list[Effect]:
         """Note that the model a lease waited for is in memory."""
         held = self._leases.find(lease)
@@ -305,6 +316,20 @@ class Scheduler:
         """Return what is known of every node."""
         return [estimate(node) for node in self._fleet.nodes.values()]
 
+    def slow(self) -> list[SlowModel]:
+        """Return the models that are slow, and those that were so since the start."""
+        found: list[SlowModel] = []
+        for node_id, key in self._chooser.rates.slow():
+            node = self._fleet.nodes.get(node_id)
+            if node is not None and key in node.runners:
+                found.append(slow_model(node.runners[key]))
+        return found
+
+    def answered_at(self, node_id: str) -> dict[str, float]:
+        """Return when each runner of a node last gave a caller a whole answer; the past if never."""
+        node = self._fleet.nodes.get(node_id)
+        return {key: r.answered_at for key, r in node.runners.items()} if node else {}
+
     def statistics(self) -> Statistics:
         """Counts for the status routes and for the tests' invariants."""
         return Statistics(
@@ -316,15 +341,6 @@ class Scheduler:
     def _queued(self, waiting: Waiting, position: int, now: float) -> Queued:
         verdict = self._verdict(waiting.request, waiting.key, now, is_preview=True)
         return queued(waiting, verdict, position, now)
-    def slow(self) -> list[SlowModel]:
-        """Return the models that are slow, and those that were so since the start."""
-        found: list[SlowModel] = []
-        for node_id, key in self._chooser.rates.slow():
-            node = self._fleet.nodes.get(node_id)
-            if node is not None and key in node.runners:
-                found.append(slow_model(node.runners[key]))
-        return found
-
 
     def _verdict(
         self,
@@ -415,6 +431,7 @@ class Scheduler:
             return
         if is_whole:
             runner.ready_at = min(runner.ready_at, now)
+            runner.answered_at = now
         elif not runner.running and (runner.ready_at > now or (held.loads and has_failed)):
             runner.unload()
 

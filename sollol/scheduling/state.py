@@ -150,6 +150,8 @@ class Runner:
         """When the load under way will be done, as predicted; in the past when there is none."""
         self.loaded_at = 0.0
         self.used_at = 0.0
+        self.answered_at = -inf
+        """When it last gave a caller a whole answer."""
         self.urgency = 0
         """The highest priority of those who used it lately."""
         self.urgent_at = 0.0
