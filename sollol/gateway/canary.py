@@ -98,7 +98,7 @@ class Stays:
 def askable(
     view: NodeView, stays: Stays, answered_at: Mapping[str, float], wall: float
 ) -> list[Resident]:
-    """Return the models of a node that may be asked, the smallest first.
+    """Return the models of a node that may be asked: those on trial first, then the smallest.
 
     Args:
         answered_at: when each runner last gave a caller an answer; the monotonic clock.
@@ -114,7 +114,8 @@ def askable(
         ends_at = stays.ends_at(view, loaded, answered_at.get(runner, 0.0))
         if not ends_at or ends_at - wall > LEAVES_S:
             found.append(loaded)
-    return sorted(found, key=lambda loaded: (loaded.size_bytes, loaded.key))
+    limited = view.limited
+    return sorted(found, key=lambda m: (view.runner(m.key) not in limited, m.size_bytes, m.key))
 
 
 def pause_s(failure: Failure | None, blame: Blame, limits: CanaryLimits) -> float:
@@ -182,12 +183,12 @@ class Canaries:
 
     def _is_due(self, node: Node) -> bool:
         now = self._clock()
-        if now < self._next.get(node.view.id, 0.0) or not self._candidates(node):
+        if now < self._next.get(node.view.id, 0.0) or not self.candidates(node):
             return False
         answered_at = max(self._admission.answered_at(node.view.id).values())
         return now - answered_at >= self._limits.interval_s
 
-    def _candidates(self, node: Node) -> list[Resident]:
+    def candidates(self, node: Node) -> list[Resident]:
         """Return the models to ask, the smallest first; none where the node is not to be asked."""
         view, admission = node.view, self._admission
         if not view.is_open or view.engine not in ENGINES or admission.in_flight(view.id):
@@ -202,7 +203,7 @@ class Canaries:
         try:
             if not await self._prober.probe(node):
                 return
-            for loaded in self._candidates(node):
+            for loaded in self.candidates(node):
                 grant = self._admission.take_idle(self._route_request(node.view, loaded))
                 if grant is not None:
                     pause = await self._ask_model(node, loaded, grant)

@@ -13,7 +13,7 @@ from sollol.bench.sim.node import SimNode
 from sollol.gateway.gateway import Gateway
 from sollol.types import NodeState
 from tests.fleets import Fleet, a_fleet
-from tests.gateways import make_settings, our_tasks, wait_for
+from tests.gateways import make_settings, our_tasks, running_gateway, wait_for
 
 pytestmark = pytest.mark.sim
 
@@ -127,6 +127,52 @@ async def test_a_model_that_leaves_soon_is_not_asked() -> None:
         probes = len(node.requests)
         await wait_for(lambda: len(node.requests) > probes + 20)
         assert canaries(node) == []
+
+
+async def seen(node: SimNode, path: str, times: int = 10) -> None:
+    """Wait until a node was asked for a path a few times more."""
+
+    def count() -> int:
+        return sum(request.path == path for request in node.requests)
+
+    before = count()
+    await wait_for(lambda: count() >= before + times)
+
+
+async def test_a_model_that_has_just_left_is_not_loaded_again() -> None:
+    """Between two probes in turn only the look before the request can tell."""
+    async with SimNode(NODE) as node, httpx.AsyncClient() as client:
+        body = {"model": CHAT.name}
+        await client.post(f"{node.url}{GENERATE}", json=body)
+        groups = GROUPS | {"probe": PROBE | {"interval_s": 600}}
+        async with running_gateway({"url": node.url, "name": "a"}, **groups):
+            await wait_for(lambda: len(canaries(node)) > 1)
+            await client.post(f"{node.url}{GENERATE}", json=body | {"keep_alive": 0})
+            await seen(node, "/api/ps", times=1)
+            await wait_for(lambda: node.in_flight == 0)
+            assert len(node.state.engine.loads) == 1
+            assert not node.state.engine.loaded
+
+
+async def test_a_node_that_does_not_answer_the_look_before_is_not_asked() -> None:
+    async with a_fleet(NODE, **GROUPS | {"probe": PROBE | {"fall": 10**6}}) as fleet:
+        (node,) = fleet.nodes
+        node.set_fault(Fault("status", path="/api/version", status=500))
+        await load(fleet)
+        await seen(node, "/api/version")
+        before = len(canaries(node))
+        await seen(node, "/api/version")
+        assert len(canaries(node)) == before
+        assert state(fleet) is NodeState.HEALTHY
+
+
+async def test_a_model_that_the_node_is_not_to_run_is_not_asked() -> None:
+    async with SimNode(NODE) as node, httpx.AsyncClient() as client:
+        await client.post(f"{node.url}{GENERATE}", json={"model": CHAT.name})
+        denied = {"url": node.url, "name": "a", "deny_models": [CHAT.name]}
+        async with running_gateway(denied, **GROUPS):
+            await seen(node, "/api/version")
+            assert canaries(node) == []
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,12 @@ from sollol.gateway.canary import (
 from sollol.gateway.failover import Failure
 from sollol.gateway.gateway import Gateway
 from sollol.nodes.health import Blame
+from sollol.scheduling.memory import begin_load
 from sollol.settings import NodeSettings
 from sollol.types import Engine, Lease, Model, NodeState, NodeView, Resident
+from sollol.upstream.facts import NodeFacts
 from tests.gateways import make_settings
+from tests.scheduling import nodes_of
 
 LIMITS = CanaryLimits(30.0, 12.0)
 WALL = 1_700_000_000.0
@@ -47,6 +50,14 @@ def asked(view: NodeView, stays: Stays | None = None, answered_at: float = 0.0) 
 def test_the_smallest_comes_first() -> None:
     assert asked(node("small", "large")) == ["small", "large"]
     assert asked(node()) == []
+
+
+def test_one_that_has_to_show_that_it_does_its_work_comes_before_smaller_ones() -> None:
+    view = node("small", "large")
+    assert asked(replace(view, limited={"digest of large": NodeState.HALF_OPEN})) == [
+        "large",
+        "small",
+    ]
 
 
 def test_what_only_embeds_is_rejected_or_leaves_soon_is_not_asked() -> None:
@@ -163,3 +174,19 @@ def test_without_a_known_context_none_is_sent() -> None:
     made = gateway.registry.add(NodeSettings.model_validate("http://n"))
     request = canary_request(made, Resident("m", "m"), Lease(1, "r", "n", "m", 0.0))
     assert msgspec.json.decode(request.body)["options"] == {"num_predict": 1}  # type: ignore[arg-type]
+
+
+async def test_a_node_that_loads_a_model_is_left_alone() -> None:
+    """Ollama may hold all requests up meanwhile; a prewarm has no lease that would say so."""
+    gateway = Gateway(make_settings())
+    made = gateway.registry.add(NodeSettings.model_validate({"url": "http://n", "name": "n"}))
+    view, now = node("small", "large"), gateway.clock()
+    models, resident = tuple(view.models.values()), (view.resident["small"],)
+    gateway.registry.probe_succeeded("n", NodeFacts(Engine.OLLAMA, "", models, ()))
+    assert gateway.canaries.candidates(made) == []
+    stays = replace(resident[0], expires_at="")
+    gateway.registry.probe_succeeded("n", NodeFacts(Engine.OLLAMA, "", models, (stays,)))
+    assert gateway.canaries.candidates(made) == [stays]
+    begin_load(nodes_of(gateway.admission._scheduler)["n"].by_model["large"], (), 60.0, now)
+    assert gateway.canaries.candidates(made) == []
+    await gateway.registry.aclose()
