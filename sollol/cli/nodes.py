@@ -165,11 +165,12 @@ def _row(node: Mapping[str, Any]) -> "list[str | Text]":
         f"{node.get('in_flight', 0)}/{node.get('slots', '?')}",
         str(len(node.get("models") or ())),
         ", ".join(str(model.get("name", "")) for model in node.get("resident") or ()),
-        _problem(node),
+        problem(node),
     ]
 
 
-def _problem(node: Mapping[str, Any]) -> str:
+def problem(node: Mapping[str, Any]) -> str:
+    """Return what a person should know of a node's condition; empty when all is well."""
     error = str(node.get("last_error") or "")
     if error:
         return error

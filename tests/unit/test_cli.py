@@ -212,14 +212,6 @@ def test_a_double_is_told_where_there_is_no_other_problem(run: Run, server: _Ser
     assert "the same server as gpu0, probably" in run("nodes", "--url", server.url)[1]
 
 
-def test_slow_models_are_a_problem_that_is_shown(run: Run, server: _Server) -> None:
-    slow = {"name": "llama3.2", "tokens_per_s": 4.8712, "best_tokens_per_s": 52.0}
-    node = {**NODES["nodes"][0], "slow": [slow], "duplicate_of": "gpu0"}
-    server.answers["/sollol/v1/nodes"] = (200, {"nodes": [node]})
-    out = " ".join(run("nodes", "--url", server.url)[1].split())
-    assert "slow: llama3.2 at 4.87 of 52 tokens/s" in out
-
-
 def test_a_gateway_without_nodes_says_what_to_do(run: Run, server: _Server) -> None:
     server.answers["/sollol/v1/nodes"] = (200, {"nodes": []})
     expected = "The gateway has no nodes. Add one with: sollol nodes add URL\n"
