@@ -4,7 +4,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench bench-decisions sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve test check fix bench bench-decisions bench-overload sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -57,6 +57,9 @@ sharding-memory: $(VENV)/.dev  ## Compare the memory that shard plans foresee wi
 
 bench-decisions: $(VENV)/.dev  ## Measure what one decision of the scheduler costs
 	$(BIN)/python -m sollol.bench.decision_cost $(ARGS)
+
+bench-overload: $(VENV)/.dev  ## Measure ten times more requests than fit, and callers who only hold on
+	$(BIN)/python -m sollol.bench.endurance.overload $(ARGS)
 
 schedules: $(VENV)/.dev  ## Play random schedules of faults; ARGS="--schedules 20000"
 	$(BIN)/python -m tests.deterministic $(ARGS)

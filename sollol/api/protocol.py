@@ -29,6 +29,9 @@ log = structlog.get_logger()
 DISCARD_S = 5.0
 """How long the rest of a refused body is read; then the connection is closed."""
 
+DISCARD_PAUSE_S = 0.5
+"""It is closed before, when nothing of it came for so long."""
+
 HELD_REQUESTS = 16
 """With so many requests waiting for the one before them, a caller is not read any more."""
 MAX_PIPELINED = 256
@@ -326,11 +329,18 @@ class GatewayProtocol(asyncio.Protocol):
         request.ignore()
         if not answer.keep_alive:
             self._discarded = request
-        self._loop.call_later(DISCARD_S, self._close_unless_complete, request)
+        until = self._loop.time() + DISCARD_S
+        self._loop.call_later(DISCARD_PAUSE_S, self._check_discarded, request, 0, until)
 
-    def _close_unless_complete(self, request: Request) -> None:
-        if not request.is_complete:
+    def _check_discarded(self, request: Request, seen_bytes: int, until: float) -> None:
+        """Close on a refused body that takes too long, or has stopped to come."""
+        if request.is_complete:
+            return
+        if request.ignored_bytes == seen_bytes or self._loop.time() >= until:
             self._close()
+            return
+        seen_bytes = request.ignored_bytes
+        self._loop.call_later(DISCARD_PAUSE_S, self._check_discarded, request, seen_bytes, until)
 
     def _refuse(self, status: bytes) -> None:
         """Answer with a bare status and close; only close inside the answer to another request."""

@@ -57,6 +57,7 @@ class Request:
         header_list: in the order sent, names in lower case; ``headers`` maps a name to its last
             value.
         is_complete: the whole body has come.
+        ignored_bytes: how much of it came after :meth:`ignore`.
         is_lost: the caller's connection has ended.
         connection: what the request came over.
     """
@@ -70,6 +71,7 @@ class Request:
         "connection",
         "header_list",
         "headers",
+        "ignored_bytes",
         "is_complete",
         "is_lost",
         "method",
@@ -92,6 +94,7 @@ class Request:
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
         self._ignores = False
+        self.ignored_bytes = 0
         self._expects_continue = self.headers.get(b"expect", b"").lower() == b"100-continue"
         self._waiter: asyncio.Future[None] | None = None
 
@@ -136,6 +139,7 @@ class Request:
     def feed(self, piece: bytes) -> None:
         """Take a piece of the body."""
         if self._ignores:
+            self.ignored_bytes += len(piece)
             return
         self._pieces.append(piece)
         self._unread_bytes += len(piece)

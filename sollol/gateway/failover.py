@@ -116,7 +116,7 @@ class Rule(NamedTuple):
 
 RULES: Mapping[Failure, Rule] = {
     Failure.REFUSED: Rule(Blame.AT_ONCE, Retry.FREE),
-    Failure.CONNECT_TIMEOUT: Rule(Blame.AT_ONCE, Retry.FREE),
+    Failure.CONNECT_TIMEOUT: Rule(Blame.NODE, Retry.FREE),
     Failure.NO_SUCH_HOST: Rule(Blame.AT_ONCE, Retry.FREE, may_repeat=False),
     Failure.OURS: Rule(Blame.NOBODY, Retry.FREE),
     Failure.CLOSED: Rule(Blame.NODE, Retry.FREE, is_crash=True),

@@ -83,8 +83,7 @@ class Gateway:
             on_remove=self._node_removed,
             clock=clock,
         )
-        is_loading = self.admission.is_node_loading
-        self.prober = Prober(self.registry, settings.probe, is_loading, rng)
+        self.prober = Prober(self.registry, settings.probe, self.admission.is_node_loading, rng)
         self.metrics = Metrics(self._gauges)
         self.warming = Warming(
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon

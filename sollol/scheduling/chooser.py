@@ -56,6 +56,10 @@ class Chooser:
         self._policy_name = self.policy.name
         self._by_seconds = self.policy.rank is None
 
+    def note_queue(self, *, is_long: bool) -> None:
+        """Take note whether so many wait that no slot can be left free for the sake of others."""
+        self._prices.spares_urgent = not is_long
+
     def work(self, request: RouteRequest, key: float, now: float) -> Work:
         """Return a request in the units that costs are made of."""
         ask, model = request.ask, request.model

@@ -45,13 +45,16 @@ class Prices:
     def __init__(self, demand: Demand, copies: dict[Shape, int]) -> None:
         self._demand = demand
         self._copies = copies
+        self.spares_urgent = True
+        """Less urgent requests wait beside clearly more urgent ones, though there are slots."""
 
     def price(self, runner: Runner, work: Work, now: float) -> Priced:
         """Return what a request costs on a runner.
 
         1. Loaded as the request wants it: perhaps a wait for a slot or for a load under way.
         2. Not loaded, or otherwise: a load, the room for it, and what that costs others.
-        3. In either case less urgent requests let those be that are clearly more urgent.
+        3. In either case less urgent requests let those be that are clearly more urgent, unless
+           so many wait that no slot can be left free.
         """
         node, options = runner.node, work.options
         loads = not (
@@ -74,7 +77,7 @@ class Prices:
                 cached_tokens = runner.conversations.cached_tokens(
                     work.conversation, work.prompt_tokens
                 )
-        if node.most_urgent - work.level >= YIELDS and node.slope > 0.0:
+        if node.most_urgent - work.level >= YIELDS and node.slope > 0.0 and self.spares_urgent:
             room = _yields(node, work, room, now)
         wait_s, eviction_s, obstacle, other = room
         prefill_s = (work.prompt_tokens - cached_tokens) * runner.prefill_s

@@ -60,6 +60,9 @@ LOOKS_FOR_SLOT = 12
 STRANDED_S = 15.0
 """How long those who wait for a node that went down wait for it to come back."""
 
+LONG_QUEUE = 0.5
+"""Part of the queue's length: with more waiting, no slot is left free for the sake of others."""
+
 HOUSEKEEPING_S = 5.0
 FAILURE_SHARE = 0.1
 MAX_RETRY_AFTER_S = 60.0
@@ -166,6 +169,7 @@ class Scheduler:
     def cancel(self, request_id: str) -> bool:
         """Forget a waiting request; False when it does not wait (any more)."""
         waiting = self._queue.remove(request_id)
+        self._note_queue()
         if waiting is None:
             return False
         unplan(waiting)
@@ -391,9 +395,14 @@ class Scheduler:
             effects.append(self._shed(rival))
         share_s = self._charge(request, verdict)
         waiting = self._queue.push(request, verdict.work.key, now)
+        self._note_queue()
         waiting.share_s = share_s
         self._keep_waiting(waiting, verdict, now)
         return effects
+
+    def _note_queue(self) -> None:
+        queue = self._queue
+        self._chooser.note_queue(is_long=len(queue) > LONG_QUEUE * queue.max_length)
 
     def _keep_waiting(self, waiting: Waiting, verdict: Verdict, now: float) -> None:
         if verdict.is_over:
@@ -476,6 +485,7 @@ class Scheduler:
         verdict = self._verdict(request, waiting.key, now, is_impatient=impatient)
         if verdict.chosen is not None:
             self._queue.remove(request.id)
+            self._note_queue()
             unplan(waiting)
             return self._grant(verdict, verdict.chosen, now - waiting.since, now)
         self._keep_waiting(waiting, verdict, now)

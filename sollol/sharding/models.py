@@ -29,7 +29,9 @@ def read_model(text: str, stores: Sequence[Path]) -> LocalModel:
         ModelBroken: a file is missing, damaged or incomplete.
         UnsupportedByEngine: llama.cpp cannot run it, or it cannot be split.
     """
-    stored = _own_file(Path(text)) if text.endswith(".gguf") else find_model(text, stores)
+    path = Path(text)
+    is_path = path.suffix == ".gguf" and ":" not in path.name  # a tag may end so: hf.co/a/b:c.gguf
+    stored = _own_file(path) if is_path else find_model(text, stores)
     headers = [read_header(path) for path in stored.parts]
     check_runs(headers, stored.kinds)
     beside = sum(path.stat().st_size for path in (*stored.projectors, *stored.adapters))

@@ -61,6 +61,11 @@ class FarNode:
             child.check_alive()
             await asyncio.sleep(0.02)
 
+    def remove_cable(self) -> None:
+        """Take the cable away at once; the end of a namespace takes its time to do it."""
+        if self._inside:
+            _ran("ip", "link", "delete", self._outside)
+
     def pull_cable(self) -> None:
         """Let nothing through any more: the node says neither FIN nor RST."""
         _run(*self._inside, "ip", "link", "set", _INSIDE, "down")
@@ -71,8 +76,11 @@ async def far_node(folder: Path, *arguments: str) -> AsyncIterator[FarNode]:
     """Run a node; its namespace and its cable go with the process that holds them."""
     with Children(folder) as children:
         node = FarNode(folder, children)
-        await node.start(*arguments)
-        yield node
+        try:
+            await node.start(*arguments)
+            yield node
+        finally:
+            node.remove_cable()
 
 
 async def _wait_other_namespace(pid: str) -> None:

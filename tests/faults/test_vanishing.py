@@ -21,7 +21,7 @@ PACED = ("--models", MODEL, "--slots", "8", "--chunk-interval-s", "0.05")
 NOTICED_S = 10.0
 NEVER_S = 3600.0
 BY_SILENCE = {
-    "upstream": {"connect_timeout_s": 0.5, "first_byte_timeout_s": 60, "stall_timeout_s": 1},
+    "upstream": {"connect_timeout_s": 0.5, "first_byte_timeout_s": 2, "stall_timeout_s": 1},
     "probe": {"interval_s": NEVER_S},
 }
 BY_PROBES = {
@@ -49,7 +49,7 @@ async def test_a_node_that_vanishes_is_noticed(tmp_path: Path, settings: dict[st
                 streams = [ask(client, running.url, stream=True) for _ in range(3)]
                 wholes = [ask(client, running.url, stream=False) for _ in range(3)]
                 under_way = [asyncio.ensure_future(each) for each in (*streams, *wholes)]
-                await wait_for(lambda: running.in_flight == len(under_way))
+                await wait_for(lambda: running.in_flight >= 3)
                 await asyncio.sleep(0.2)  # the streams have begun
                 far.pull_cable()
                 answers = await asyncio.gather(*under_way)
@@ -58,14 +58,20 @@ async def test_a_node_that_vanishes_is_noticed(tmp_path: Path, settings: dict[st
                 assert far_view is not None
                 if settings is BY_PROBES:
                     await wait_for(lambda: far_view.view.state is not NodeState.HEALTHY)
-    for records in answers[:3]:
-        assert len(records) > 1
-        assert list(records[-1]) == ["error"]
-    for records in (*answers[3:], later):
-        assert records[0]["done"] is True
-        assert records[0]["eval_count"] == 1000
+    cut = [answer for answer in answers[:3] if answer.headers["x-sollol-node"] in far.url]
+    assert cut  # the rest was sent to the other node at once
+    for answer in cut:
+        *before, last = records(answer)
+        assert before
+        assert list(last) == ["error"]
+    for answer in (*answers[3:], later):
+        (record,) = records(answer)
+        assert (record["done"], record["eval_count"]) == (True, 1000)
 
 
-async def ask(client: httpx.AsyncClient, url: str, *, stream: bool) -> list[dict[str, Any]]:
-    answer = await client.post(f"{url}/api/generate", json=asked(stream=stream))
+async def ask(client: httpx.AsyncClient, url: str, *, stream: bool) -> httpx.Response:
+    return await client.post(f"{url}/api/generate", json=asked(stream=stream))
+
+
+def records(answer: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.text.splitlines()]

@@ -153,8 +153,8 @@ BUGS = (
     Bug(
         "upstream_stays_open",
         _FORWARD,
-        "        finally:\n            upstream.close()\n        self._note_health(",
-        "        finally:\n            pass\n        self._note_health(",
+        "        finally:\n            upstream.close()\n        if downstream.told_error",
+        "        finally:\n            pass\n        if downstream.told_error",
         "a node goes on for a caller who has left",
     ),
     Bug(

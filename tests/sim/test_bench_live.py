@@ -8,6 +8,7 @@ import pytest
 
 from sollol.bench.balance import DIRECT_POLICIES
 from sollol.bench.bench_children import ChildFailed, Children
+from sollol.bench.faults.script import Outage, act_out
 from sollol.bench.fleets import Fleet
 from sollol.bench.live.bodies import Sending, write_all
 from sollol.bench.live.client import Generator, Received
@@ -185,3 +186,18 @@ def test_a_loop_in_the_nodes_time_has_longer_seconds() -> None:
 
     with asyncio.Runner(loop_factory=partial(ScaledLoop, 0.001)) as runner:
         assert runner.run(sleep()) >= 40.0
+
+
+def test_nodes_fail_as_the_script_has_it(tmp_path: Path) -> None:
+    outages = [Outage("a", "dies", 0.0, 15.0), Outage("b", "runner crashes", 16.0, 1000.0)]
+    setup = Setup(FLEET, tmp_path, SCALE, outages)
+    result = run_policy(setup, "direct_round_robin", mix(), seed=1, progress=lambda _: None)
+    outcomes = {record.outcome for record in result.records}
+    assert {"served", "http_500"} <= outcomes
+    assert outcomes & {"not_connected", "connection_lost"}
+
+
+async def test_a_side_channel_that_refuses_is_noticed() -> None:
+    async with SimNode(NODE) as node:
+        with pytest.raises(OSError, match="side channel answered"):
+            await act_out([Outage("a", "hangs", 0.0, 0.0)], {"a": node.port}, SCALE)

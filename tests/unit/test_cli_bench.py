@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from sollol.bench.balance import DIRECT_POLICIES
+from sollol.bench.live.processes import NO_RETRIES
 from sollol.cli.bench import _Progress, bench
 from sollol.cli.main import main
 from sollol.scheduling.policies import POLICIES
@@ -70,7 +71,8 @@ def test_it_replays_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_its_help_names_every_policy() -> None:
     option = get_args(get_type_hints(bench, include_extras=True)["policies"])[1]
     alone = ", ".join(DIRECT_POLICIES)
-    text = f"Comma-separated: {', '.join(POLICIES)}; and without a gateway {alone}."
+    own = ", ".join(POLICIES)
+    text = f"Comma-separated: {own}, each also with {NO_RETRIES} behind it; and without a gateway {alone}."
     assert option.help == text  # typed out there: importing the policies would slow every command
 
 

@@ -90,7 +90,7 @@ NEVER, FREE, BUDGET = Retry.NEVER, Retry.FREE, Retry.BUDGET
     ("kind", "blame", "retry"),
     [
         (Failure.REFUSED, Blame.AT_ONCE, FREE),
-        (Failure.CONNECT_TIMEOUT, Blame.AT_ONCE, FREE),
+        (Failure.CONNECT_TIMEOUT, Blame.NODE, FREE),
         (Failure.NO_SUCH_HOST, Blame.AT_ONCE, FREE),
         (Failure.OURS, Blame.NOBODY, FREE),
         (Failure.CLOSED, Blame.NODE, FREE),

@@ -145,7 +145,7 @@ def test_tensors_that_make_no_sense_are_refused() -> None:
             fields(
                 "gemma4",
                 attention__sliding_window=8,
-                attention__sliding_window_pattern=(1, 0, 1, 0, 0, 1),
+                attention__sliding_window_pattern=(True, False, True, False, False, True),
             ),
             "8:w-w--w",
         ),

@@ -120,6 +120,7 @@ def test_digests_name_a_manifest_or_weights(store: Store) -> None:
     assert store.find(f"m@sha256:{digest}").manifest == manifest
     assert store.find(f"renamed@sha256:{digest}").manifest == manifest
     assert store.find(f"sha256:{WEIGHTS_SHA}").parts == (store.path(WEIGHTS_SHA),)
+    (store.root / "manifests/registry.ollama.ai/library/m/a-directory").mkdir()
     with pytest.raises(ModelNotFound):
         store.find(f"m@sha256:{'0' * 64}")
 
@@ -286,6 +287,12 @@ def test_a_model_is_read_by_name_and_by_path(store: Store, tmp_path: Path) -> No
     assert by_name.facts.units == by_path.facts.units
     assert (by_name.facts.side_bytes, by_path.facts.side_bytes) == (5, 0)
     assert (by_name.stored.name, by_path.stored.name) == ("small:latest", "small")
+
+
+def test_a_tag_may_end_as_a_file_does(store: Store, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "small.gguf", dense(Size(layers=2)))
+    store.add("hf.co/a/b/c.gguf", ("model", path.read_bytes()))
+    assert read_model("hf.co/a/b:c.gguf", [store.root]).facts.layer_count == 2
 
 
 def test_the_parts_of_a_split_file_are_found_by_any_of_them(tmp_path: Path) -> None:

@@ -395,3 +395,19 @@ def test_callers_share_fairly_under_every_policy(policy: str) -> None:
         (lease,) = leases(sut.release(lease, 21.0 + len(served)))
         served.append(lease.request_id)
     assert served.index("other") < 30
+
+
+def test_slots_are_left_free_beside_urgent_requests_only_while_few_wait() -> None:
+    sut = scheduler(view("a", "m", slots=4, resident="m"), queue=6)
+    urgent = leases(sut.submit(asks("urgent", priority=9), 0.0))
+    for n in range(3):
+        assert leases(sut.submit(asks(f"r{n}", at=0.1), 0.1)) == []
+    assert leases(sut.tick(0.2)) == []
+    assert leases(sut.submit(asks("r3", at=0.3), 0.3)) == []  # more than half of the queue
+    begun = leases(sut.tick(0.4))
+    assert [lease.request_id for lease in begun] == ["r0"]  # so that no more than half wait
+    assert leases(sut.tick(0.5)) == []
+    held = urgent + begun
+    while held:
+        held += leases(sut.release(held.pop(), 1.0))
+    assert_clean(sut, 2.0)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 _HOST = "127.0.0.1"
 _DRIP_S = 1.0
-_HEAD = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\n"
-_BODY = (
-    b'{"model":"m","messages":[{"role":"user","content":"hi"}],"options":{"num_predict":100000}}'
-)
+_HEAD = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n"
+FLOOD = "flood"
+"""The model whose answers nobody reads; it should speak fast, or the system's buffers take it all."""
+
+_BODY = b'{"model":"flood","prompt":"go","options":{"num_predict":400000}}'
 _WHOLE = _HEAD + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY
 
 

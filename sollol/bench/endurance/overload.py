@@ -20,7 +20,7 @@ import typer
 from sollol.bench.bench_numbers import percentile
 from sollol.bench.bench_report import table
 from sollol.bench.bench_targets import Verdict
-from sollol.bench.endurance.callers import SlowCallers
+from sollol.bench.endurance.callers import FLOOD, SlowCallers
 from sollol.bench.endurance.lab import (
     Lab,
     Sample,
@@ -39,13 +39,14 @@ from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.types import Task
 
 PAGE = Path("docs/benchmarks/overload.md")
-NODES, SLOTS, TOKENS, TOKEN_S = 4, 4, 4, 0.05
+NODES, SLOTS, TOKENS, TOKEN_S = 4, 4, 4, 0.1
 IDEAL_PER_S = NODES * SLOTS / (TOKENS * TOKEN_S)
 """Answers a second if the nodes never waited."""
 NODE = SimConfig(models=(SimModel("m"),), slots=SLOTS, chunk_interval_s=TOKEN_S)
-FLEET = Fleet("overload", dict.fromkeys("abcd", NODE))
+FLOODING = SimConfig(models=(SimModel(FLOOD),), slots=2)
+FLEET = Fleet("overload", {**dict.fromkeys("abcd", NODE), "flooding": FLOODING})
 
-QUEUE = 200
+QUEUE = 100
 TIMES = 10
 URGENT, USUAL = 9, 5
 URGENT_EVERY = 14
@@ -86,6 +87,7 @@ class Figures:
     capacity_per_s: float = 0.0
     overload: Sequence[Received] = ()
     goodput_per_s: float = 0.0
+    cpu_s: float = 0.0
     recovery_s: float = 0.0
     before: Sample | None = None
     samples: Sequence[Sample] = ()
@@ -144,11 +146,13 @@ async def measure(lab: Lab, figures: Figures, overload_s: float) -> None:
     await load(lab, IDEAL_PER_S * 1.5, 2.0)
     figures.capacity_per_s = rate_per_s(await load(lab, IDEAL_PER_S * 1.3, 8.0), 2.0)
     figures.before = lab.sample()
+    cpu_s = lab.gateway.cpu_s()
     say(f"{TIMES} times as much for {overload_s:g} s")
     many = asyncio.ensure_future(
         load(lab, figures.capacity_per_s * TIMES, overload_s, URGENT_EVERY)
     )
     await asyncio.sleep(overload_s)
+    figures.cpu_s = lab.gateway.cpu_s() - cpu_s
     after = await load(lab, IDEAL_PER_S / 10, 10.0)
     figures.overload = await many
     figures.goodput_per_s = rate_per_s(figures.overload, 2.0)
@@ -228,6 +232,8 @@ def describe(figures: Figures) -> str:
         f"{figures.goodput_per_s:.1f}, of {figures.capacity_per_s * TIMES:.0f} asked for.\n"
         f"- Of those refused, {len(early) / max(1, len(shed)):.1%} at the door, the others to make "
         f"room for more urgent ones; `Retry-After` {min(retry, default=0):.0f} to {max(retry, default=0):.0f} s.\n"
+        f"- CPU of the gateway in overload: {figures.cpu_s:.1f} s, "
+        f"{figures.cpu_s / len(figures.overload) * 1e6:.0f} us a request.\n"
         f"- Memory of the gateway: {mib(figures.before.rss_bytes)} before, {mib(most)} at most.\n"
         f"- Files open at once: {max(sample.files for sample in figures.samples):,}.\n"
         f"- A quarter of what fits, p99: {ms(figures.alone_p99_s)} alone, {ms(figures.beside_p99_s)} "
