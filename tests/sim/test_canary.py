@@ -157,8 +157,9 @@ async def test_a_model_that_has_just_left_is_not_loaded_again() -> None:
 async def test_a_node_that_does_not_answer_the_look_before_is_not_asked() -> None:
     async with a_fleet(NODE, **GROUPS | {"probe": PROBE | {"fall": 10**6}}) as fleet:
         (node,) = fleet.nodes
-        node.set_fault(Fault("status", path="/api/version", status=500))
         await load(fleet)
+        await wait_for(lambda: bool(canaries(node)))
+        node.set_fault(Fault("status", path="/api/version", status=500))
         await seen(node, "/api/version")
         before = len(canaries(node))
         await seen(node, "/api/version")
