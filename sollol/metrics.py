@@ -86,6 +86,12 @@ PREWARMS = Spec(
     ("node", "outcome"),
     "Models loaded before they were asked for; outcome is ok, or an error code.",
 )
+CANARIES = Spec(
+    "sollol_canaries_total",
+    "counter",
+    ("node", "outcome"),
+    "Tokens that idle nodes were asked for to see whether they answer; outcome is ok, or how that failed.",
+)
 RETRIES = Spec(
     "sollol_retries_total",
     "counter",
@@ -106,6 +112,12 @@ GAUGES = (
     ),
     Spec("sollol_node_in_flight", "gauge", ("node",), "Requests on the node."),
     Spec("sollol_node_slots", "gauge", ("node",), "Requests it runs at once for one model."),
+    Spec(
+        "sollol_node_slow",
+        "gauge",
+        ("node",),
+        "Models on it that generate at less than a quarter of their best speed.",
+    ),
     Spec("sollol_node_connections", "gauge", ("node",), "Connections to it, idle ones included."),
     Spec("sollol_queue_length", "gauge", (), "Requests that wait for a slot."),
     Spec("sollol_bodies_memory_bytes", "gauge", (), "Request bodies held in memory."),
@@ -120,6 +132,7 @@ ALL = (
     DECISIONS,
     LOADS,
     PREWARMS,
+    CANARIES,
     RETRIES,
     CONTINUATIONS,
     *GAUGES,
@@ -163,6 +176,7 @@ class Metrics:
         self._decisions: dict[str, int] = {}
         self._loads: dict[str, int] = {}
         self._prewarms: dict[tuple[str, ...], int] = {}
+        self._canaries: dict[tuple[str, ...], int] = {}
         self._retries: dict[str, int] = {}
         self._continuations: dict[str, int] = {}
         self._duration = Histogram(DURATION)
@@ -215,6 +229,10 @@ class Metrics:
         """Count a model that was loaded before it was asked for, or was not."""
         self._prewarms[(node, outcome)] = self._prewarms.get((node, outcome), 0) + 1
 
+    def canary_done(self, node: str, outcome: str) -> None:
+        """Count a token that a node was asked for."""
+        self._canaries[(node, outcome)] = self._canaries.get((node, outcome), 0) + 1
+
     def retried(self, reason: str) -> None:
         """Count an attempt that follows a failed one."""
         self._retries[reason] = self._retries.get(reason, 0) + 1
@@ -228,14 +246,16 @@ class Metrics:
         self._loads.pop(node, None)
         for labels in [labels for labels in self._requests if labels[1] == node]:
             del self._requests[labels]
-        for pair in [pair for pair in self._prewarms if pair[0] == node]:
-            del self._prewarms[pair]
+        for counts in (self._prewarms, self._canaries):
+            for pair in [pair for pair in counts if pair[0] == node]:
+                del counts[pair]
 
     def _families(self) -> Iterable[Metric]:
         yield _counted(REQUESTS, self._requests)
         yield _counted(DECISIONS, {(rule,): count for rule, count in self._decisions.items()})
         yield _counted(LOADS, {(node,): count for node, count in self._loads.items()})
         yield _counted(PREWARMS, self._prewarms)
+        yield _counted(CANARIES, self._canaries)
         yield _counted(RETRIES, {(reason,): count for reason, count in self._retries.items()})
         yield _counted(CONTINUATIONS, {(name,): n for name, n in self._continuations.items()})
         for histogram in (self._duration, self._first_byte, self._queue_wait, self._prediction):

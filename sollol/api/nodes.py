@@ -1,5 +1,6 @@
 """``/sollol/v1/nodes``: see the nodes, add, change and remove them. Keys are never shown."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sollol.api.own import OwnRoute, errors
 from sollol.gateway.gateway import Gateway
 from sollol.nodes.registry import Node
+from sollol.scheduling import overview
 from sollol.settings import NodeSettings
 from sollol.types import Source
 
@@ -23,6 +25,14 @@ class ResidentModel(BaseModel):
     expires_at: str
 
 
+class SlowModel(BaseModel):
+    """A model that generates at less than a quarter of its best speed; tokens of one request alone."""
+
+    name: str
+    tokens_per_s: float
+    best_tokens_per_s: float
+
+
 class NodeStatus(BaseModel):
     """What is known of a node.
 
@@ -30,7 +40,8 @@ class NodeStatus(BaseModel):
     (``local``, ``dns``, ``mdns``, ``scan``). ``duplicate_of`` is the id of another node that is
     the same server, probably. ``outvoted`` are the models that it gets no requests for, as it has
     another digest of them than the one that counts. ``limited`` are the models that failed there: they
-    are ``ejected``, or ``half_open``.
+    are ``ejected``, or ``half_open``. ``slow`` are those that answer far more slowly than they can: the
+    node may have lost its GPU.
     """
 
     id: str
@@ -47,6 +58,7 @@ class NodeStatus(BaseModel):
     outvoted: list[str]
     limited: dict[str, str]
     resident: list[ResidentModel]
+    slow: list[SlowModel]
     last_error: str
 
 
@@ -100,14 +112,17 @@ def nodes_router(gateway: Gateway) -> APIRouter:
     membership = gateway.membership
 
     def status(node: Node) -> NodeStatus:
-        return _status(node, gateway.admission.in_flight(node.view.id))
+        return status_of(node, gateway.admission.in_flight(node.view.id))
+
+    def status_of(node: Node, in_flight: int) -> NodeStatus:
+        return _status(node, in_flight, gateway.slowness.of(node.view.id))
 
     @router.get("", summary="Nodes and queue")
     async def all_nodes() -> NodesAnswer:
         statistics = gateway.admission.statistics()
         return NodesAnswer(
             nodes=[
-                _status(node, statistics.in_flight.get(node.view.id, 0))
+                status_of(node, statistics.in_flight.get(node.view.id, 0))
                 for node in gateway.registry.nodes()
             ],
             queue=QueueStatus(
@@ -152,7 +167,7 @@ def nodes_router(gateway: Gateway) -> APIRouter:
     return router
 
 
-def _status(node: Node, in_flight: int) -> NodeStatus:
+def _status(node: Node, in_flight: int, slow: Sequence[overview.SlowModel]) -> NodeStatus:
     view = node.view
     return NodeStatus(
         id=view.id,
@@ -183,6 +198,14 @@ def _status(node: Node, in_flight: int) -> NodeStatus:
             )
             for key, loaded in view.resident.items()
             if key == loaded.key
+        ],
+        slow=[
+            SlowModel(
+                name=", ".join(view.models[key].name for key in each.models if key in view.models),
+                tokens_per_s=each.tokens_per_s,
+                best_tokens_per_s=each.best_tokens_per_s,
+            )
+            for each in slow
         ],
         last_error=view.last_error,
     )

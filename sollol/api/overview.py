@@ -29,7 +29,8 @@ class ModelEstimate(View):
     """What is expected of a model on a node; a ``count`` says how many measurements that rests on.
 
     Tokens per second are those of one request alone. A ``spread`` is the factor by which a measurement
-    is off, typically; null before the second one. ``affinity_trust`` is the share of what should
+    is off, typically; null before the second one. ``is_slow`` says that it
+    generates at less than a quarter of its best speed. ``affinity_trust`` is the share of what should
     have been cached of conversations that was, ``conversations`` how many the node is taken to remember.
     """
 
@@ -46,6 +47,7 @@ class ModelEstimate(View):
     load_s: float
     load_count: int
     load_spread: float | None
+    is_slow: bool
     affinity_trust: float
     conversations: int
 

@@ -165,12 +165,23 @@ def _row(node: Mapping[str, Any]) -> "list[str | Text]":
         f"{node.get('in_flight', 0)}/{node.get('slots', '?')}",
         str(len(node.get("models") or ())),
         ", ".join(str(model.get("name", "")) for model in node.get("resident") or ()),
-        _problem(node),
+        problem(node),
     ]
 
 
-def _problem(node: Mapping[str, Any]) -> str:
+def problem(node: Mapping[str, Any]) -> str:
+    """Return what a person should know of a node's condition; empty when all is well."""
     error = str(node.get("last_error") or "")
-    if error or not node.get("duplicate_of"):
+    if error:
         return error
+    slow = node.get("slow") or ()
+    if slow:
+        return "slow: " + ", ".join(map(_speeds, slow))
+    if not node.get("duplicate_of"):
+        return ""
     return f"the same server as {node['duplicate_of']}, probably"
+
+
+def _speeds(slow: Mapping[str, Any]) -> str:
+    best = slow["best_tokens_per_s"]
+    return f"{slow['name']} at {slow['tokens_per_s']:.3g} of {best:.3g} tokens/s"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from sollol.scheduling.decision import Decision, Effect, Grant, Prewarm, Refusal, Statistics
-from sollol.scheduling.overview import NodeEstimate, Queued
+from sollol.scheduling.overview import NodeEstimate, Queued, SlowModel
 from sollol.scheduling.scheduler import Scheduler
 from sollol.types import Comer, Lease, Measured, NodeView, RouteRequest
 
@@ -42,6 +42,10 @@ class Admission:
                 raise effect.error
             self._deliver((effect,))  # somebody less urgent made room in the queue
         return None
+
+    def take_idle(self, request: RouteRequest) -> Grant | None:
+        """Return a grant of a slot that is free at once, without a load; else nothing happens."""
+        return self._scheduler.take_idle(request, self._clock())
 
     async def wait(self, request: RouteRequest) -> Grant:
         """Wait for the grant of a request that was queued just now.
@@ -182,6 +186,14 @@ class Admission:
     def estimates(self) -> list[NodeEstimate]:
         """Return what is known of every node."""
         return self._scheduler.estimates()
+
+    def slow(self) -> list[SlowModel]:
+        """Return the models that are far slower than they can be, and those that were."""
+        return self._scheduler.slow()
+
+    def answered_at(self, node_id: str) -> dict[str, float]:
+        """Return when each runner of a node last gave a caller a whole answer."""
+        return self._scheduler.answered_at(node_id)
 
     def _abandon(self, request_id: str, waiter: "asyncio.Future[Grant]") -> None:
         """Undo a wait whose caller left, possibly in the same tick as it was granted."""

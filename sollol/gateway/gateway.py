@@ -13,6 +13,7 @@ from sollol.gateway.admission import TICK_S, Admission
 from sollol.gateway.blobs import Blobs
 from sollol.gateway.body_store import BodyStore, Waiters
 from sollol.gateway.budget import RetryBudget
+from sollol.gateway.canary import Canaries, CanaryLimits
 from sollol.gateway.continuing import Continuing
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.estimates import Estimates
@@ -25,6 +26,7 @@ from sollol.gateway.patience import Bounds
 from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.retries import RetryPolicy
 from sollol.gateway.skew import MissingRoutes
+from sollol.gateway.slowness import Slowness
 from sollol.gateway.targets import Policy
 from sollol.gateway.warming import Warming
 from sollol.metrics import Metrics
@@ -85,6 +87,15 @@ class Gateway:
         self.metrics = Metrics(self._gauges)
         self.warming = Warming(
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
+        )
+        self.slowness = Slowness(self.admission.slow)
+        self.canaries = Canaries(
+            self.registry,
+            self.admission,
+            self.prober,
+            self.metrics,
+            _canary_limits(settings),
+            clock=self.clock,
         )
         places = Places(self.registry, look_up)
         self.membership = Membership(
@@ -151,6 +162,8 @@ class Gateway:
                     tasks.create_task(self.warming.run(), name="warming"),
                     tasks.create_task(self._pass_time(), name="time"),
                 ]
+                if self.settings.probe.canary:
+                    background.append(tasks.create_task(self.canaries.run(), name="canaries"))
                 tasks.create_task(self.estimates.run(), name="estimates")
                 try:
                     yield
@@ -175,11 +188,12 @@ class Gateway:
         log.info("settings_reloaded", nodes=len(settings.nodes))
 
     async def _pass_time(self) -> None:
-        """Let ejections end and old retries be forgotten; runs until cancelled."""
+        """Let ejections end, old retries be forgotten and slow models be told of, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
             self.registry.pass_time()
             self.forwarder.pass_time()
+            self.slowness.look()
 
     def _prewarm(self, effect: Prewarm) -> None:
         self.warming.begin(effect)
@@ -195,10 +209,12 @@ class Gateway:
     def _node_changed(self, view: NodeView) -> None:
         self._routes.node_changed(view)
         self.admission.node_changed(view)
+        self.slowness.node_changed(view)
 
     def _node_removed(self, node_id: str) -> None:
         self._routes.node_removed(node_id)
         self.admission.node_removed(node_id)
+        self.slowness.node_removed(node_id)
         self.metrics.forget_node(node_id)
 
     def _gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
@@ -215,6 +231,7 @@ class Gateway:
                 ("sollol_node_up", view.is_open),
                 ("sollol_node_in_flight", statistics.in_flight.get(view.id, 0)),
                 ("sollol_node_slots", view.slots),
+                ("sollol_node_slow", len(self.slowness.of(view.id))),
                 ("sollol_node_connections", open_),
                 ("sollol_node_ejections", node.health.ejections_total),
             ):
@@ -260,6 +277,12 @@ def _health_limits(settings: Settings) -> HealthLimits:
         eject_s=failover.eject_s,
         max_eject_s=failover.max_eject_s,
     )
+
+
+def _canary_limits(settings: Settings) -> CanaryLimits:
+    probe = settings.probe
+    timeout_s = settings.upstream.connect_timeout_s + probe.canary_timeout_s
+    return CanaryLimits(probe.canary_interval_s, timeout_s)
 
 
 def _timeouts(settings: Settings) -> NodeTimeouts:

@@ -9,7 +9,7 @@ from sollol.scheduling import explain
 from sollol.scheduling.average import Average
 from sollol.scheduling.decision import Rule
 from sollol.scheduling.queue import Waiting
-from sollol.scheduling.state import Node
+from sollol.scheduling.state import Node, Runner
 from sollol.scheduling.verdict import Verdict
 
 
@@ -63,6 +63,21 @@ def _why(verdict: Verdict) -> str:
     return "" if verdict.best is None else explain.why(explain.option(verdict.best))
 
 
+class SlowModel(msgspec.Struct, frozen=True):
+    """A model that generated far more slowly than it can on a node; figures are of one request alone."""
+
+    node_id: str
+    runner: str
+    models: tuple[str, ...]
+    """All names that it has there."""
+    tokens_per_s: float
+    """In the latest answer."""
+    best_tokens_per_s: float
+    """When it was at its best, before."""
+    is_slow: bool
+    """False when that is over."""
+
+
 class NodeEstimate(msgspec.Struct, frozen=True):
     """What is known of a node as a whole."""
 
@@ -102,6 +117,8 @@ class ModelEstimate(msgspec.Struct, frozen=True):
     load_s: float
     load_count: int
     load_spread: float | None
+    is_slow: bool
+    """It generates at less than a quarter of its best speed."""
     affinity_trust: float
     """From 0 to 1: the share of what should have been cached of conversations that was."""
     conversations: int
@@ -124,6 +141,19 @@ def estimate(node: Node) -> NodeEstimate:
     )
 
 
+def slow_model(runner: Runner) -> SlowModel:
+    """Return how slow a model is, or was."""
+    pace = runner.rates.pace
+    return SlowModel(
+        node_id=runner.node.id,
+        runner=runner.key,
+        models=runner.names,
+        tokens_per_s=_per_s(pace.latest_s),
+        best_tokens_per_s=_per_s(pace.best_s),
+        is_slow=pace.is_slow,
+    )
+
+
 def _model_estimates(node: Node) -> Iterator[ModelEstimate]:
     for runner in node.runners.values():
         rates = runner.rates
@@ -141,6 +171,7 @@ def _model_estimates(node: Node) -> Iterator[ModelEstimate]:
             load_s=runner.load_s,
             load_count=rates.load.count,
             load_spread=_spread(rates.load),
+            is_slow=rates.pace.is_slow,
             affinity_trust=runner.conversations.trust,
             conversations=len(runner.conversations),
         )

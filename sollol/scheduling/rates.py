@@ -43,6 +43,8 @@ class RateBook:
         self._prefill = Speeds(PREFILL_BYTES_PER_S)
         self._load = Speeds(LOAD_BYTES_PER_S)
         self._slopes: dict[str, float] = {}
+        self._slow: dict[tuple[str, str], None] = {}
+        """Pairs that were slow since the start, be it over or not."""
         self._is_stale = False
         self._stale: list[Runner] = []
 
@@ -60,6 +62,7 @@ class RateBook:
             speeds.forget_node(node_id)
         for pair in [pair for pair in self._known if pair[0] == node_id]:
             del self._known[pair]
+            self._slow.pop(pair, None)
 
     def as_lists(self) -> dict[str, object]:
         """Return what is worth keeping between runs; of the pairs, those with a measurement."""
@@ -96,6 +99,10 @@ class RateBook:
             except REFUSED:
                 dropped += 1
         return dropped
+
+    def slow(self) -> Iterable[tuple[str, str]]:
+        """Return the pairs of node and runner that were slow since the start, be it over or not."""
+        return self._slow
 
     def refresh(self, nodes: Iterable[Node]) -> None:
         """Bring expectations up to date that rest on other nodes and models; for now and then."""
@@ -139,6 +146,8 @@ class RateBook:
             node.set_slope(node.slope + 0.05 * (min(2.0, max(0.0, slope)) - node.slope))
             self._slopes[node.id] = node.slope
         alone_s = each_s / (1.0 + node.slope * others)
+        if runner.rates.pace.take(alone_s, rate.best, rate.count):
+            self._slow[(node.id, runner.key)] = None
         rate.add(alone_s, now)
         self._learned(self._decode, runner, alone_s)
 

@@ -34,7 +34,14 @@ from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.memory import is_loading
-from sollol.scheduling.overview import NodeEstimate, Queued, estimate, queued
+from sollol.scheduling.overview import (
+    NodeEstimate,
+    Queued,
+    SlowModel,
+    estimate,
+    queued,
+    slow_model,
+)
 from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
 from sollol.scheduling.state import Held, Runner
 from sollol.scheduling.verdict import Verdict
@@ -104,6 +111,17 @@ class Scheduler:
             return self._wait(request, verdict, now)
         self._charge(request, verdict)
         return [self._grant(verdict, verdict.chosen, 0.0, now)]
+
+    def take_idle(self, request: RouteRequest, now: float) -> Grant | None:
+        """Grant a slot that is free at once, without a load; else do nothing.
+
+        For a request that nobody waits for: it is no demand for the model, and never queued.
+        """
+        verdict = self._verdict(request, self._key(request), now, is_preview=True)
+        chosen = verdict.chosen
+        if chosen is None or chosen.loads:
+            return None
+        return self._grant(verdict, chosen, 0.0, now)
 
     def loaded(self, lease: Lease, now: float) -> list[Effect]:
         """Note that the model a lease waited for is in memory."""
@@ -302,6 +320,20 @@ class Scheduler:
         """Return what is known of every node."""
         return [estimate(node) for node in self._fleet.nodes.values()]
 
+    def slow(self) -> list[SlowModel]:
+        """Return the models that are slow, and those that were so since the start."""
+        found: list[SlowModel] = []
+        for node_id, key in self._chooser.rates.slow():
+            node = self._fleet.nodes.get(node_id)
+            if node is not None and key in node.runners:
+                found.append(slow_model(node.runners[key]))
+        return found
+
+    def answered_at(self, node_id: str) -> dict[str, float]:
+        """Return when each runner of a node last gave a caller a whole answer; the past if never."""
+        node = self._fleet.nodes.get(node_id)
+        return {key: r.answered_at for key, r in node.runners.items()} if node else {}
+
     def statistics(self) -> Statistics:
         """Counts for the status routes and for the tests' invariants."""
         return Statistics(
@@ -408,6 +440,7 @@ class Scheduler:
             return
         if is_whole:
             runner.ready_at = min(runner.ready_at, now)
+            runner.answered_at = now
         elif not runner.running and (runner.ready_at > now or (held.loads and has_failed)):
             runner.unload()
 

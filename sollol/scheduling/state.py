@@ -10,6 +10,7 @@ from sollol.scheduling.affinity import Conversations, Homes
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
 from sollol.scheduling.decision import Terms
+from sollol.scheduling.pace import Pace
 from sollol.types import (
     HIGHEST_PRIORITY,
     Engine,
@@ -83,12 +84,13 @@ class Held(msgspec.Struct):
 class Rates:
     """What was measured of a model on a node, in seconds: for a token alone, and for a load."""
 
-    __slots__ = ("_count", "_next", "decode", "load", "prefill", "quick")
+    __slots__ = ("_count", "_next", "decode", "load", "pace", "prefill", "quick")
 
     def __init__(self) -> None:
         self.prefill = Average()
         self.decode = Average()
         self.load = Average()
+        self.pace = Pace()
         self.quick = 0
         """Prompts in a row that were evaluated too fast for nothing of them to be cached."""
         self._count = 0
@@ -148,6 +150,8 @@ class Runner:
         """When the load under way will be done, as predicted; in the past when there is none."""
         self.loaded_at = 0.0
         self.used_at = 0.0
+        self.answered_at = -inf
+        """When it last gave a caller a whole answer."""
         self.urgency = 0
         """The highest priority of those who used it lately."""
         self.urgent_at = 0.0

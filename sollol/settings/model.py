@@ -128,6 +128,13 @@ class ProbeSettings(Group):
     """Failed probes in a row that make a node unhealthy; a refused connection does so at once."""
     rise: Count = 1
     """Good probes in a row that make it healthy."""
+    canary: bool = False
+    """Ask idle nodes for one token now and then: one that answers probes may hang all the same. It costs
+    a prompt that a node has cached, and may keep a model in memory for one `keep_alive` longer."""
+    canary_interval_s: Seconds = 30.0
+    """Seconds without an answer after which an idle node is asked for one."""
+    canary_timeout_s: Seconds = 10.0
+    """Seconds that token may take, besides `upstream.connect_timeout_s`."""
 
 
 class LogSettings(Group):

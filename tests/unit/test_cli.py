@@ -489,14 +489,14 @@ def test_options_of_serve_show_the_defaults_of_the_settings() -> None:
 
 
 def test_config_shows_values_and_sources(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOLLOL_NODES", '[{"url": "a", "api_key": "canary"}]')
+    monkeypatch.setenv("SOLLOL_NODES", '[{"url": "a", "api_key": "secret-1"}]')
     code, out, _ = run("config", "show", "--set", "server.port=5")
     assert code == 0
     assert "  port: 5  # command line\n" in out
     assert yaml.safe_load(out)["server"]["port"] == 5
     code, as_json, _ = run("config", "show", "--json")
     assert json.loads(as_json)["sources"] == {"nodes": "environment SOLLOL_NODES"}
-    assert "canary" not in out + as_json
+    assert "secret-1" not in out + as_json
 
 
 def test_config_init_writes_a_file_that_config_path_finds(run: Run, tmp_path: Path) -> None:

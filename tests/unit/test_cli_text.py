@@ -10,6 +10,7 @@ import typer.main
 
 from sollol.cli import reference
 from sollol.cli.main import app
+from sollol.cli.nodes import problem
 from sollol.cli.output import bytes_text, printable, processor_text, time_text
 from sollol.cli.routes_text import routes_page
 
@@ -82,3 +83,12 @@ def test_times(timestamp: str, text: str) -> None:
 
 def test_what_could_steer_a_terminal_is_removed() -> None:
     assert printable("a\x1b[2J\x07b\nc\td\x9be\r") == "a[2Jb\nc\tde"
+
+
+def test_the_problem_of_a_node_is_its_error_or_what_is_slow_or_its_double() -> None:
+    slow = {"name": "llama3.2", "tokens_per_s": 4.8712, "best_tokens_per_s": 52.0}
+    node = {"last_error": "", "slow": [slow], "duplicate_of": "gpu0"}
+    assert problem(node) == "slow: llama3.2 at 4.87 of 52 tokens/s"
+    assert problem(node | {"last_error": "refused"}) == "refused"
+    assert problem(node | {"slow": []}) == "the same server as gpu0, probably"
+    assert problem({}) == ""

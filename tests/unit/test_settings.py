@@ -102,11 +102,11 @@ def test_every_source_can_give_nodes_and_replaces_the_lower_one() -> None:
 
 
 def test_the_environment_can_describe_nodes_as_json() -> None:
-    env = {"SOLLOL_NODES": '[{"url": "gpu1", "name": "one", "api_key": "canary"}]'}
+    env = {"SOLLOL_NODES": '[{"url": "gpu1", "name": "one", "api_key": "secret-1"}]'}
     (node,) = load_settings({}, env).nodes
     assert (node.id, node.url) == ("one", "http://gpu1:11434")
     assert node.api_key is not None
-    assert node.api_key.get_secret_value() == "canary"
+    assert node.api_key.get_secret_value() == "secret-1"
 
 
 def test_lists_of_text_are_split_at_commas() -> None:
@@ -411,9 +411,9 @@ def test_its_example_of_nodes_is_valid() -> None:
 
 
 def test_the_settings_in_force_show_sources_and_hide_keys() -> None:
-    file = _write("nodes:\n  - {url: a, api_key: canary}\nserver:\n  port: 5")
+    file = _write("nodes:\n  - {url: a, api_key: secret-1}\nserver:\n  port: 5")
     text = effective_yaml(load({"log.level": "error"}, {"SOLLOL_QUEUE__TIMEOUT_S": "2"}, file))
-    assert "canary" not in text
+    assert "secret-1" not in text
     assert "  port: 5  # given.yaml:4\n" in text
     assert "  level: error  # command line\n" in text
     assert "  timeout_s: 2  # environment SOLLOL_QUEUE__TIMEOUT_S\n" in text
