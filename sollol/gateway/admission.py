@@ -43,6 +43,10 @@ class Admission:
             self._deliver((effect,))  # somebody less urgent made room in the queue
         return None
 
+    def spare(self, request: RouteRequest) -> Grant | None:
+        """Return a grant for a second copy of a request; None if there is no spare slot at this moment."""
+        return self._scheduler.spare(request, self._clock())
+
     async def wait(self, request: RouteRequest) -> Grant:
         """Wait for the grant of a request that was queued just now.
 

@@ -1,6 +1,7 @@
 """The scheduler: a state machine with one writer; events in, effects out, the time an argument.
 
     submit(request, now)          a request came             -> a grant, a refusal, or it waits
+    spare(request, now)           a second copy may be sent  -> a grant, or nothing
     loaded(lease, now)            its model is in memory     -> grants
     full(lease, now)              its node had no room for it
     release(lease, now, ...)      an answer ended            -> grants to those who waited
@@ -17,8 +18,8 @@ Slots are those of a runner: the names under which a node has one digest share t
 costs on a runner is said by ``cost.py``, which runner is best by ``choice.py``, who of those who
 wait is next by ``queue.py``.
 
-Invariants: no runner has more leases than its node has slots; a request has at most one lease; a
-slot goes to nobody while one with a smaller queue key could start on it and wants to.
+Invariants: no runner has more leases than its node has slots; a request has at most one lease, and
+one for its copy; a slot goes to nobody while one with a smaller queue key could start on it and wants to.
 """
 
 from collections.abc import Iterable, Mapping
@@ -101,6 +102,20 @@ class Scheduler:
             return self._wait(request, verdict, now)
         self._charge(request, verdict)
         return [self._grant(verdict, verdict.chosen, 0.0, now)]
+
+    def spare(self, request: RouteRequest, now: float) -> Grant | None:
+        """Grant a slot for a second copy of a request that has one, where nobody is the worse for it.
+
+        None unless nobody waits, and the best of the nodes that are not excluded is free at once and
+        has the model in its memory.
+        """
+        if len(self._queue) or not self._fleet.is_up(request.model, request.excluded):
+            return None
+        verdict = self._verdict(request, self._key(request), now, is_preview=True)
+        chosen = verdict.chosen
+        if chosen is None or chosen.loads or self._is_draining:
+            return None
+        return self._grant(verdict, chosen, 0.0, now)
 
     def loaded(self, lease: Lease, now: float) -> list[Effect]:
         """Note that the model a lease waited for is in memory."""
