@@ -204,6 +204,18 @@ async def test_copies_are_few() -> None:
         assert BURST <= copies <= BURST + SHARE * requests
 
 
+async def test_without_a_second_node_the_first_is_waited_for() -> None:
+    async with in_turns(1, late_s=0.0) as turns:
+        assert (await embed(turns.fleet)).headers["x-sollol-attempts"] == "1"
+
+
+async def test_a_failure_before_an_answer_is_late_is_tried_again() -> None:
+    async with in_turns(2, late_s=10.0) as turns:
+        turns.node(0).set_fault(CRASHES)
+        assert (await embed(turns.fleet)).status_code == 200
+        assert await turns.attempts() == [(0, "upstream_status"), (1, "")]
+
+
 async def test_only_short_requests_for_embeddings_are_sent_twice() -> None:
     async with in_turns(2, late_s=0.0) as turns:
         assert (await embed(turns.fleet, "long " * 2000)).status_code == 200
