@@ -61,12 +61,18 @@ class Turns:
         for _ in range(WINDOW):
             self.hedging.lateness.note(KEY, late_s, self.hedging.clock())
 
+    async def wait_noted(self) -> None:
+        """Wait until all that follows an answer is done, too."""
+        await wait_for(lambda: not self.fleet.running.server.server_state.tasks)
+
     async def attempts(self) -> list[tuple[int, str]]:
         """Turn of the node and error code of each attempt of the latest request."""
+        await self.wait_noted()
         told = (await self.fleet.client.get("/sollol/v1/decisions?limit=1")).json()["decisions"][0]
         return [(self.names.index(t["node"]), t["error"] or "") for t in told["attempts"]]
 
     async def count(self, outcome: str) -> float:
+        await self.wait_noted()
         text = (await self.fleet.client.get("/metrics")).text
         label = f'sollol_hedges_total{{outcome="{outcome}"}}'
         return sum(float(x.split()[1]) for x in text.splitlines() if x.startswith(label))
@@ -230,7 +236,28 @@ async def test_off_by_default() -> None:
         assert (await embed(fleet)).status_code == 200
 
 
+async def test_nothing_is_left_behind_whenever_a_client_leaves() -> None:
+    async with in_turns(2, late_s=0.0) as turns:
+        for ticks in range(120):
+            turns.learn(0.0)
+            for _ in range(int(1.0 / SHARE) + 1):
+                turns.hedging.budget.count()
+            asking = asyncio.create_task(embed(turns.fleet))
+            for _ in range(ticks // 2):
+                await asyncio.sleep(0)
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                assert (await asking).status_code == 200
+            await turns.wait_noted()
+            assert turns.fleet.running.in_flight == 0
+
+
 async def test_only_whole_answers_are_held() -> None:
     held = Held()
     with pytest.raises(AnswerTooLong):
         held.start(200, [])
+    for never in (held.write, held.end):
+        with pytest.raises(AssertionError):
+            never(b"")
+    with pytest.raises(AssertionError):
+        await held.wait_room()
