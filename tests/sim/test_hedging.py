@@ -15,6 +15,7 @@ from sollol.bench.sim.faults import Fault
 from sollol.bench.sim.node import SimNode
 from sollol.gateway.hedging import AnswerTooLong, Hedging, Held
 from sollol.gateway.lateness import BURST, SHARE, WINDOW
+from sollol.types import NodeState
 from sollol.wire.names import model_key
 from tests.fleets import NAMES, Fleet, a_fleet
 from tests.gateways import wait_for
@@ -45,10 +46,11 @@ class Turns:
     def node(self, turn: int) -> SimNode:
         return self.fleet.nodes[NAMES.index(self.names[turn])]
 
-    def is_troubled(self, turn: int) -> bool:
+    def is_blamed(self, turn: int) -> bool:
+        """Whether a node, or the model there, was ejected: one failure is enough for that."""
         node = self.fleet.running.gateway.registry.find(self.names[turn])
         assert node is not None
-        return node.health.is_troubled
+        return bool(node.view.limited) or node.view.state is not NodeState.HEALTHY
 
     @property
     def hedging(self) -> Hedging:
@@ -90,7 +92,8 @@ async def embed(fleet: Fleet, text: str = "hello") -> httpx.Response:
 @asynccontextmanager
 async def in_turns(count: int, late_s: float) -> AsyncIterator[Turns]:
     """Run nodes that all have the model in memory, with so much known of how long it takes."""
-    groups: Any = {"failover": {"hedge": True}, "scheduling": {"policy": "round_robin"}}
+    failover = {"hedge": True, "eject_after": 1}
+    groups: Any = {"failover": failover, "scheduling": {"policy": "round_robin"}}
     async with a_fleet(*[NODE] * count, **groups) as fleet:
         answers = [await embed(fleet) for _ in range(2 * count)]
         names = "".join(answer.headers["x-sollol-node"] for answer in answers)
@@ -111,7 +114,7 @@ async def test_a_second_node_answers_for_one_that_is_late() -> None:
         await turns.wait_aborted(0)
         assert await turns.attempts() == [(0, "hedged"), (1, "")]
         assert await turns.count("won") == 1
-        assert not turns.is_troubled(0)
+        assert not turns.is_blamed(0)
 
 
 async def test_what_is_late_is_learnt_from_quick_answers() -> None:
@@ -149,7 +152,7 @@ async def test_a_copy_that_fails_leaves_the_first_node_to_answer() -> None:
         assert answer.headers["x-sollol-node"] == turns.names[0]
         assert await turns.attempts() == [(1, "upstream_status"), (0, "")]
         assert await turns.count("failed") == 1
-        assert turns.is_troubled(1)
+        assert turns.is_blamed(1)
 
 
 async def test_the_copy_goes_on_when_the_first_node_fails() -> None:
@@ -161,6 +164,7 @@ async def test_the_copy_goes_on_when_the_first_node_fails() -> None:
         assert answer.headers["x-sollol-node"] == turns.names[1]
         assert await turns.attempts() == [(0, "upstream_status"), (1, "")]
         assert await turns.count("won") == 1
+        assert turns.is_blamed(0)
 
 
 async def test_when_both_fail_a_third_node_is_tried() -> None:
