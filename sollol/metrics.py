@@ -104,6 +104,12 @@ CONTINUATIONS = Spec(
     ("outcome",),
     "Streams that broke off and were to be gone on with; outcome is continued, failed, refused or cancelled.",
 )
+HEDGES = Spec(
+    "sollol_hedges_total",
+    "counter",
+    ("outcome",),
+    "Requests sent to a second node as the first was late; outcome, the copy's, is won, lost, failed or cancelled.",
+)
 GAUGES = (
     Spec("sollol_node_up", "gauge", ("node",), "Whether it may be given work (1) or not (0)."),
     Spec("sollol_node_state", "gauge", ("node", "state"), "1 for the state that it is in."),
@@ -135,6 +141,7 @@ ALL = (
     CANARIES,
     RETRIES,
     CONTINUATIONS,
+    HEDGES,
     *GAUGES,
 )
 
@@ -179,6 +186,7 @@ class Metrics:
         self._canaries: dict[tuple[str, ...], int] = {}
         self._retries: dict[str, int] = {}
         self._continuations: dict[str, int] = {}
+        self._hedges: dict[str, int] = {}
         self._duration = Histogram(DURATION)
         self._first_byte = Histogram(FIRST_BYTE)
         self._queue_wait = Histogram(QUEUE_WAIT)
@@ -241,6 +249,10 @@ class Metrics:
         """Count a stream that broke off and was to be gone on with."""
         self._continuations[outcome] = self._continuations.get(outcome, 0) + 1
 
+    def hedged(self, outcome: str) -> None:
+        """Count a request that was sent to a second node, by what became of that copy."""
+        self._hedges[outcome] = self._hedges.get(outcome, 0) + 1
+
     def forget_node(self, node: str) -> None:
         """Drop the counters of a node that is gone: names of found ones may come without end."""
         self._loads.pop(node, None)
@@ -258,6 +270,7 @@ class Metrics:
         yield _counted(CANARIES, self._canaries)
         yield _counted(RETRIES, {(reason,): count for reason, count in self._retries.items()})
         yield _counted(CONTINUATIONS, {(name,): n for name, n in self._continuations.items()})
+        yield _counted(HEDGES, {(name,): n for name, n in self._hedges.items()})
         for histogram in (self._duration, self._first_byte, self._queue_wait, self._prediction):
             yield histogram.family()
 

@@ -88,7 +88,7 @@ class Inference:
             try:
                 gateway.bodies.waits(call.id, call.body)
                 arrival.entry = gateway.journal.open(call, arrival.shown_id, arrival.outcome)
-                forwarder = gateway.continuing if call.continues else gateway.forwarder
+                forwarder = gateway.forwarder_of(call)
                 if call.others:
                     await forward_any(forwarder.forward, call, downstream, arrival.outcome)
                 else:

@@ -47,6 +47,10 @@ class Admission:
         """Return a grant of a slot that is free at once, without a load; else nothing happens."""
         return self._scheduler.take_idle(request, self._clock())
 
+    def spare(self, request: RouteRequest) -> Grant | None:
+        """Return a grant for a second copy of a request; None if there is no spare slot at this moment."""
+        return self._scheduler.spare(request, self._clock())
+
     async def wait(self, request: RouteRequest) -> Grant:
         """Wait for the grant of a request that was queued just now.
 

@@ -12,8 +12,8 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 from sollol.errors import (
     ClientDisconnected,
@@ -59,6 +59,20 @@ class Limits(NamedTuple):
     bounds: Bounds
 
 
+class Attempts(Protocol):
+    """Makes the attempts of a call: the forwarder on one node, ``hedging.py`` on two."""
+
+    async def attempt(
+        self, call: Call, attempt: Attempt, downstream: Downstream, outcome: Outcome
+    ) -> None:
+        """Make one."""
+        ...
+
+    def failed_too(self, retries: Retries) -> None:
+        """Tell, after one failed, what else did."""
+        ...
+
+
 class Forwarder:
     """Forwards calls to nodes; holds no state of its own."""
 
@@ -79,8 +93,17 @@ class Forwarder:
         self._budget = retries.budget
         self._limits = limits
 
-    async def forward(self, call: Call, downstream: Downstream, outcome: Outcome) -> None:
+    async def forward(
+        self,
+        call: Call,
+        downstream: Downstream,
+        outcome: Outcome,
+        attempts: Attempts | None = None,
+    ) -> None:
         """Answer ``call`` on ``downstream`` and note in ``outcome`` how that went.
+
+        Args:
+            attempts: makes them, if not the forwarder itself.
 
         Raises:
             SollolError: the answer failed, and no other node may be tried. When some of it
@@ -89,12 +112,17 @@ class Forwarder:
         tokens = tokens_of(call)
         self._budget.begin(tokens)
         try:
-            await self._until_answered(call, tokens, downstream, outcome)
+            await self._until_answered(call, tokens, downstream, outcome, attempts or self)
         finally:
             self._budget.end(tokens)
 
     async def _until_answered(
-        self, call: Call, tokens: float, downstream: Downstream, outcome: Outcome
+        self,
+        call: Call,
+        tokens: float,
+        downstream: Downstream,
+        outcome: Outcome,
+        attempts: Attempts,
     ) -> None:
         """Try nodes until one has answered, or no other may be tried."""
         excluded = self._routes.nodes_without(call.kind.path)
@@ -115,11 +143,12 @@ class Forwarder:
             outcome.tries.append(attempt)
             outcome.node_id = grant.lease.node_id
             try:
-                await self._attempt(call, attempt, downstream, outcome)
+                await attempts.attempt(call, attempt, downstream, outcome)
             except ClientDisconnected:
                 raise
             except SollolError as error:
                 retries = retries or Retries(self._retries, excluded, tokens, call.crashes)
+                attempts.failed_too(retries)
                 is_committed = downstream.is_started
                 now = self._clock()
                 if not retries.failed(grant.lease, error, now, is_committed=is_committed):
@@ -163,7 +192,17 @@ class Forwarder:
         request = call.route_request(self._clock(), self._limits.queue_timeout_s, excluded)
         return self._admission.preview(request)
 
-    async def _attempt(
+    def spare(self, call: Call, tries: Iterable[Attempt]) -> Grant | None:
+        """Return a slot for a second copy of a call, where it costs nobody anything; None if there is none.
+
+        Args:
+            tries: of the call so far; their nodes are left out.
+        """
+        tried = {attempt.grant.lease.node_id for attempt in tries}
+        excluded = self._routes.nodes_without(call.kind.path) | tried
+        return self._admission.spare(call.route_request(self._clock(), 0.0, excluded))
+
+    async def attempt(
         self, call: Call, attempt: Attempt, downstream: Downstream, outcome: Outcome
     ) -> None:
         """Try a call on one node, and give the lease back with what was measured."""
@@ -192,6 +231,9 @@ class Forwarder:
         finally:
             attempt.measured = measured
             self._admission.release(lease, measured, has_failed=has_failed)
+
+    def failed_too(self, retries: Retries) -> None:
+        """Nothing else did: it makes one attempt at a time."""
 
     async def _exchange(
         self, call: Call, lease: Lease, downstream: Downstream, outcome: Outcome

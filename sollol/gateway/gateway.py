@@ -13,12 +13,14 @@ from sollol.gateway.admission import TICK_S, Admission
 from sollol.gateway.blobs import Blobs
 from sollol.gateway.body_store import BodyStore, Waiters
 from sollol.gateway.budget import RetryBudget
+from sollol.gateway.call import Call
 from sollol.gateway.canary import Canaries, CanaryLimits
 from sollol.gateway.continuing import Continuing
 from sollol.gateway.embedded import EmbeddedKeeper
 from sollol.gateway.estimates import Estimates
 from sollol.gateway.fleet import Fleet
 from sollol.gateway.forward import Forwarder, Limits
+from sollol.gateway.hedging import Hedging
 from sollol.gateway.journal import Journal
 from sollol.gateway.membership import Membership
 from sollol.gateway.model_rules import ModelRules
@@ -126,6 +128,8 @@ class Gateway:
             forward_limits(settings),
         )
         self.continuing = Continuing(self.forwarder, self.retries, self.clock)
+        hedges = settings.failover.hedge
+        self.hedging = Hedging(self.forwarder, self.retries, self.clock) if hedges else None
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, rng)
         self.blobs = Blobs(self.fleet, self.clock)
@@ -141,6 +145,14 @@ class Gateway:
         if self.is_stopping:
             return False
         return any(view.is_open and view.models for view in self.registry.views())
+
+    def forwarder_of(self, call: Call) -> Forwarder | Continuing | Hedging:
+        """Return what forwards a call."""
+        if call.continues:
+            return self.continuing
+        if self.hedging is not None and self.hedging.is_for(call):
+            return self.hedging
+        return self.forwarder
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

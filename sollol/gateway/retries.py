@@ -14,6 +14,7 @@ from sollol.gateway.failover import (
     RULES,
     Failure,
     Retry,
+    Rule,
     Tally,
     back_off_s,
     classify,
@@ -79,25 +80,21 @@ class Retries:
         Args:
             is_committed: the first byte of its answer went to the client.
         """
-        kind = classify(error)
-        rule = RULES[kind]
-        self.failure = error
-        self._has_waited = False
-        self._tally.count(rule)
-        self._blame(lease, kind, error)
+        kind, rule = self._note(lease, error)
         can_retry = not is_committed and self._tally.can_retry(rule, self._policy.max_attempts)
         if can_retry and rule.retry is Retry.BUDGET:
             can_retry = self._policy.budget.take(self._tokens, now)
         if not can_retry:
             self._give_up()
             return False
-        self.excluded |= {lease.node_id}
-        if rule.may_repeat:
-            self._repeatable.add(lease.node_id)
-        else:
-            self._repeatable.discard(lease.node_id)
+        self._exclude(lease, rule)
         self._policy.metrics.retried(kind)
         return True
+
+    def failed_beside(self, lease: Lease, error: SollolError) -> None:
+        """Take a failed attempt that was made while another one went on."""
+        _, rule = self._note(lease, error)
+        self._exclude(lease, rule)
 
     def succeeded(self) -> None:
         """Take note that another node did it: what failed before was not the request's fault."""
@@ -123,6 +120,22 @@ class Retries:
         self.excluded -= self._repeatable
         self._repeatable.clear()
         return True
+
+    def _note(self, lease: Lease, error: SollolError) -> tuple[Failure, Rule]:
+        kind = classify(error)
+        rule = RULES[kind]
+        self.failure = error
+        self._has_waited = False
+        self._tally.count(rule)
+        self._blame(lease, kind, error)
+        return kind, rule
+
+    def _exclude(self, lease: Lease, rule: Rule) -> None:
+        self.excluded |= {lease.node_id}
+        if rule.may_repeat:
+            self._repeatable.add(lease.node_id)
+        else:
+            self._repeatable.discard(lease.node_id)
 
     def _blame(self, lease: Lease, kind: Failure, error: SollolError) -> None:
         rule = RULES[kind]

@@ -97,6 +97,7 @@ class Circuit:
         if self.state is NodeState.EJECTED:
             return
         self._failures += weight
+        self._changed_at = now
         if self.state is NodeState.HALF_OPEN or self._failures >= self._limits.eject_after:
             self.open(now)
 

@@ -101,7 +101,7 @@ def _wait_for_slot(runner: Runner, work: Work, now: float) -> Room:
     free_at += [0.0] * (slots - len(free_at))
     if ahead:
         heapify(free_at)
-        for _, service_s in backlog[:ahead]:
+        for _, service_s, _ in backlog[:ahead]:
             heapreplace(free_at, free_at[0] + service_s)
     return Room(min(free_at), 0.0, Obstacle.FULL, None)
 

@@ -1,6 +1,7 @@
 """The scheduler: a state machine with one writer; events in, effects out, the time an argument.
 
     submit(request, now)          a request came             -> a grant, a refusal, or it waits
+    spare(request, now)           a second copy may be sent  -> a grant, or nothing
     loaded(lease, now)            its model is in memory     -> grants
     full(lease, now)              its node had no room for it
     release(lease, now, ...)      an answer ended            -> grants to those who waited
@@ -17,8 +18,8 @@ Slots are those of a runner: the names under which a node has one digest share t
 costs on a runner is said by ``cost.py``, which runner is best by ``choice.py``, who of those who
 wait is next by ``queue.py``.
 
-Invariants: no runner has more leases than its node has slots; a request has at most one lease; a
-slot goes to nobody while one with a smaller queue key could start on it and wants to.
+Invariants: no runner has more leases than its node has slots; a request has at most one lease, and
+one for its copy; a slot goes to nobody while one with a smaller queue key could start on it and wants to.
 """
 
 from collections.abc import Iterable, Mapping
@@ -43,7 +44,7 @@ from sollol.scheduling.overview import (
     slow_model,
 )
 from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
-from sollol.scheduling.state import Held, Runner
+from sollol.scheduling.state import Held, Node, Runner
 from sollol.scheduling.verdict import Verdict
 from sollol.scheduling.waiting import claim_room, is_impatient, plan, unplan
 from sollol.types import Comer, Lease, Measured, NodeView, RouteRequest
@@ -117,11 +118,17 @@ class Scheduler:
 
         For a request that nobody waits for: it is no demand for the model, and never queued.
         """
+        if self._is_draining or not self._fleet.is_up(request.model, request.excluded):
+            return None
         verdict = self._verdict(request, self._key(request), now, is_preview=True)
         chosen = verdict.chosen
         if chosen is None or chosen.loads:
             return None
         return self._grant(verdict, chosen, 0.0, now)
+
+    def spare(self, request: RouteRequest, now: float) -> Grant | None:
+        """Grant a slot for a second copy of a request that has one; only where nobody waits."""
+        return None if len(self._queue) else self.take_idle(request, now)
 
     def loaded(self, lease: Lease, now: float) -> list[Effect]:
         """Note that the model a lease waited for is in memory."""
@@ -232,6 +239,8 @@ class Scheduler:
         effects = self._refuse_expired(now) + self._refuse_stranded(now)
         if len(self._queue):
             effects += self._serve(self._queue.models(), now)
+            for node in self._fleet.nodes.values():
+                effects += self._serve_planned(node, now)
         if self._limits.prewarms and self._chooser.policy.rank is None:
             effects += self._chooser.placement.plan(now)
         if now - self._cleaned_at >= HOUSEKEEPING_S:
@@ -448,7 +457,27 @@ class Scheduler:
         """Grant a slot that became free, or the room that it left, to one who waits for it."""
         node = runner.node
         planned = [name for r in node.runners.values() if r.backlog for name in r.names]
-        return self._serve((*runner.names, *planned), now, slot_of=node.id)
+        effects = self._serve((*runner.names, *planned), now, slot_of=node.id)
+        return effects or self._serve_planned(node, now)
+
+    def _serve_planned(self, node: Node, now: float) -> list[Effect]:
+        """Grant a free slot to the first of those who mean to run there, whoever else is before them.
+
+        Those before them mean to run elsewhere; of very many only some are looked at.
+        """
+        effects: list[Effect] = []
+        for runner in node.runners.values():
+            for _ in range(LOOK_AHEAD):
+                if not runner.backlog or runner.is_full:
+                    break
+                waiting = self._queue.find(runner.backlog[0][2])
+                assert waiting is not None  # who leaves the queue takes that note back
+                grant = self._grant_waiting(waiting, now)
+                if grant is not None:
+                    effects.append(grant)
+                elif waiting.runner is runner:
+                    break
+        return effects
 
     def _serve(self, models: Iterable[str], now: float, slot_of: str = "") -> list[Effect]:
         """Grant what can be granted to those who wait for any of the models, in their order.
@@ -476,10 +505,18 @@ class Scheduler:
     def _look(self, row: Row, now: float) -> Grant | None:
         """Grant a slot to the next one of a row, if it can start."""
         waiting = row.next
+        is_over = self._is_over(waiting.request)
+        grant = self._grant_waiting(waiting, now)
+        if grant is None:
+            row.skip()
+            row.misses += not is_over
+        return grant
+
+    def _grant_waiting(self, waiting: Waiting, now: float) -> Grant | None:
+        """Grant a slot to one who waits, or note where it waits now."""
         request = waiting.request
         if self._is_over(request):
             self._hold_back(waiting)
-            row.skip()
             return None
         impatient = is_impatient(waiting, self._limits.ageing_s, now)
         verdict = self._verdict(request, waiting.key, now, is_impatient=impatient)
@@ -489,8 +526,6 @@ class Scheduler:
             unplan(waiting)
             return self._grant(verdict, verdict.chosen, now - waiting.since, now)
         self._keep_waiting(waiting, verdict, now)
-        row.skip()
-        row.misses += 1
         return None
 
     def _look_ahead(self, rows: int, looks: int) -> int:

@@ -133,8 +133,8 @@ class Runner:
         self.columns: dict[Columns, int] = {}
         """Where its numbers are side by side with those of other nodes, for each of its names."""
         self.running: dict[int, Held] = {}
-        self.backlog: list[tuple[float, float]] = []
-        """Queue key and seconds of those who are to run here once a slot is free, in order."""
+        self.backlog: list[tuple[float, float, str]] = []
+        """Queue key, seconds and id of those who are to run here once a slot is free, in order."""
         self.is_resident = False
         self.seen_at = -inf
         """When the node last said that it is in memory."""

@@ -16,7 +16,11 @@ def plan(waiting: Waiting, priced: Priced) -> None:
     waiting.runner = priced.runner
     waiting.service_s = terms.prefill_s + terms.decode_s
     waiting.wait_s = waiting.wait_s or terms.wait_s
-    insort(priced.runner.backlog, (waiting.key, waiting.service_s))
+    insort(priced.runner.backlog, _place(waiting))
+
+
+def _place(waiting: Waiting) -> tuple[float, float, str]:
+    return waiting.key, waiting.service_s, waiting.request.id
 
 
 def unplan(waiting: Waiting) -> None:
@@ -24,7 +28,7 @@ def unplan(waiting: Waiting) -> None:
     runner = waiting.runner
     if runner is None:
         return
-    del runner.backlog[bisect_left(runner.backlog, (waiting.key, waiting.service_s))]
+    del runner.backlog[bisect_left(runner.backlog, _place(waiting))]
     waiting.runner = None
     node = runner.node
     if node.claim is runner and not runner.backlog:

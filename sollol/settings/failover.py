@@ -13,6 +13,9 @@ class FailoverSettings(Group):
     mid_stream: Literal["error", "continue"] = "error"
     """How a stream ends whose node fails in the middle: in an `error` record, or another node with the
     same model goes on with the answer: `continue`. A request can say so in `X-Sollol-On-Cut`."""
+    hedge: bool = False
+    """Whether a short request for embeddings is sent to a second node when the first is late: slower than 95 %
+    of the model's latest ones. For at most 2 % of them, and only to a free node that has the model in memory."""
     eject_after: Count = 3
     """Failed requests in a row that eject a node, or a model on it."""
     eject_s: Seconds = 5.0

@@ -232,3 +232,11 @@ def test_an_ejection_also_ends_while_the_node_is_down() -> None:
     health.pass_time(200.0)
     health.probe_succeeded(201.0)
     assert health.state is TRIAL
+
+
+def test_failures_of_a_model_are_remembered_whenever_the_clock_began() -> None:
+    health = healthy()
+    for second in range(3):
+        health.request_failed(Blame.MODEL, "m", "it broke", 1e6 + second)
+        health.pass_time(1e6 + second + 0.25)
+    assert health.limited() == {"m": OUT}

@@ -411,3 +411,22 @@ def test_slots_are_left_free_beside_urgent_requests_only_while_few_wait() -> Non
     while held:
         held += leases(sut.release(held.pop(), 1.0))
     assert_clean(sut, 2.0)
+
+
+def test_those_who_mean_to_run_on_a_free_node_do_so_however_many_before_them_wait_for_another() -> (
+    None
+):
+    sut = scheduler(view("fast", "m", resident="m"), view("slow", "m", resident="m"))
+    for name, decode_s in (("fast", 0.01), ("slow", 0.08)):
+        runner = nodes_of(sut)[name].by_model["m"]
+        runner.decode_s, runner.prefill_s = decode_s, 0.0
+        runner.update_columns()
+    held = [lease for n in range(40) for lease in leases(sut.submit(asks(f"r{n:02}"), 0.0))]
+    on_slow = next(lease for lease in held if lease.node_id == "slow")
+    begun = leases(sut.release(on_slow, 0.1))
+    assert [lease.node_id for lease in begun] == ["slow"]
+    assert begun[0].request_id > "r05"  # those before it have their answer sooner on the other one
+    held = [lease for lease in held if lease is not on_slow] + begun
+    while held:
+        held += leases(sut.release(held.pop(), 1.0)) + leases(sut.tick(1.0))
+    assert_clean(sut, 2.0)

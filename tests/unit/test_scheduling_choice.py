@@ -106,14 +106,14 @@ def test_a_full_runner_costs_the_wait_for_its_first_slot_and_those_ahead() -> No
     hold(world.runner(), 2, 107.0)
     priced = world.price()
     assert (priced.terms.wait_s, priced.obstacle) == (3.0, Obstacle.FULL)
-    world.runner().backlog = [(-2.0, 1.5), (-1.0, 9.0), (1.0, 9.0)]
+    world.runner().backlog = [(-2.0, 1.5, "a"), (-1.0, 9.0, "b"), (1.0, 9.0, "c")]
     priced = world.price()  # slots are free at 3 and 7; those ahead take 3 to 4.5 and 4.5 to 13.5
     assert (priced.terms.wait_s, priced.obstacle) == (7.0, Obstacle.FULL)
 
 
 def test_a_free_slot_that_another_waits_for_is_not_free() -> None:
     world = World(view("a", "m", resident="m"))
-    world.runner().backlog = [(-1.0, 2.0)]
+    world.runner().backlog = [(-1.0, 2.0, "a")]
     assert world.price().terms.wait_s == 2.0
 
 
@@ -153,7 +153,7 @@ def test_who_must_leave_is_waited_for_and_missed() -> None:
 def test_who_was_loaded_lately_stays_while_it_is_wanted() -> None:
     world = World(view("a", "mn", resident="n", memory_bytes=GB))
     world.runner("n").loaded_at = 95.0
-    world.runner("n").backlog = [(-1.0, 1.0)]
+    world.runner("n").backlog = [(-1.0, 1.0, "a")]
     priced = world.price()  # three loads of 4 s from 95 on
     assert priced.terms.wait_s == 7.0
     assert priced.obstacle is Obstacle.WANTED
