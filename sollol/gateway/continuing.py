@@ -27,12 +27,12 @@ from sollol.gateway.failover import (
     classify,
     classify_answer,
 )
-from sollol.gateway.forward import Forwarder, tokens_of
+from sollol.gateway.forward import Forwarder
 from sollol.gateway.journal import MAX_TEXT
 from sollol.gateway.relay import HOLD_BYTES, AnswerWriter, Downstream, Headers
 from sollol.gateway.retries import RetryPolicy
 from sollol.nodes.registry import Node
-from sollol.types import HIGHEST_PRIORITY, Engine, Lease, NodeView
+from sollol.types import Engine, Lease, NodeView
 from sollol.wire.continuation import (
     Delivered,
     Manner,
@@ -227,7 +227,7 @@ class Continuing:
         if isinstance(failure, UpstreamStatus):
             downstream.is_whole = False  # the relay saw the record that was held back
         is_cut = downstream.is_stream and not downstream.is_whole
-        if not is_cut or RULES[classify(failure)].retry is not Retry.BUDGET:
+        if not is_cut or RULES[classify(failure)].retry is Retry.NEVER:
             raise failure
         try:
             cut = self._cut(call, recording, outcome, failure)
@@ -277,8 +277,6 @@ class Continuing:
             return []
 
         try:
-            if not self._policy.budget.take(tokens_of(call), self._clock()):
-                raise CannotContinue("too much is being tried again")
             await self._forwarder.forward(call, Downstream(joined, begun), second)
             continuation.outcome = "failed" if plan.joiner.has_failed else "continued"
         except ClientDisconnected:
@@ -390,7 +388,7 @@ def _planned(cut: _Cut) -> _Plan:
         target=call.target if leg.kind is kind else leg.kind.path,
         body=spooled(leg.body),
         ask=ask,
-        priority=HIGHEST_PRIORITY,  # its client has half an answer
+        deadline_s=None,  # met: the answer has begun
         others=(),
         continues=False,
     )

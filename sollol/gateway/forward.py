@@ -132,10 +132,9 @@ class Forwarder:
             try:
                 grant = await self._acquire(call, excluded, outcome)
             except SollolError as refusal:
-                left_s = call.left_s(self._clock())
-                if retries is None or left_s <= 0.0:
+                if retries is None or call.left_s(self._clock()) <= 0.0:
                     raise
-                if isinstance(refusal, NoNodeAvailable) and await retries.wait_to_repeat(left_s):
+                if await self._may_repeat(call, retries, refusal):
                     excluded = retries.excluded
                     continue
                 raise retries.failure from refusal
@@ -158,6 +157,14 @@ class Forwarder:
                 if retries is not None:
                     retries.succeeded()
                 return
+
+    async def _may_repeat(self, call: Call, retries: Retries, refusal: SollolError) -> bool:
+        """Wait until a node that failed may be tried again, as there is no other; False if none may."""
+        now = self._clock()
+        left_s = min(call.left_s(now), call.arrived_at + self._limits.queue_timeout_s - now)
+        if left_s <= 0.0 or not isinstance(refusal, NoNodeAvailable):
+            return False
+        return await retries.wait_to_repeat(left_s)
 
     async def _acquire(self, call: Call, excluded: frozenset[str], outcome: Outcome) -> Grant:
         """Return a slot, once there is one.

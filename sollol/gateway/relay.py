@@ -26,6 +26,9 @@ Headers = list[tuple[bytes, bytes]]
 _OK, _NOT_FOUND, _LIMITED, _SERVER_ERROR = 200, 404, 429, 500
 _ERROR_RECORDS = (b'{"error"', b'data: {"error"', b"event: error")
 """How the first record of a stream begins that is nothing but an error."""
+MAX_RETRY_AFTER_S = 86_400.0
+"""A node that asks for a longer wait is not believed."""
+
 MAX_TOLD = 2000
 """Bytes of an error that are read to know what it is."""
 _JSON = b"application/json"
@@ -185,7 +188,7 @@ def _failed(
     """Return the error for an answer that says what went wrong; ``status`` if not the node's own."""
     text = body[:MAX_TOLD].decode("utf-8", "replace").strip()
     given = next((value for name, value in upstream.headers if name == b"retry-after"), b"")
-    retry_after_s = float(given) if given.isdigit() else None
+    retry_after_s = min(MAX_RETRY_AFTER_S, float(given)) if given.isdigit() else None
     status = status or upstream.status
     return UpstreamStatus(text, status, content_type, body, retry_after_s=retry_after_s)
 

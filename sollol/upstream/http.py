@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+STALE_S = 1.0
+"""A connection that the node had closed before fails sooner; one that fails later was at work."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
     """Connections of one node: ``open`` and ``idle`` at this moment, the others since the start.
@@ -101,12 +105,14 @@ class NodeConnections:
         cuts = self._cuts
         idle = self._take_idle() if isinstance(request.body, bytes) else None
         if idle is not None:
+            sent_at = asyncio.get_running_loop().time()
             try:
                 return await self._exchange(idle, head, request)
             except UpstreamCut:
                 # A node may close an idle connection while our request is under way to it. With
                 # no byte of an answer that is the likely cause; a fresh connection will tell.
-                if idle.answer.started or self._cuts > cuts:
+                is_at_once = asyncio.get_running_loop().time() - sent_at < STALE_S
+                if idle.answer.started or self._cuts > cuts or not is_at_once:
                     raise
         return await self._exchange(await self._connect(), head, request)
 

@@ -119,7 +119,8 @@ class RecordJoiner(Joiner):
             if name not in ("message", "response"):
                 joined[name] = value
             elif self._is_chat:
-                joined["message"] = {**value, "content": text}
+                said = value if isinstance(value, dict) else {"role": "assistant"}
+                joined["message"] = {**said, "content": text}
             else:
                 joined["response"] = text
         return joined

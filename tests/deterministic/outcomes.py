@@ -20,7 +20,7 @@ WINDOW_TICKS = 1000
 """A little less than the ten seconds for which a retry counts."""
 
 _CRASHES = ("reset", "lost", "cut", "short", "crashed", "cut by a crash", "500", "error record")
-_COST_BUDGET = ("cut", "short", "crashed", "cut by a crash", "500", "503", "429", "error record")
+_COST_BUDGET = ("cut", "short", "crashed", "cut by a crash", "500", "429", "error record")
 
 
 def check_outcome(world: "World", client: Client, attempts: list[Generation]) -> None:

@@ -12,8 +12,8 @@ BUGS = (
     Bug(
         "granted_stays_in_the_queue",
         _SCHEDULER,
-        "            self._queue.remove(request.id)\n            unplan(waiting)",
-        "            unplan(waiting)",
+        "            self._queue.remove(request.id)\n            self._note_queue()\n            unplan(waiting)",
+        "            self._note_queue()\n            unplan(waiting)",
         "who waited is granted a slot twice",
     ),
     Bug(
