@@ -48,6 +48,7 @@ def test_a_line_is_fitted_and_needs_two_places() -> None:
 def test_growth_counts_after_the_warm_up() -> None:
     assert bytes_per_request(moments(3, warm_up=10**6)) == pytest.approx(3)
     assert growth_bytes(moments(3, warm_up=10**6)) == pytest.approx(3 * 800)
+    assert bytes_per_request([*moments(3)[:6], *moments(0)[6:]], 0.6) == pytest.approx(0)
     assert growth_bytes([]) == bytes_per_request([]) == 0
 
 

@@ -109,7 +109,9 @@ def intro(requests: int) -> str:
         f"moment. In {ABORT_SHARE:.0%} the caller hangs up at a random moment. Memory is that of the gateway's "
         f"process, looked at every {SAMPLE_S:g} s; a line is fitted to it after the first {WARM_UP:.0%} of the "
         f"requests. The limit is {GROWTH_BYTES / _MIB:g} MiB over the rest. Files are those that the process has "
-        "open, less its connections to nodes, of which idle ones are kept. `make soak ARGS=--write` measures it "
+        "open, less its connections to nodes, of which idle ones are kept. What the gateway keeps is bounded but "
+        "fills up first: the journal (`scheduling.journal_length`), conversations that nodes remember, caches, "
+        "and what Python's allocator holds on to; growth that goes on in the last half would be a leak. `make soak ARGS=--write` measures it "
         "and writes this page.\n"
     )
 

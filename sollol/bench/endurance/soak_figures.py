@@ -40,9 +40,9 @@ class Figures:
     duration_s: float = 0.0
 
 
-def warmed_up(moments: Sequence[Moment]) -> list[Moment]:
-    """Return the moments after the first part of the requests."""
-    begin = moments[-1].requests * WARM_UP if moments else 0.0
+def warmed_up(moments: Sequence[Moment], share: float = WARM_UP) -> list[Moment]:
+    """Return the moments after the first share of the requests."""
+    begin = moments[-1].requests * share if moments else 0.0
     return [moment for moment in moments if moment.requests >= begin]
 
 
@@ -58,9 +58,9 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
 
 
-def bytes_per_request(moments: Sequence[Moment]) -> float:
-    """Return by how much memory grows with each request after warm-up."""
-    return slope([(moment.requests, moment.rss_bytes) for moment in warmed_up(moments)])
+def bytes_per_request(moments: Sequence[Moment], share: float = WARM_UP) -> float:
+    """Return by how much memory grows with each request after the first share of them."""
+    return slope([(moment.requests, moment.rss_bytes) for moment in warmed_up(moments, share)])
 
 
 def growth_bytes(moments: Sequence[Moment]) -> float:
@@ -112,7 +112,8 @@ def describe(figures: Figures) -> str:
         + table(
             ("after requests", "resident memory", "files", "connections to nodes"), _rows(figures)
         )
-        + f"\n- Memory grows by {bytes_per_request(figures.moments):.1f} bytes a request after warm-up.\n"
+        + f"\n- Memory grows by {bytes_per_request(figures.moments):.1f} bytes a request after warm-up, by "
+        f"{bytes_per_request(figures.moments, 0.5):.1f} in the last half.\n"
         f"- {total:,} requests in {figures.duration_s:.0f} s, {total / figures.duration_s:.0f} a second; "
         f"CPU of the gateway {figures.cpu_s / total * 1e6:.0f} us a request.\n"
         f"- Answered right: {figures.outcomes['right'] / max(1, kept):.3%} of those that the caller waited for.\n"
