@@ -4,7 +4,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench bench-decisions bench-overload sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve test check fix bench bench-decisions bench-overload soak sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -60,6 +60,9 @@ bench-decisions: $(VENV)/.dev  ## Measure what one decision of the scheduler cos
 
 bench-overload: $(VENV)/.dev  ## Measure ten times more requests than fit, and callers who only hold on
 	$(BIN)/python -m sollol.bench.endurance.overload $(ARGS)
+
+soak: $(VENV)/.dev  ## Send 100,000 requests with faults and aborts; does the gateway grow?
+	$(BIN)/python -m sollol.bench.endurance.soak $(ARGS)
 
 schedules: $(VENV)/.dev  ## Play random schedules of faults; ARGS="--schedules 20000"
 	$(BIN)/python -m tests.deterministic $(ARGS)

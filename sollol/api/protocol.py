@@ -187,8 +187,10 @@ class GatewayProtocol(asyncio.Protocol):
         self._state.connections.discard(self)
         self._is_lost = True
         self._pipeline.clear()
+        self._parser.close()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self.resume_writing()
         if self._serving is not None:
             self._serving[0].lose()

@@ -5,7 +5,7 @@ ended it is packed into a few hundred bytes: thousands of requests as objects do
 processor's cache, and every request would take its memory from where it has gone cold. Whoever asks
 pays for the reading. What is kept is bounded: ``length`` requests that have ended, each with at most
 ``MAX_TRIES`` attempts of ``MAX_OPTIONS`` options, and no text of its caller longer than ``MAX_TEXT``:
-about 0.5 kB, and 8 kB where many nodes were tried. Of prompts and answers nothing is kept.
+about 1 kB, and 8 kB where many nodes were tried. Of prompts and answers nothing is kept.
 """
 
 from collections import deque

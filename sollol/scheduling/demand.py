@@ -12,6 +12,12 @@ WINDOW_S = 120.0
 SHARE = 0.1
 """Of the latest request in the average size."""
 
+MAX_SHAPES = 64
+"""Choices of runner options that are counted apart for a model; a caller can make up any number."""
+
+OTHERS: Options = (("", 0),)
+"""Stands for all choices beyond that; nobody asks for it."""
+
 
 class _Arrivals(msgspec.Struct, gc=False):
     """Requests of one kind up to ``at``, the latest one; newer ones count more."""
@@ -48,6 +54,9 @@ class Demand:
         asked.prompt_tokens += SHARE * (prompt_tokens - asked.prompt_tokens)
         asked.output_tokens += SHARE * (output_tokens - asked.output_tokens)
         arrivals = asked.shapes.get(options)
+        if arrivals is None and len(asked.shapes) >= MAX_SHAPES:
+            options = OTHERS
+            arrivals = asked.shapes.get(options)
         if arrivals is None:
             asked.shapes[options] = _Arrivals(1.0, now)
             return

@@ -90,7 +90,7 @@ class SchedulingSettings(Group):
     explore_share: float = Field(0.01, ge=0, le=0.05)
     """Share of the requests that may be spent on finding out whether a slow node has recovered."""
     journal_length: int = Field(2000, ge=0, le=1_000_000)
-    """Requests that have ended of which decisions are kept, to be explained; about 0.5 kB each."""
+    """Requests that have ended of which decisions are kept, to be explained; about 1 kB each."""
     keep_alive: KeepAlive | None = None
     """Sent to Ollama nodes with requests that say no `keep_alive`: a duration such as `30m`, or
     seconds; negative keeps a model for good. Nothing is added when not given."""

@@ -9,7 +9,7 @@ import pytest
 from sollol.scheduling.affinity import DROPPED, FIRST_TRUST, PER_SLOT, Conversations, Homes
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
-from sollol.scheduling.demand import WINDOW_S, Demand
+from sollol.scheduling.demand import MAX_SHAPES, OTHERS, WINDOW_S, Demand
 from sollol.scheduling.fleet import Fleet
 from sollol.scheduling.lengths import (
     IMAGE_TOKENS,
@@ -121,6 +121,18 @@ def test_lengths_are_bounded_and_kept_between_runs() -> None:
     for wrong in ("x", 0, 1e10):
         assert again.take({"tokens_per_byte": [], "outputs": [["m", "chat", "", wrong]]}) == 1
     assert again.as_lists() == kept
+
+
+def test_choices_of_options_are_counted_apart_up_to_a_bound() -> None:
+    demand = Demand()
+    for context in range(10 * MAX_SHAPES):
+        demand.note("m", (("num_ctx", context),), 100, 50, 0.0)
+    assert len(demand._models["m"].shapes) == MAX_SHAPES + 1
+    assert demand.rate("m", 0.0) == pytest.approx(10 * MAX_SHAPES / WINDOW_S)
+    assert demand.shape_rate("m", (("num_ctx", 0),), 0.0) == pytest.approx(1 / WINDOW_S)
+    assert demand.shape_rate("m", OTHERS, 0.0) == pytest.approx(9 * MAX_SHAPES / WINDOW_S)
+    demand.forget_idle(20 * WINDOW_S)
+    assert demand.models() == ()
 
 
 def test_demand_is_a_rate_that_fades() -> None:

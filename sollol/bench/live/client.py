@@ -134,7 +134,7 @@ class Generator:
         sending, received = self._sendings[index], self.received[index]
         port = self._choose(index, sending.model)
         try:
-            await _exchange(_request(sending, port), port, received)
+            await exchange(write_request(sending, port), port, received)
         except OSError:
             received.error = "not_connected"
         except asyncio.CancelledError:
@@ -151,17 +151,23 @@ async def _wait_until(moment: float) -> None:
         await asyncio.sleep(delay_s)
 
 
-async def _exchange(request: bytes, port: int, received: Received) -> None:
-    exchange = _Exchange(request, received)
+async def exchange(request: bytes, port: int, received: Received) -> None:
+    """Send a request on a connection of its own and read the answer; cancelled, it hangs up.
+
+    Raises:
+        OSError: no connection could be made.
+    """
+    protocol = _Exchange(request, received)
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_connection(lambda: exchange, _HOST, port)
+    transport, _ = await loop.create_connection(lambda: protocol, _HOST, port)
     try:
-        await exchange.closed
+        await protocol.closed
     finally:
         transport.abort()
 
 
-def _request(sending: Sending, port: int) -> bytes:
+def write_request(sending: Sending, port: int) -> bytes:
+    """Return a request as it goes over the wire."""
     head = (
         f"POST {sending.path} HTTP/1.1\r\nHost: {_HOST}:{port}\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(sending.body)}\r\n"
