@@ -111,7 +111,8 @@ def intro(requests: int) -> str:
         f"requests. The limit is {GROWTH_BYTES / _MIB:g} MiB over the rest. Files are those that the process has "
         "open, less its connections to nodes, of which idle ones are kept. What the gateway keeps is bounded but "
         "fills up first: the journal (`scheduling.journal_length`), conversations that nodes remember, caches, "
-        "and what Python's allocator holds on to; growth that goes on in the last half would be a leak. `make soak ARGS=--write` measures it "
+        "and connections to nodes that broke off, of which a thousand or so wait for the garbage collector; "
+        "growth that goes on in the last half would be a leak. `make soak ARGS=--write` measures it "
         "and writes this page.\n"
     )
 
