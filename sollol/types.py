@@ -108,6 +108,13 @@ class Resident:
     expires_at: str = ""
     entry: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    @property
+    def cpu_share(self) -> float:
+        """The share of it that is not on an accelerator; 0 where nothing is said of that."""
+        if not self.size_bytes:
+            return 0.0
+        return max(0.0, 1.0 - self.vram_bytes / self.size_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:

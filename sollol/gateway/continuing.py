@@ -30,8 +30,7 @@ from sollol.gateway.failover import (
 from sollol.gateway.forward import Forwarder
 from sollol.gateway.journal import MAX_TEXT
 from sollol.gateway.relay import HOLD_BYTES, AnswerWriter, Downstream, Headers
-from sollol.gateway.retries import RetryPolicy
-from sollol.nodes.registry import Node
+from sollol.nodes.registry import Node, Registry
 from sollol.types import Engine, Lease, NodeView
 from sollol.wire.continuation import (
     Delivered,
@@ -200,11 +199,10 @@ class Continuing:
     """Forwards calls whose streams are gone on with; owner of what is known of templates."""
 
     def __init__(
-        self, forwarder: Forwarder, policy: RetryPolicy, clock: Callable[[], float]
+        self, forwarder: Forwarder, registry: Registry, clock: Callable[[], float]
     ) -> None:
         self._forwarder = forwarder
-        self._policy = policy
-        self._registry = policy.registry
+        self._registry = registry
         self._clock = clock
         self._manners: dict[tuple[object, ...], Manner] = {}
 

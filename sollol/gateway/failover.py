@@ -2,7 +2,7 @@
 
 A failure is told from the error it came as (:func:`classify`); what follows is in :data:`RULES`.
 Only what happens before the first byte to the client can be tried again: that is for the caller of
-:func:`can_retry` to know.
+:meth:`Tally.can_retry` to know.
 """
 
 import errno

@@ -127,7 +127,7 @@ class Gateway:
             self.retries,
             forward_limits(settings),
         )
-        self.continuing = Continuing(self.forwarder, self.retries, self.clock)
+        self.continuing = Continuing(self.forwarder, self.registry, self.clock)
         hedges = settings.failover.hedge
         self.hedging = Hedging(self.forwarder, self.retries, self.clock) if hedges else None
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)

@@ -66,7 +66,6 @@ class Retries:
     ) -> None:
         self._policy = policy
         self._tokens = tokens
-        self._lacking = excluded
         self._tally = Tally(crashes)
         self._repeatable: set[str] = set()
         self._has_waited = False
@@ -99,7 +98,7 @@ class Retries:
     def succeeded(self) -> None:
         """Take note that another node did it: what failed before was not the request's fault."""
         for lease, kind, text in self._suspects:
-            self._count_against(lease, kind, text)
+            blame_nodes(self._policy, lease, kind, text)
 
     async def wait_to_repeat(self, most_s: float) -> bool:
         """Wait until a node that failed may be tried again; False if there is none.
@@ -145,15 +144,12 @@ class Retries:
         elif rule.is_suspect:
             self._suspects.append((lease, kind, str(error)))
         else:
-            self._count_against(lease, kind, str(error))
-
-    def _count_against(self, lease: Lease, kind: Failure, text: str) -> None:
-        blame_nodes(self._policy, lease, kind, text)
+            blame_nodes(self._policy, lease, kind, str(error))
 
     def _give_up(self) -> None:
         """Count a crash that no other node was asked about; of more than one it is the request."""
         if len(self._suspects) == 1 and self._suspects[0][1] is Failure.CRASHED:
-            self._count_against(*self._suspects[0])
+            blame_nodes(self._policy, *self._suspects[0])
 
 
 def blame_nodes(policy: RetryPolicy, lease: Lease, kind: Failure, text: str) -> None:

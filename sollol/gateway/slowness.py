@@ -49,7 +49,7 @@ class Slowness:
             if key not in view.models or not loaded.size_bytes:
                 continue
             pair = (view.id, view.runner(key))
-            share = max(0.0, 1.0 - loaded.vram_bytes / loaded.size_bytes)
+            share = loaded.cpu_share
             if share and self._on_gpu.get(pair):
                 _log_on_cpu(view, loaded, share)
             if not share or pair in self._on_gpu:

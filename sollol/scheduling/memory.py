@@ -111,7 +111,7 @@ def _reconcile(runner: Runner, seen: Resident | None, now: float) -> None:
         runner.num_ctx = seen.context_length
         if runner.options == ():
             runner.default_ctx = seen.context_length
-        runner.cpu_share = _cpu_share(seen)
+        runner.cpu_share = seen.cpu_share
     if (runner.running and runner.is_resident) or now - runner.touched_at < LOCAL_TRUTH_S:
         return
     if seen is None:
@@ -123,10 +123,3 @@ def _reconcile(runner: Runner, seen: Resident | None, now: float) -> None:
 
 def _bytes(seen: Resident) -> int:
     return seen.vram_bytes or seen.size_bytes
-
-
-def _cpu_share(seen: Resident) -> float:
-    """Return the share of a model that is not on an accelerator; 0 where nothing is said of it."""
-    if not seen.size_bytes:
-        return 0.0
-    return max(0.0, 1.0 - seen.vram_bytes / seen.size_bytes)
