@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from sollol.bench.bench_children import free_port
+from sollol.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 START_S = 30.0

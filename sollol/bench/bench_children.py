@@ -143,14 +143,6 @@ def _running_on(cores: frozenset[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, own_cores)
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody uses."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def _clean_environment() -> dict[str, str]:
     dropped = ("SOLLOL_", "OLLAMA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     return {key: value for key, value in os.environ.items() if not key.upper().startswith(dropped)}

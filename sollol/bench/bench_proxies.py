@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sollol.bench.bench_bodies import CHAT_ANSWER, CONTROL_ANSWERS
-from sollol.bench.bench_children import Child, ChildFailed, Children, free_port
+from sollol.bench.bench_children import Child, ChildFailed, Children
 from sollol.bench.bench_machine import Layout
 from sollol.bench.bench_nginx import node_command, proxy_command
 from sollol.bench.bench_results import DIRECT, HTTPX, NGINX, SOLLOL
+from sollol.ports import free_port
 
 _SLOTS = 4000
 _READY_TIMEOUT_S = 30.0

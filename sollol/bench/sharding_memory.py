@@ -16,7 +16,8 @@ from sollol.bench.gguf_files import GgufSpec, write_gguf
 from sollol.bench.model_kinds import KINDS, Size, dense
 from sollol.llamacpp.binaries import LlamaBinaries, find_binaries
 from sollol.llamacpp.process import ChildProcess
-from sollol.llamacpp.server import HOST, LlamaServer, LlamaServerFailed, free_port
+from sollol.llamacpp.server import LlamaServer, LlamaServerFailed
+from sollol.ports import HOST, free_port
 from sollol.sharding.allocations import Allocation, allocations
 from sollol.sharding.facts import ModelFacts, model_facts
 from sollol.sharding.gguf import read_header

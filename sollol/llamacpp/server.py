@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from http import HTTPStatus
@@ -13,9 +12,9 @@ from sollol.errors import SollolError
 from sollol.llamacpp.binaries import LlamaBinaries
 from sollol.llamacpp.process import ChildProcess, LineCallback
 from sollol.llamacpp.tether import CANNOT_RUN
+from sollol.ports import HOST, free_port, is_taken
 from sollol.upstream.control import ControlClient
 
-HOST = "127.0.0.1"
 BIND_ATTEMPTS = 3
 """Between choosing a port and binding it another program may take it."""
 POLL_S = 0.05
@@ -25,28 +24,6 @@ STOP_GRACE_S = 10.0
 
 class LlamaServerFailed(Exception):
     """llama-server did not become ready; the text says why and ends with its last output."""
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback address that nothing uses at this moment."""
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def is_taken(port: int) -> bool:
-    """Say whether another program holds a port of the loopback address.
-
-    Asked after a failed start, since llama-server can end before it has written its last lines.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ended connections may linger
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return True
-        return False
 
 
 def ending_text(returncode: int) -> str:

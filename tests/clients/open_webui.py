@@ -29,8 +29,8 @@ from typing import Any
 import httpx
 from playwright.async_api import async_playwright
 
-from sollol.bench.bench_children import free_port
 from sollol.bench.sim.config import SimConfig, guess_model
+from sollol.ports import free_port
 from tests.clients.open_webui_steps import CHAT, DOOMED, EMBED, STEPS, Stage, until
 from tests.clients.wiretap import Wiretap, tapped
 from tests.fleets import a_fleet

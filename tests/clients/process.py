@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from sollol.bench.bench_children import free_port
+from sollol.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 _TRIES = 100

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sollol.bench.bench_children import Child, Children, free_port
+from sollol.bench.bench_children import Child, Children
+from sollol.ports import free_port
 from tests.gateways import RunningGateway, wait_for
 from tests.one_model import port_of
 from tests.raw_http import RawAnswer, render, talk

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from sollol.ports import free_port
 from tests.cutting_relay import CuttingRelay, cutting_relay
 from tests.gateways import RunningGateway, running_gateway
-from tests.llamacpp.test_translate_real import free_port, start, wait_ready
+from tests.llamacpp.test_translate_real import start, wait_ready
 
 pytestmark = pytest.mark.llamacpp
 

@@ -33,8 +33,9 @@ from sollol.llamacpp.embedded import (
     server_arguments,
 )
 from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP, MAX_DELAY_S, restart_delay_s
-from sollol.llamacpp.server import LlamaServer, LlamaServerFailed, ending_text, free_port
+from sollol.llamacpp.server import LlamaServer, LlamaServerFailed, ending_text
 from sollol.llamacpp.small_model import MODEL_PACKAGE, default_cache_dir, small_model
+from sollol.ports import free_port
 
 DEADLINE_S = 30.0
 MODEL_CACHE = Path(__file__).parents[2] / ".cache" / "models"

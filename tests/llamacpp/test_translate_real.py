@@ -6,7 +6,6 @@ saw; a plain "Question: ... Answer:" template makes it answer.
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import IO, Any
 import httpx
 import pytest
 
+from sollol.ports import free_port
 from sollol.wire.llama_facts import ps_entry, read_llama_model, show_answer, tags_entry
 from sollol.wire.translate_request import LocalAnswer
 from tests.translating import translated
@@ -52,13 +52,6 @@ def model_path() -> Path:
         weights.assemble(unfinished)
         unfinished.replace(MODEL)
     return MODEL
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def start(port: int, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:

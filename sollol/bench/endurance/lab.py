@@ -15,13 +15,14 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from sollol.bench.bench_children import Child, ChildFailed, Children, free_port
+from sollol.bench.bench_children import Child, ChildFailed, Children
 from sollol.bench.bench_machine import ForeignLoad, describe_machine, raise_file_limit
 from sollol.bench.bench_proxies import get_json
 from sollol.bench.bench_report import table
 from sollol.bench.bench_targets import MIB, Verdict
 from sollol.bench.fleets import Fleet
 from sollol.bench.live.processes import RunningNodes, start_nodes
+from sollol.ports import free_port
 
 SAMPLE_S = 0.25
 _READY_S = 30.0

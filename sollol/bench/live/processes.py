@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from sollol.bench.bench_children import Child, ChildFailed, Children, free_port
+from sollol.bench.bench_children import Child, ChildFailed, Children
 from sollol.bench.bench_proxies import get_json
 from sollol.bench.fleets import Fleet
 from sollol.bench.virtual.policies import QUEUE_MAX_LENGTH
+from sollol.ports import free_port
 
 NO_RETRIES = ":no_retries"
 """Behind the name of a policy: its gateway tries each request on one node only."""

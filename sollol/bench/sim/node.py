@@ -23,6 +23,7 @@ from sollol.bench.sim.recorder import Outcome, RequestRecord
 from sollol.bench.sim.routes import peek_model, serve
 from sollol.bench.sim.state import NodeState
 from sollol.bench.sim.store import begin_upload
+from sollol.ports import free_port
 
 __all__ = [
     "Fault",
@@ -158,9 +159,8 @@ class SimNode:
         """Take new connections, on the same port as before."""
         await self._reopened()
         if self._server is None:
-            sock = _listening_socket(self.config.host, self.port)
-            self.port = sock.getsockname()[1]
-            await self._accept_on(sock)
+            self.port = self.port or free_port()  # one that can be taken again after a pause
+            await self._accept_on(_listening_socket(self.config.host, self.port))
 
     def reset_connections(self) -> None:
         """Reset every open connection, as the death of the process would."""
