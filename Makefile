@@ -1,10 +1,11 @@
 # Two commands are enough to begin: `make serve` and `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
+COMPILED ?= .venv-compiled
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check fix bench bench-decisions bench-overload soak sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve compiled test check fix bench bench-decisions bench-overload soak sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -32,6 +33,15 @@ setup: $(VENV)/.dev  ## Make .venv with everything a developer needs (pinned)
 
 serve: $(VENV)/.serve  ## Start the gateway; ARGS="--node http://gpu1:11434" passes options
 	@exec $(BIN)/sollol serve $(ARGS)
+
+# Into an environment of its own, through an sdist in a temporary folder: compiled files beside the
+# source would be run in its place after an edit.
+compiled: $(BIN)/uv  ## Make .venv-compiled, whose sollol has its hot path in C (needs a C compiler)
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/uv build --quiet --python $(BIN)/python --build-constraints requirements-dev.txt --out-dir $(COMPILED)/dist .
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(COMPILED)
+	$(BIN)/uv pip install --quiet --python $(COMPILED) --require-hashes --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --python $(COMPILED) --no-deps --reinstall $(COMPILED)/dist/*.whl
+	@echo "Start it with $(COMPILED)/bin/sollol serve"
 
 test: $(VENV)/.dev  ## Run every test
 	$(BIN)/pytest --numprocesses 4 --dist worksteal $(ARGS)
