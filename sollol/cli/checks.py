@@ -53,6 +53,7 @@ def check_all(settings: Settings, cpuinfo: Path) -> list[Check]:
     is_up = any(check.status == "ok" for check in nodes)
     return [
         check_python(sys.version_info[:3]),
+        check_compiled(hot_path_file()),
         check_port(settings.server),
         *check_pins(settings),
         *nodes,
@@ -73,6 +74,19 @@ def check_python(version: tuple[int, ...]) -> Check:
     if version < OLDEST_PYTHON:
         return Check("fail", "Python", text, "Install Python 3.11 or newer.")
     return Check("ok", "Python", f"{text} on {platform.system()} {platform.machine()}")
+
+
+def hot_path_file() -> str:
+    """Return the file that the scheduler was loaded from: it is C where any of the hot path is."""
+    spec = find_spec("sollol.scheduling.scheduler")
+    return (spec and spec.origin) or ""
+
+
+def check_compiled(origin: str) -> Check:
+    """Tell whether the hot path is compiled; it works either way."""
+    if origin.endswith(".py"):
+        return Check("ok", "hot path", "plain Python")
+    return Check("ok", "hot path", "compiled")
 
 
 def check_port(server: ServerSettings) -> Check:
