@@ -23,6 +23,7 @@ from sollol.api.parser import Head, Refused, RequestParser
 from sollol.api.request import Request
 from sollol.errors import ClientDisconnected
 from sollol.upstream.outbox import Outbox
+from sollol.upstream.waits import within
 
 log = structlog.get_logger()
 
@@ -142,8 +143,7 @@ class GatewayProtocol(asyncio.Protocol):
             return
         self._room = self._room or asyncio.Event()
         try:
-            async with asyncio.timeout(self._limits.write_timeout_s):
-                await self._room.wait()
+            await within(self._limits.write_timeout_s, self._room.wait())
         except TimeoutError:
             self._reset()
             raise ClientDisconnected("the client does not read its answer") from None
