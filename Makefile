@@ -5,7 +5,7 @@ COMPILED ?= .venv-compiled
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve compiled test check fix bench bench-decisions bench-overload soak sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve compiled test check fix bench bench-compiled bench-decisions bench-overload soak sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -37,6 +37,7 @@ serve: $(VENV)/.serve  ## Start the gateway; ARGS="--node http://gpu1:11434" pas
 # Into an environment of its own, through an sdist in a temporary folder: compiled files beside the
 # source would be run in its place after an edit.
 compiled: $(BIN)/uv  ## Make .venv-compiled, whose sollol has its hot path in C (needs a C compiler)
+	@rm -rf $(COMPILED)/dist
 	HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/uv build --quiet --python $(BIN)/python --build-constraints requirements-dev.txt --out-dir $(COMPILED)/dist .
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(COMPILED)
 	$(BIN)/uv pip install --quiet --python $(COMPILED) --require-hashes --requirement requirements.txt
@@ -58,6 +59,9 @@ fix: $(VENV)/.dev  ## Format and apply safe lint fixes
 
 bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an httpx proxy
 	$(BIN)/python -m sollol.bench.data_plane $(ARGS)
+
+bench-compiled: compiled  ## The same with the hot path in C
+	PYTHONSAFEPATH=1 $(COMPILED)/bin/python -m sollol.bench.data_plane $(ARGS)
 
 limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes and a virtual clock
 	$(BIN)/python -m sollol.bench.scheduler_limits $(ARGS)

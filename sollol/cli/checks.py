@@ -15,6 +15,7 @@ from typing import Literal
 import httpx
 
 from sollol.cli.output import bytes_text
+from sollol.compiled import is_compiled
 from sollol.llamacpp.binaries import INSTALL_HINT
 from sollol.settings import (
     EMBEDDED_ID,
@@ -53,7 +54,7 @@ def check_all(settings: Settings, cpuinfo: Path) -> list[Check]:
     is_up = any(check.status == "ok" for check in nodes)
     return [
         check_python(sys.version_info[:3]),
-        check_compiled(hot_path_file()),
+        check_compiled(is_compiled=is_compiled()),
         check_port(settings.server),
         *check_pins(settings),
         *nodes,
@@ -76,17 +77,9 @@ def check_python(version: tuple[int, ...]) -> Check:
     return Check("ok", "Python", f"{text} on {platform.system()} {platform.machine()}")
 
 
-def hot_path_file() -> str:
-    """Return the file that the scheduler was loaded from: it is C where any of the hot path is."""
-    spec = find_spec("sollol.scheduling.scheduler")
-    return (spec and spec.origin) or ""
-
-
-def check_compiled(origin: str) -> Check:
+def check_compiled(*, is_compiled: bool) -> Check:
     """Tell whether the hot path is compiled; it works either way."""
-    if origin.endswith(".py"):
-        return Check("ok", "hot path", "plain Python")
-    return Check("ok", "hot path", "compiled")
+    return Check("ok", "hot path", "compiled" if is_compiled else "plain Python")
 
 
 def check_port(server: ServerSettings) -> Check:

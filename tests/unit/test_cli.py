@@ -22,7 +22,7 @@ import typer.main
 import yaml
 
 from sollol import __version__
-from sollol.cli.checks import check_compiled, check_embedded, check_pins, check_port, check_python
+from sollol.cli.checks import check_embedded, check_pins, check_port, check_python
 from sollol.cli.environment import read_settings
 from sollol.cli.main import app, main
 from sollol.settings import EmbeddedSettings, ServerSettings, Settings
@@ -550,14 +550,6 @@ def test_a_port_in_use_is_fine_only_if_a_gateway_has_it(server: _Server) -> None
 def test_an_old_python_fails() -> None:
     assert check_python((3, 10, 9)).status == "fail"
     assert check_python((3, 13, 0)).status == "ok"
-
-
-@pytest.mark.parametrize(
-    ("origin", "finding"), [("a/scheduler.py", "plain Python"), ("a/scheduler.so", "compiled")]
-)
-def test_doctor_tells_whether_the_hot_path_is_compiled(origin: str, finding: str) -> None:
-    check = check_compiled(origin)
-    assert (check.status, check.finding) == ("ok", finding)
 
 
 @pytest.mark.parametrize(("is_needed", "status"), [(True, "fail"), (False, "warn")])

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sollol.cli.checks import check_compiled
+from sollol.compiled import is_compiled
+from sollol.scheduling import scheduler
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WHEEL = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -32,3 +36,12 @@ def test_no_struct_has_options(tree: ast.Module) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             assert not node.keywords
+
+
+def test_doctor_tells_whether_the_hot_path_is_compiled() -> None:
+    assert check_compiled(is_compiled=True).finding == "compiled"
+    assert check_compiled(is_compiled=False).finding == "plain Python"
+
+
+def test_what_runs_is_known() -> None:
+    assert is_compiled() != scheduler.__file__.endswith(".py")
