@@ -6,7 +6,7 @@ from typing import Any
 
 from sollol.cli.output import bytes_text, print_table
 from sollol.sharding.alternatives import Alternative
-from sollol.sharding.fleet import Seen, link_to
+from sollol.sharding.fleet import Seen
 from sollol.sharding.memory import DeviceMemory
 from sollol.sharding.plan import Plan, Share
 from sollol.sharding.prediction import Expectation
@@ -93,20 +93,20 @@ def link_text(one: Seen) -> str:
         f"{told['round_trip_s'] * 1000:.2g} ms {told['round_trip_is']}",
         f"{told['bytes_per_s'] * 8e-9:.2g} Gbit/s {told['bytes_per_s_is']}",
     )
-    why = f"; {one.probe.error}" if one.probe.error else ""
+    why = f"; {one.error}" if one.error else ""
     return f"link to {told['worker']}: {', '.join(numbers)}{why}"
 
 
 def link_dict(one: Seen) -> dict[str, Any]:
     """Return the link to a worker for other programs."""
-    settings, link = one.worker, link_to(one)
+    settings, link = one.worker, one.best_link
     return {
         "worker": settings.address,
         "round_trip_s": link.round_trip_s,
         "round_trip_is": _source(settings.round_trip_s, one.link.round_trip_s),
         "bytes_per_s": link.bytes_per_s,
         "bytes_per_s_is": _source(settings.gbit_per_s, one.link.bytes_per_s),
-        "error": one.probe.error,
+        "error": one.error,
     }
 
 
@@ -115,7 +115,7 @@ def print_workers(seen: Iterable[Seen]) -> None:
     rows = [
         (
             one.probe.address,
-            one.probe.error or "answers",
+            one.error or "answers",
             ".".join(map(str, one.probe.version)),
             _or_empty(one.link.round_trip_s, "{:.2g} ms", 1000),
             _or_empty(one.link.bytes_per_s, "{:.2g} Gbit/s", 8e-9),
@@ -131,7 +131,7 @@ def worker_dict(one: Seen) -> dict[str, Any]:
     """Return what a worker answered, for other programs; what was not measured is None."""
     return {
         "address": one.probe.address,
-        "error": one.probe.error,
+        "error": one.error,
         "version": ".".join(map(str, one.probe.version)),
         "round_trip_s": one.link.round_trip_s,
         "bytes_per_s": one.link.bytes_per_s,

@@ -9,13 +9,15 @@ from sollol.llamacpp.process import ChildProcess
 from sollol.ports import HOST, free_port
 from sollol.sharding.rpc import connected
 
-_START_TIMEOUT_S = 5.0
+START_TIMEOUT_S = 5.0
 _ASK_TIMEOUT_S = 1.0
 _POLL_S = 0.01
 _known: dict[tuple[Path, int], tuple[int, ...]] = {}
 
 
-async def own_version(binaries: LlamaBinaries) -> tuple[int, ...]:
+async def own_version(
+    binaries: LlamaBinaries, timeout_s: float = START_TIMEOUT_S
+) -> tuple[int, ...]:
     """Return the version, or nothing where it cannot be found out.
 
     The programs do not print it in a way to rely on, so an RPC server of the same build is asked,
@@ -28,19 +30,19 @@ async def own_version(binaries: LlamaBinaries) -> tuple[int, ...]:
     except OSError:
         return ()
     if key not in _known:
-        version = await _asked(binaries, binaries.rpc_server)
+        version = await _asked(binaries, binaries.rpc_server, timeout_s)
         if not version:
             return ()
         _known[key] = version
     return _known[key]
 
 
-async def _asked(binaries: LlamaBinaries, program: Path) -> tuple[int, ...]:
+async def _asked(binaries: LlamaBinaries, program: Path, timeout_s: float) -> tuple[int, ...]:
     port = free_port()
     command = [str(program), "-H", HOST, "-p", str(port), "-t", "1"]
     child = await ChildProcess.start(command, env=binaries.environment)
     try:
-        async with asyncio.timeout(_START_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await _answer(child, f"{HOST}:{port}")
     except TimeoutError:
         return ()
