@@ -53,6 +53,7 @@ class SimulatedNode:
         has_erred: something was wrong with it at some time, or a prompt was that kills runners.
         has_forgotten: it has lost what was in memory.
         reach: whether connections reach it.
+        told_at: the tick in which it answered a probe last, as it should.
         generations: requests that are here, in the order they came.
         loads: runners that are wanted in memory; the first is being loaded.
     """
@@ -73,6 +74,7 @@ class SimulatedNode:
         self.has_forgotten = False
         self.reach = Reach.OPEN
         self.refused_at = -1
+        self.told_at = -1
         self.windows: list[Window] = []
         self.generations: list[Generation] = []
         self.runners = {digest: Runner(name) for name, digest in plan.models.items()}
@@ -184,6 +186,7 @@ class SimulatedNode:
         if self._has(Fault.DEAF):
             wire.send(answers.whole(500, {"error": "deaf"}))
             return
+        self.told_at = self.now
         if path == "/api/version":
             wire.send(answers.whole(200, {"version": "0.33.0"}))
             return

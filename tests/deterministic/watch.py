@@ -65,10 +65,10 @@ class Watch:
                 f"{generation.request} is sent on {late_s:.2f} s too late"
             )
         assert not any(one.how == "400" for one in before), f"{generation.request} was refused"
-        self.states.look()
-        self.states.arrived(generation)
-        self._check_trial(generation)
         generation.attempt = self._attempt(client)
+        self.states.look()
+        self.states.failures.arrived(generation)
+        self._check_trial(generation)
         if any(one.node is generation.node for one in before):
             self._check_again(generation, before[-1])
         if self.world.schedule.policy == "fastest" and not generation.node.has_forgotten:
@@ -100,7 +100,9 @@ class Watch:
             )
             if state is NodeState.EJECTED:
                 others = [
-                    each for each in self.world.nodes if self._is_open(each, generation.model)
+                    each
+                    for each in self.world.nodes
+                    if self._is_open(each, generation.model) and not self._is_news(each)
                 ]
                 assert not others, f"{node.id} {runner} is ejected, and {others} are not"
 
@@ -111,6 +113,13 @@ class Watch:
         if not view.is_open or key not in view.models or key in view.outvoted:
             return False
         return view.limited.get(view.runner(key)) is not NodeState.EJECTED
+
+    def _is_news(self, node_id: str) -> bool:
+        """Whether it was only in this moment that what a node may be given has changed.
+
+        A request that arrives was granted its slot before, be it in the same moment.
+        """
+        return self.states.changed_at.get(node_id) == self.world.loop.now
 
     def _attempt(self, client: Client) -> int:
         """Return how many attempts the gateway has begun for a caller."""
@@ -135,7 +144,7 @@ class Watch:
             for node_id in self.world.nodes
             if node_id not in tried
             and self._is_free(node_id, model_key(generation.model))
-            and self.states.since.get((node_id, "")) != self.world.loop.now
+            and not self._is_news(node_id)
         ]
         assert not others, (
             f"{generation.request} is at {generation.node.id} again: {others} are free"
