@@ -20,6 +20,9 @@ WINDOW_TICKS = 1000
 """A little less than the ten seconds for which a retry counts."""
 
 _CRASHES = ("reset", "lost", "cut", "short", "crashed", "cut by a crash", "500", "error record")
+_GIVEN_UP = ("upstream_timeout", "node_down")
+"""Codes of attempts that the gateway ended."""
+
 _COST_BUDGET = ("cut", "short", "crashed", "cut by a crash", "500", "429", "error record")
 
 
@@ -37,10 +40,7 @@ def check_outcome(world: "World", client: Client, attempts: list[Generation]) ->
     assert len(told.by) <= 1, f"{name} has tokens of {told.by}"
     tries = world.gateway.journal.find(name)[0].outcome.tries
     assert _counted(tries, attempts) <= MAX_ATTEMPTS, f"{name} was tried {len(tries)} times"
-    crashes = sum(
-        attempt.how in ("crashed", "cut by a crash") and not attempt.wire.is_lost
-        for attempt in attempts
-    )
+    crashes = sum(_is_known_crash(attempt, tries) for attempt in attempts)
     if plan.kind == "poison":
         assert crashes <= MAX_CRASHES, f"{name} has crashed {crashes} runners"
     if told.end is End.WHOLE:
@@ -52,6 +52,17 @@ def check_outcome(world: "World", client: Client, attempts: list[Generation]) ->
         assert late_s <= LATE_S, f"{name} begins to be answered {late_s:.2f} s too late"
     if told.end is End.ERROR:
         _check_error(world, client, attempts)
+
+
+def _is_known_crash(attempt: Generation, tries: list[Attempt]) -> bool:
+    """Whether a runner has died of a request, and the gateway was there to hear of it.
+
+    In the moment in which a runner dies the gateway may be giving the request up: it took too long, or
+    probes found the node down.
+    """
+    if attempt.how not in ("crashed", "cut by a crash") or attempt.wire.is_lost:
+        return False
+    return tries[attempt.attempt - 1].error not in _GIVEN_UP
 
 
 def _counted(tries: list[Attempt], attempts: list[Generation]) -> int:
