@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from sollol.gateway.admission import TICK_S
 from sollol.scheduling.queue import Waiting
 from sollol.scheduling.scheduler import Scheduler
-from sollol.types import NodeState, NodeView
+from sollol.types import NodeState, NodeView, RouteRequest
 from sollol.wire.names import model_key
 from tests.deterministic.client import Client, End
 from tests.deterministic.generation import Generation
@@ -166,14 +166,29 @@ class Watch:
 
     def _is_free(self, node_id: str, model: str) -> bool:
         """Whether a node may be given a request at this moment, as far as can be told from outside."""
+        if not self._may_take(node_id, model):
+            return False
+        return not self.scheduler._fleet.nodes[node_id].by_model[model].is_full
+
+    def _may_take(self, node_id: str, model: str) -> bool:
+        """Whether a node may be given requests, once a slot is free: on trial it has one at a time."""
         view = self.view(node_id)
         if not self._is_open(node_id, model):
             return False
         node = self.scheduler._fleet.nodes[node_id]
         runner = node.by_model[model]
         if view.state is NodeState.HEALTHY and runner.key not in view.limited:
-            return len(runner.running) < runner.slots
+            return True
         return not (runner.running or (view.state is NodeState.HALF_OPEN and node.in_flight))
+
+    def _eligible(self, request: RouteRequest) -> list[str]:
+        """Return the nodes that a request may be given to, be they busy: first those it has not failed on."""
+        nodes = [
+            node_id
+            for node_id in self.world.nodes
+            if node_id not in request.excluded and self._may_take(node_id, request.model)
+        ]
+        return [node_id for node_id in nodes if node_id not in request.avoided] or nodes
 
     def ended(self, client: Client) -> None:
         """Check that nobody is told that there is no node while one is only ejected."""
@@ -232,20 +247,17 @@ class Watch:
         somebody wait whom it would grant a slot if it looked.
         """
         request = waiting.request
-        free = [
-            node_id
-            for node_id in self.world.nodes
-            if node_id not in request.excluded and self._is_free(node_id, request.model)
-        ]
+        nodes = self._eligible(request)
+        free = [node_id for node_id in nodes if self._is_free(node_id, request.model)]
         if not free:
             return False
         if self.world.schedule.policy != "fastest":
             return True
         now = self.world.loop.time()
-        nodes = self.scheduler._fleet.nodes
+        fleet = self.scheduler._fleet.nodes
         is_warm = any(
             request.model in self.view(node_id).resident
-            and nodes[node_id].most_urgent <= request.priority
+            and fleet[node_id].most_urgent <= request.priority
             for node_id in free
         )
         if is_warm and now - waiting.since > 2 * waiting.wait_s + 1.0:

@@ -126,6 +126,15 @@ def test_what_is_avoided_is_used_while_there_is_no_other(policy: str) -> None:
     end(sut, leases(effects))
 
 
+def test_what_is_avoided_is_used_while_the_others_are_busy_with_their_trials() -> None:
+    sut = scheduler(node("a"), node("b", TRIAL))
+    granted = sut.submit(asks("x", excluded=frozenset({"a"})), 1.0)
+    assert nodes(granted) == ["b"]
+    more = sut.submit(asks("y", avoided=frozenset({"a"})), 1.0)
+    assert nodes(more) == ["a"]
+    end(sut, leases(granted) + leases(more))
+
+
 def test_all_models_of_a_half_open_node_share_its_one_request() -> None:
     sut = scheduler(node("a", TRIAL, "m", "n"))
     granted = submitted(sut, 1) + submitted(sut, 1, "n")
