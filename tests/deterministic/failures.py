@@ -78,9 +78,13 @@ class Failures:
             self._count(generation)
 
     def _count(self, generation: Generation) -> None:
-        """Count failures that are the node's beyond doubt; whatever else happens begins anew."""
+        """Count failures that are the node's beyond doubt; whatever else happens begins anew.
+
+        Of what is lost on the way the gateway hears nothing: it is the silence that it counts, as half.
+        """
         row = self._in_a_row[generation.node.id]
-        if generation.how not in _SURE or self._told(generation).end is End.LEFT:
+        is_sure = generation.how in _SURE and not generation.wire.is_lost
+        if not is_sure or self._told(generation).end is End.LEFT:
             row.clear()
         elif not any(_is_same(bad, generation) for bad in row):
             row.append(generation)
