@@ -60,6 +60,8 @@ class RequestPlan:
     leave_turns: int = 2
     pause_ticks: int = 0
     """So long it does not read, from the first record on."""
+    continues: bool = False
+    """Another node is to go on with a stream that breaks off."""
     upload_ticks: int = 0
     """So much later than its head its body comes."""
 
@@ -96,6 +98,8 @@ class RequestPlan:
         ]
         if self.deadline_s is not None:
             lines.append(f"x-sollol-deadline: {self.deadline_s:g}")
+        if self.continues:
+            lines.append("x-sollol-on-cut: continue")
         return "\r\n".join([*lines, "", ""]).encode()
 
 

@@ -101,7 +101,7 @@ class Failures:
         self._done[node_id] = [each for each in self._done[node_id] if each not in over]
         for each in over:
             told = self._told(each)
-            if told.end is End.WHOLE and told.by == [each.by]:
+            if told.end is End.WHOLE and told.by[-1:] == [each.by]:
                 self._good_at[node_id].append(round(told.ended_at * TICKS_A_SECOND))
                 self._in_a_row[node_id].clear()
 

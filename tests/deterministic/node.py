@@ -1,6 +1,7 @@
 """A simulated Ollama on the virtual clock: slots with a queue behind them, loads, and faults."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -176,8 +177,12 @@ class SimulatedNode:
 
     def take(self, wire: Wire, path: str, body: bytes) -> None:
         """Take a request."""
-        if path in ("/api/chat", "/api/generate", "/api/embed"):
-            self._generate(Generation(self, wire, path, body))
+        asked = json.loads(body or b"{}")
+        probed = answers.template_probe(asked)
+        if probed is not None:
+            self._loop.call_later(GRID_S, wire.send, answers.whole(200, probed))
+        elif path in ("/api/chat", "/api/generate", "/api/embed"):
+            self._generate(Generation(self, wire, path, asked))
         elif not self._has(Fault.MUTE):
             self._loop.call_later(GRID_S, self._tell, wire, path)
 

@@ -64,6 +64,9 @@ def make_schedule(seed: int) -> Schedule:
     reserve = rng.choice((1, 3, 10, 10))
     policy = rng.choice(POLICIES)
     requests = tuple(_with_late_body(rng, request) for request in requests)
+    requests = tuple(
+        replace(request, continues=request.is_stream and rng.random() < 0.4) for request in requests
+    )
     if not rock and rng.random() < 0.2:
         nodes, windows = _with_few_holders(rng, nodes, windows)
     return Schedule(seed, policy, nodes, requests, windows, rock, reserve)

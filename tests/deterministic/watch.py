@@ -55,10 +55,10 @@ class Watch:
         client = self.world.clients[generation.request]
         before = self.attempts.setdefault(generation.request, [])
         assert client.told.end is not End.LEFT, f"{generation.request} has left, and is sent on"
-        assert not client.told.records, (
+        assert generation.said == client.told.text, (
             f"{generation.request} is sent on in the middle of its answer"
         )
-        deadline_s = client.plan.deadline_s
+        deadline_s = None if generation.said else client.plan.deadline_s
         if deadline_s is not None:
             late_s = self.world.loop.time() - client.came_at - deadline_s
             assert late_s <= TICK_S + GRID_S, (
@@ -69,7 +69,9 @@ class Watch:
         self.states.look()
         self.states.failures.arrived(generation)
         self._check_trial(generation)
-        if any(one.node is generation.node for one in before):
+        if generation.said:
+            self._check_second_leg(generation, client)
+        elif any(one.node is generation.node for one in before):
             self._check_again(generation, before[-1])
         if self.world.schedule.policy == "fastest" and not generation.node.has_forgotten:
             self._check_load(generation)
@@ -149,6 +151,13 @@ class Watch:
         assert not others, (
             f"{generation.request} is at {generation.node.id} again: {others} are free"
         )
+
+    def _check_second_leg(self, generation: Generation, client: Client) -> None:
+        """Check that another node goes on with an answer, and only where that is wanted."""
+        name = generation.request
+        assert client.plan.continues, f"{name} is gone on with, and did not ask for that"
+        first = client.told.by[0].split("/")[0]
+        assert generation.node.id != first, f"{name} is gone on with on {first}, where it broke off"
 
     def _check_load(self, generation: Generation) -> None:
         """Check that it brings no second load to a node, as far as a load's end can be predicted."""
