@@ -13,6 +13,7 @@ _GOOD = ("done", "400", "404", "429", "503", "")
 _SURE = ("reset", "cut", "short")
 _SUSPECT = ("crashed", "500", "error record")
 """Counted later, if at all: once the request has succeeded elsewhere."""
+FAILURES = (*_SURE, *_SUSPECT, "cut by a crash")
 
 
 class Failures:
@@ -27,6 +28,8 @@ class Failures:
         self._open: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
         self._done: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
         """Answers that were whole when they left the node."""
+        self._done_at = dict.fromkeys(world.nodes, 0)
+        """When the last of them did, in ticks."""
         self._good_at: dict[str, list[int]] = {node_id: [] for node_id in world.nodes}
         """When the gateway was done with them, in ticks."""
         self._bad: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
@@ -63,14 +66,32 @@ class Failures:
             if bad.how in _SUSPECT or self._noted_at.get(bad, now) >= good_at
         ]
 
-    def least(self, node_id: str, since: int) -> list[Generation]:
-        """Return the failures in a row that must count against a node; those sent after a moment."""
-        row = self._in_a_row[node_id]
-        return [bad for bad in row if bad.arrived > since and self._must_count(bad)]
+    def least(self, node_id: str, since: int, *, is_proven: bool) -> list[Generation]:
+        """Return the failures in a row that must count against a node, of what was sent after a moment.
+
+        If it is not proven since, what was sent before, too.
+        """
+        return [
+            bad
+            for bad in self._in_a_row[node_id]
+            if (bad.arrived if is_proven else bad.ended) > since and self._must_count(bad)
+        ]
+
+    def may_have_succeeded(self, node_id: str, since: int) -> bool:
+        """Whether the gateway may have taken note of a success since a moment, that one included."""
+        return max(self._done_at[node_id], *self._good_at[node_id], 0) >= since
+
+    def has_succeeded(self, node_id: str, since: int) -> bool:
+        """Whether the gateway had taken note of a success before this moment."""
+        now = self.world.loop.now
+        return not since or any(since <= at < now for at in self._good_at[node_id])
 
     def _sort(self, node_id: str, ended: list[Generation]) -> None:
         self._open[node_id] = [each for each in self._open[node_id] if not each.how]
-        self._done[node_id] += [each for each in ended if each.how == "done"]
+        done = [each for each in ended if each.how == "done"]
+        if done:
+            self._done[node_id] += done
+            self._done_at[node_id] = self.world.loop.now
         self._bad[node_id] += [
             each for each in ended if each.how not in _GOOD and not self._has_left(each)
         ]

@@ -57,6 +57,8 @@ class States:
         """When ejections began that were seen, or may have begun unseen as a node went down."""
         self._again: set[tuple[str, str]] = set()
         """What was ejected on trial."""
+        self._closed_at = dict.fromkeys(world.nodes, 0)
+        """When a trial last went well, or began to, in ticks."""
         self._news: list[NodeView] = []
         registry = world.gateway.registry
         self._seen = {view.id: view for view in registry.views()}
@@ -81,12 +83,17 @@ class States:
             self._check_ejected(node_id)
 
     def _check_ejected(self, node_id: str) -> None:
-        """Check that a node is ejected after failures in a row, of which one will do on trial."""
+        """Check that a node is ejected after failures in a row.
+
+        One will do on trial, and from the beginning of the answer that ends that to an answer's end.
+        """
         state = self._seen[node_id].state
         if state not in (HEALTHY, HALF_OPEN):
             return
-        count = len(self.failures.least(node_id, self.since.get((node_id, ""), 0)))
-        most = EJECT_AFTER if state is HEALTHY else 1
+        is_proven = self.failures.may_have_succeeded(node_id, self._closed_at[node_id])
+        since = self.since.get((node_id, ""), 0)
+        count = len(self.failures.least(node_id, since, is_proven=is_proven))
+        most = EJECT_AFTER if state is HEALTHY and is_proven else 1
         assert count < most, f"{node_id} has failed {count} times, and is {state}"
 
     def check_told(self) -> None:
@@ -116,6 +123,8 @@ class States:
                 f"{view.id} is blamed for nothing"
             )
             self._check_length(view.id, "", before.state, view.state)
+            if before.state is HALF_OPEN and is_well:
+                self._closed_at[view.id] = now
             if (before.state, view.state) == (HEALTHY, EJECTED):
                 self._check_reason(view.id, self.failures.most(view.id))
             self.since[view.id, ""] = now
@@ -175,5 +184,6 @@ class States:
 
     def _check_reason(self, node_id: str, bad: list[Generation]) -> None:
         """Check that there were enough failures in a row."""
-        if not self._ever(node_id, _OF_THE_WIRE):
+        is_proven = self.failures.has_succeeded(node_id, self._closed_at[node_id])
+        if is_proven and not self._ever(node_id, _OF_THE_WIRE):
             assert len(bad) >= EJECT_AFTER, f"{node_id} is ejected after {len(bad)} failures"

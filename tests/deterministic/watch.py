@@ -8,6 +8,7 @@ from sollol.scheduling.scheduler import Scheduler
 from sollol.types import NodeState, NodeView, RouteRequest
 from sollol.wire.names import model_key
 from tests.deterministic.client import Client, End
+from tests.deterministic.failures import FAILURES
 from tests.deterministic.generation import Generation
 from tests.deterministic.loop import GRID_S, TICKS_A_SECOND
 from tests.deterministic.node import SimulatedNode
@@ -80,7 +81,8 @@ class Watch:
     def _check_trial(self, generation: Generation) -> None:
         """Check that what failed gets one request at a time, and none while it is ejected.
 
-        Unless no other node with the model may be given any: then one at a time, too.
+        Unless no other node with the model may be given any: then one at a time, too. That is over once
+        one has begun to be answered, until something fails again.
         """
         node, key = generation.node, generation.runner_key
         view = self.view(node.id)
@@ -94,8 +96,8 @@ class Watch:
                 for other in node.generations
                 if other is not generation
                 and other.is_live
-                and other.arrived > since
                 and runner in ("", other.runner_key)
+                and self._is_trial(other, since)
             ]
             assert not beside, (
                 f"{node.id} {runner} is {state}, and gets {generation.by} beside {beside}"
@@ -107,6 +109,22 @@ class Watch:
                     if self._is_open(each, generation.model) and not self._is_news(each)
                 ]
                 assert not others, f"{node.id} {runner} is ejected, and {others} are not"
+
+    def _is_trial(self, generation: Generation, since: int) -> bool:
+        """Whether a request was the one to show that its runner works, and nothing has come of it."""
+        others = [
+            other
+            for each in self.attempts.values()
+            for other in each
+            if other.node is generation.node
+            and other.runner_key == generation.runner_key
+            and other.arrived > since
+        ]
+        ended = [other for other in others if other.how not in ("", "done")]
+        failed_at = max((o.ended for o in ended if o.how in FAILURES), default=0)
+        is_proven = max((o.began for o in others), default=0) > failed_at
+        since = max((o.ended for o in ended), default=since)
+        return not (generation.began or is_proven) and generation.arrived > since
 
     def _is_open(self, node_id: str, model: str) -> bool:
         """Whether a node may be given requests for a model, be it one at a time."""
@@ -180,15 +198,10 @@ class Watch:
         return not self.scheduler._fleet.nodes[node_id].by_model[model].is_full
 
     def _may_take(self, node_id: str, model: str) -> bool:
-        """Whether a node may be given requests, once a slot is free: on trial it has one at a time."""
-        view = self.view(node_id)
+        """Whether a node may be given requests, once a slot is free."""
         if not self._is_open(node_id, model):
             return False
-        node = self.scheduler._fleet.nodes[node_id]
-        runner = node.by_model[model]
-        if view.state is NodeState.HEALTHY and runner.key not in view.limited:
-            return True
-        return not (runner.running or (view.state is NodeState.HALF_OPEN and node.in_flight))
+        return self.scheduler._fleet.nodes[node_id].by_model[model].may_take
 
     def _eligible(self, request: RouteRequest) -> list[str]:
         """Return the nodes that a request may be given to, be they busy: first those it has not failed on."""
