@@ -43,7 +43,9 @@ class Behind:
         return Spread.of_ratios(self.gateway_s, self.direct_s)
 
 
-async def measure_gateway(binaries: LlamaBinaries, folder: Path, size: Size) -> Behind:
+async def measure_gateway(
+    binaries: LlamaBinaries, folder: Path, size: Size, rounds: int = ROUNDS
+) -> Behind:
     """Ask two equal shards by turns: one of ``sollol serve``, and one started with the same flags.
 
     Raises:
@@ -72,7 +74,7 @@ async def measure_gateway(binaries: LlamaBinaries, folder: Path, size: Size) -> 
             httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
         )
         key = direct.coordinator.api_key
-        for number in range(ROUNDS + 1):
+        for number in range(rounds + 1):
             direct_s = await _answer_s(client, direct.coordinator.url, key)
             gateway_s = await _answer_s(client, url, "")
             if number:  # the first also loads

@@ -1,5 +1,6 @@
 """Runs models as SOLLOL would: workers are found, a plan is made, its coordinator is started."""
 
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,12 +19,12 @@ from sollol.sharding.coordinator import CoordinatorProcess
 from sollol.sharding.fleet import find_fleet, fleet_of
 from sollol.sharding.memory import GIB, MemoryModel, RunOptions
 from sollol.sharding.models import LocalModel, read_model
-from sollol.sharding.plan import Plan, find_plan, plan_shards
+from sollol.sharding.plan import Coordinator, Fleet, Plan, Worker, find_plan, plan_shards
+from sollol.sharding.prediction import Link
 
 TIMEOUT_S = 600.0
 """Of a load, and of an answer."""
-_ROOM = 1.15
-"""Layers do not fill a memory to the last byte."""
+_ANY_SPEED = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +131,24 @@ class Lab:
         return MemoryModel(facts, self.options).device(0, len(facts.units)).total_bytes
 
     def memory_for(self, workers: int) -> int:
-        """Return the memory with which so many equal workers hold the model, and one less do not."""
-        return int(self.whole_bytes() * _ROOM / workers)
+        """Return the memory with which so many equal workers hold the model, and fewer do not.
+
+        Raises:
+            ChildFailed: its layers cannot be spread so.
+        """
+        whole = self.whole_bytes()
+        for percent in range(105, 100 * workers, 5):
+            size = whole * percent // 100 // workers
+            plan = find_plan(self.model.facts, self.options, _equal(workers, size))
+            if plan is not None and len(plan.shares) == workers:
+                return size
+        raise ChildFailed(f"the model cannot be spread over {workers} workers")
+
+
+def _equal(count: int, memory_bytes: int) -> Fleet:
+    """Return workers to plan with, and a coordinator that has room for all."""
+    workers = tuple(
+        Worker(f"{number}", f"{number}", memory_bytes, _ANY_SPEED) for number in range(count)
+    )
+    links = {worker.name: Link(_ANY_SPEED, _ANY_SPEED) for worker in workers}
+    return Fleet(workers, (Coordinator("here", sys.maxsize, _ANY_SPEED, links),))

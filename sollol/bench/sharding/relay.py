@@ -28,11 +28,25 @@ def relay(listener: socket.socket, target: tuple[str, int], delay_s: float) -> N
         except OSError:
             near.close()
             continue
-        for source, sink in ((near, far), (far, near)):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            on_the_way: Queue[tuple[float, bytes]] = Queue(_MOST_PIECES)
-            Thread(target=_receive, args=(source, on_the_way, delay_s), daemon=True).start()
-            Thread(target=_deliver, args=(on_the_way, sink), daemon=True).start()
+        Thread(target=_serve, args=(near, far, delay_s), daemon=True).start()
+
+
+def _serve(near: socket.socket, far: socket.socket, delay_s: float) -> None:
+    """Pass on one connection, both ways, until both ends are done."""
+    threads = []
+    for source, sink in ((near, far), (far, near)):
+        source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        on_the_way: Queue[tuple[float, bytes]] = Queue(_MOST_PIECES)
+        threads += [
+            Thread(target=_receive, args=(source, on_the_way, delay_s), daemon=True),
+            Thread(target=_deliver, args=(on_the_way, sink), daemon=True),
+        ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    near.close()
+    far.close()
 
 
 def _receive(source: socket.socket, on_the_way: Queue[tuple[float, bytes]], delay_s: float) -> None:
