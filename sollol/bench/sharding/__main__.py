@@ -109,7 +109,8 @@ async def speed(binaries: LlamaBinaries, folder: Path) -> Section:
 async def gateway(binaries: LlamaBinaries, folder: Path) -> Section:
     """Compare a coordinator behind SOLLOL with one that is asked directly."""
     say("through the gateway")
-    found = await measure_gateway(binaries, folder, SMALL)
+    path = await asyncio.to_thread(small_model, default_cache_dir())
+    found = await measure_gateway(binaries, path, folder)
     return judge_gateway(found), describe_gateway(found)
 
 
