@@ -132,7 +132,9 @@ async def network(binaries: LlamaBinaries, folder: Path) -> Section:
         "Each worker in a network namespace of its own, at the end of a cable that the kernel limits "
         "to 1 Gbit/s each way; a relay beside it adds delay. The same models as above: the small one "
         "for tokens, by turns with two workers on loopback; six layers of a 7B for loads. Only "
-        "tensors of more than 10 MiB are cached.\n\n"
+        "tensors of more than 10 MiB are cached. What a load from the cache still takes: the coordinator "
+        "reads the file and hashes every byte of it, one core for one byte after the other, and the workers "
+        "read theirs.\n\n"
     )
     return judge_far(found), text + describe_far(found)
 
