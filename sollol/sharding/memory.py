@@ -24,7 +24,7 @@ CELL_STEP = 256
 """llama.cpp rounds the length of a context up to a multiple of this."""
 PROCESS_BYTES = 8 * MIB
 """An idle RPC server."""
-COORDINATOR_BYTES = 64 * MIB
+COORDINATOR_BYTES = 48 * MIB
 """A llama-server without a model: programs and buffers of requests."""
 _TOKEN_BYTES = 256
 """For each token of the vocabulary: its text, and the tables to find it."""
