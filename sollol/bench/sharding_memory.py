@@ -122,7 +122,8 @@ def server_arguments(
         "--cache-type-k": options.key_type,
         "--cache-type-v": options.value_type,
     }
-    return ["--no-webui", "--offline", *(word for pair in arguments.items() for word in pair)]
+    flags = ["--no-webui", "--offline", "--no-mmap", "--embeddings"]
+    return [*flags, *(word for pair in arguments.items() for word in pair)]
 
 
 async def _is_started(server: LlamaServer) -> bool:

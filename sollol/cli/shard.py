@@ -110,7 +110,7 @@ def workers(
         print_json({"workers": [worker_dict(one) for one in seen]})
     else:
         print_workers(seen)
-    if any(one.error for one in seen):
+    if any(one.probe.error for one in seen):
         raise typer.Exit(1)
 
 

@@ -93,7 +93,7 @@ def link_text(one: Seen) -> str:
         f"{told['round_trip_s'] * 1000:.2g} ms {told['round_trip_is']}",
         f"{told['bytes_per_s'] * 8e-9:.2g} Gbit/s {told['bytes_per_s_is']}",
     )
-    why = f"; {one.error}" if one.error else ""
+    why = f"; {one.probe.error}" if one.probe.error else ""
     return f"link to {told['worker']}: {', '.join(numbers)}{why}"
 
 
@@ -106,7 +106,7 @@ def link_dict(one: Seen) -> dict[str, Any]:
         "round_trip_is": _source(settings.round_trip_s, one.link.round_trip_s),
         "bytes_per_s": link.bytes_per_s,
         "bytes_per_s_is": _source(settings.gbit_per_s, one.link.bytes_per_s),
-        "error": one.error,
+        "error": one.probe.error,
     }
 
 
@@ -115,7 +115,7 @@ def print_workers(seen: Iterable[Seen]) -> None:
     rows = [
         (
             one.probe.address,
-            one.error or "answers",
+            one.probe.error or "answers",
             ".".join(map(str, one.probe.version)),
             _or_empty(one.link.round_trip_s, "{:.2g} ms", 1000),
             _or_empty(one.link.bytes_per_s, "{:.2g} Gbit/s", 8e-9),
@@ -131,7 +131,7 @@ def worker_dict(one: Seen) -> dict[str, Any]:
     """Return what a worker answered, for other programs; what was not measured is None."""
     return {
         "address": one.probe.address,
-        "error": one.error,
+        "error": one.probe.error,
         "version": ".".join(map(str, one.probe.version)),
         "round_trip_s": one.link.round_trip_s,
         "bytes_per_s": one.link.bytes_per_s,

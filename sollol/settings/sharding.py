@@ -32,9 +32,11 @@ class WorkerSettings(Group):
     memory_gb_per_s: Positive = 20.0
     """How fast it reads its memory, in 10^9 bytes a second; foretells the speed of answers."""
     round_trip_s: Seconds | None = None
-    """Seconds of a round trip to it; 0.0005, or 0.00005 on this machine, when not given."""
+    """Seconds of a round trip to it; measured when not given. Until it answers 0.0005, or 0.00005 on
+    this machine."""
     gbit_per_s: Positive | None = None
-    """What the network to it carries; 1, or 20 on this machine, when not given."""
+    """What the network to it carries; measured when not given. Until it answers 1, or 20 on this
+    machine."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,7 +76,7 @@ class ShardingSettings(Group):
     default. Its usual places are looked at when not given."""
     memory_gb: Positive | None = None
     """What the coordinator may take of this machine's memory, in units of 1024^3 bytes; what is
-    available when not given."""
+    available when not given, and never more."""
     memory_gb_per_s: Positive = 20.0
     """How fast this machine reads its memory, in 10^9 bytes a second."""
     context_length: Count = 4096

@@ -25,26 +25,20 @@ class Seen:
     link: MeasuredLink
 
     @property
-    def error(self) -> str:
-        """Why it cannot be used; empty if it can."""
-        if self.probe.error or len(self.probe.devices) == 1:
-            return self.probe.error
-        return (
-            f"it offers {len(self.probe.devices)} devices, and a worker is one; start an RPC "
-            "server for each, with --device"
-        )
-
-    @property
     def memory_bytes(self) -> int:
-        """What it may take and has; a worker that did not answer is taken at its word."""
-        free = [device.free_bytes for device in self.probe.devices[:1]]
-        return min([self.worker.memory_bytes, *free])
+        """What it may take and has; a worker that did not answer is taken at its word.
+
+        Devices of one worker get equal parts, so the smallest of them counts for all.
+        """
+        free = [device.free_bytes for device in self.probe.devices]
+        has = [len(free) * min(free)] if free else []
+        return min([self.worker.memory_bytes, *has])
 
     @property
     def shares_memory(self) -> bool:
         """Whether its memory is that of this machine: it runs here, and on a CPU."""
         sizes = [device.total_bytes for device in self.probe.devices]
-        return self.worker.is_local and sizes == [total_bytes()]
+        return self.worker.is_local and total_bytes() in sizes
 
     @property
     def best_link(self) -> Link:
@@ -76,8 +70,8 @@ async def find_fleet(
         busy: addresses that a coordinator of ours uses; they are neither asked nor returned.
     """
     seen = await survey((one for one in settings.workers if one.address not in busy), binaries)
-    usable = [one for one in seen if not one.error]
-    unusable = {one.worker.address: one.error for one in seen if one.error}
+    usable = [one for one in seen if not one.probe.error]
+    unusable = {one.worker.address: one.probe.error for one in seen if one.probe.error}
     return Found(fleet_of(settings, usable), unusable)
 
 

@@ -6,8 +6,8 @@ layout belongs to a version of the protocol; with other versions only the round 
 Source: llama.cpp, ggml/src/ggml-rpc/ggml-rpc.cpp, of build 10068.
 """
 
-import asyncio
 import struct
+import time
 from dataclasses import dataclass, replace
 
 from sollol.errors import WorkerFailed
@@ -59,12 +59,11 @@ async def _round_trip_s(connection: Connection) -> float:
 
 async def _dealt_with_s(connection: Connection, body: bytes = b"") -> float:
     """Return how long it takes to set a tensor, if there is a body, and to answer after that."""
-    clock = asyncio.get_running_loop().time
-    started = clock()
+    started = time.perf_counter()  # uvloop's own clock has milliseconds
     if body:
         connection.write(_SET_TENSOR, body)
     await connection.ask(DEVICE_COUNT, b"", "<I")
-    return clock() - started
+    return time.perf_counter() - started
 
 
 async def _bytes_per_s(connection: Connection, round_trip_s: float) -> float | None:

@@ -24,8 +24,10 @@ CELL_STEP = 256
 """llama.cpp rounds the length of a context up to a multiple of this."""
 PROCESS_BYTES = 8 * MIB
 """An idle RPC server."""
-COORDINATOR_BYTES = 256 * MIB
-"""A llama-server without a model's weights: programs, vocabulary, buffers of requests."""
+COORDINATOR_BYTES = 48 * MIB
+"""A llama-server without a model: programs and buffers of requests."""
+_TOKEN_BYTES = 256
+"""For each token of the vocabulary: its text, and the tables to find it."""
 _MASK_BYTES = 8
 """For each token of a batch and cell: 2 in build 10068, 8 in build 11434."""
 _ACTIVATION_BYTES = 8
@@ -116,7 +118,7 @@ class MemoryModel:
         running = masks + activations + self._logit_bytes()
         loading = 2 * max(self._largest)
         own = self.device(0, layers).total_bytes if layers else 0
-        sides = facts.input_bytes + facts.side_bytes
+        sides = facts.input_bytes + facts.side_bytes + _TOKEN_BYTES * facts.vocabulary
         return COORDINATOR_BYTES + sides + max(running, loading) + own
 
     def _compute_bytes(self, first: int, end: int) -> int:

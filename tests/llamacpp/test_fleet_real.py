@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import psutil
 import pytest
 
+from sollol.bench.gguf_files import write_gguf
+from sollol.bench.model_kinds import Size, dense
 from sollol.bench.sharding_memory import running_worker
 from sollol.cli.main import main
 from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
@@ -77,3 +80,22 @@ async def test_the_cli_shows_measured_links(capsys: pytest.CaptureFixture[str]) 
     (told,) = json.loads(capsys.readouterr().out)["workers"]
     assert told["bytes_per_s"] > 0
     assert told["round_trip_s"] > 0
+
+
+async def test_a_plan_says_which_numbers_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_gguf(tmp_path / "m.gguf", dense(Size(layers=4)))
+    async with running_worker(find_binaries()) as address:
+        rows = [
+            {"address": address, "memory_gb": 1, "gbit_per_s": 3},
+            {"address": "127.0.0.1:1", "memory_gb": 1},
+        ]
+        arguments = ["shard", "plan", str(model), f"--set=sharding.workers={json.dumps(rows)}"]
+        with pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(main, arguments)
+        assert not ended.value.code
+        out = capsys.readouterr().out
+    assert f"link to {address}: " in out
+    assert " ms measured, 3 Gbit/s set" in out
+    assert "link to 127.0.0.1:1: 0.05 ms assumed, 20 Gbit/s assumed; no RPC server answers" in out

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 
 from sollol.sharding.links import MeasuredLink, measure_link
 from tests.fake_worker import FakeWorker, fake_worker
@@ -56,3 +57,14 @@ async def test_a_worker_that_says_nothing_is_given_up() -> None:
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         assert await measure_link(address, 0.05) == MeasuredLink()
+
+
+def test_a_round_trip_of_a_moment_is_not_nothing() -> None:
+    async def measure() -> MeasuredLink:
+        async with fake_worker(FakeWorker()) as worker:
+            return await measure_link(worker.address, 30)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        link = runner.run(measure())
+    assert link.round_trip_s
+    assert link.bytes_per_s

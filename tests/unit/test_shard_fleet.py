@@ -41,6 +41,11 @@ async def test_a_worker_is_usable_with_the_lesser_of_what_it_has_and_may_take() 
     assert link.bytes_per_s != 2.5e9
 
 
+async def test_the_smallest_device_counts_for_all_of_a_worker() -> None:
+    found = await find(FakeWorker(devices=((2 * GIB, 8 * GIB), (GIB, GIB))))
+    assert found.fleet.workers[0].memory_bytes == 2 * GIB
+
+
 async def test_settings_of_a_link_count_before_what_was_measured() -> None:
     worker = FakeWorker()
     found = await find(worker, round_trip_s=0.25, gbit_per_s=8)
@@ -49,12 +54,10 @@ async def test_settings_of_a_link_count_before_what_was_measured() -> None:
 
 async def test_what_cannot_be_used_has_a_reason() -> None:
     good, old = FakeWorker(), FakeWorker(version=(3, 9, 9))
-    two = FakeWorker(devices=((GIB, GIB), (GIB, GIB)))
     breaking = FakeWorker(breaks_at=15)
-    found = await find(good, old, two, breaking)
+    found = await find(good, old, breaking)
     assert [worker.name for worker in found.fleet.workers] == [good.address]
     assert "version 3.9.9 of the protocol, and not 4.0.3" in found.unusable[old.address]
-    assert "it offers 2 devices" in found.unusable[two.address]
     assert "no RPC server answers" in found.unusable[breaking.address]
 
 
