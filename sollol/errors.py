@@ -25,7 +25,7 @@
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
     │   ├── UpstreamStatus       5xx  or 429, or an error in place of a stream: the node's own words
     │   ├── WorkerFailed               an RPC server of llama.cpp cannot be used
-    │   ├── CoordinatorFailed          the llama-server that drives the workers did not start, or ended
+    │   ├── CoordinatorFailed          a llama-server over several workers did not start or ended
     │   ├── UpstreamCut                the connection ended inside a message
     │   │   └── NodeDown               the gateway ended it: probes had found the node down
     │   ├── CannotContinue             no node can go on with an answer that broke off
@@ -255,7 +255,7 @@ class WorkerFailed(UpstreamError):
 
 
 class CoordinatorFailed(UpstreamError):
-    """The llama-server that drives the workers of a model did not start, or ended; the text says why."""
+    """A model over several workers could not be started; the text says why and what to do."""
 
     code = "coordinator_failed"
 

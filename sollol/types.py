@@ -31,7 +31,7 @@ class NodeState(StrEnum):
     EJECTED = "ejected"
     """Requests failed there, whatever probes say: it gets none for a while."""
     HALF_OPEN = "half_open"
-    """That while is over: it gets one request at a time, until one succeeds."""
+    """That while is over: it gets one request at a time, until one begins to be answered."""
     DRAINING = "draining"
     """Finishes what it has and gets nothing new."""
 
@@ -264,3 +264,5 @@ class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True):
     that would rest on no measurement of the model there."""
     token_s: float = 0.0
     """Seconds for each token of the answer, as predicted."""
+    is_trial: bool = False
+    """Whether the runner does its work is to be seen by how this request begins to be answered."""

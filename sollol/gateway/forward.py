@@ -13,6 +13,7 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from sollol.errors import (
@@ -237,6 +238,7 @@ class Forwarder:
             raise
         finally:
             attempt.measured = measured
+            downstream.when_good = ()
             self._admission.release(lease, measured, has_failed=has_failed)
 
     def failed_too(self, retries: Retries) -> None:
@@ -269,6 +271,8 @@ class Forwarder:
         self._note_residency(call, node, upstream.status)
         if lease.loads and upstream.status == _OK:  # its head does not come before that
             self._admission.loaded(lease)
+        if lease.is_trial:
+            downstream.when_good += (partial(self._passed, node, lease),)
         try:
             if exchange.translator is None:
                 await relay(upstream, downstream, call.kind.task)
@@ -278,6 +282,11 @@ class Forwarder:
             upstream.close()
         if downstream.told_error or node.health.is_troubled:
             self._note_health(node, lease, upstream.status, downstream.told_error)
+
+    def _passed(self, node: Node, lease: Lease) -> None:
+        """End a trial: the node has begun to answer."""
+        self._admission.begun(lease)
+        self._registry.request_begun(node, lease.runner)
 
     def _note_health(self, node: Node, lease: Lease, status: int, told_error: str) -> None:
         """Take what an answer that came to its end says of its node."""

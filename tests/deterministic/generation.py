@@ -20,6 +20,7 @@ class Generation:
         window: the fault that it meets, if any.
         has_slot: it runs, or its model is being loaded for it.
         arrived: the tick in which it came.
+        began: the tick in which something of its answer went out; 0 before that.
         attempt: the gateway's, counted from 1.
         is_stuck: nothing more will come of it.
         ended: the tick in which it ended.
@@ -44,6 +45,7 @@ class Generation:
         self.has_head = False
         self.is_stuck = False
         self.arrived = node.now
+        self.began = 0
         self.attempt = 0
         self.ended = 0
         self.how = ""
@@ -118,6 +120,7 @@ class Generation:
             self._finish()
             return
         if self.is_stream:
+            self.began = self.began or self.node.now
             self._send(self._record(answers.token(self.prompt, self._done)))
         self._done += 1
         self._after(self.node.token_ticks, self._next_token)
@@ -145,6 +148,7 @@ class Generation:
         return True
 
     def _finish(self) -> None:
+        self.began = self.began or self.node.now
         tick = 1 / 100
         told = answers.numbers(
             self.tokens,

@@ -35,6 +35,7 @@ _GOOD = ("done", "400", "404", "429", "503", "")
 _SURE = ("reset", "cut", "short")
 _SUSPECT = ("crashed", "500", "error record")
 """Counted later, if at all: once the request has succeeded elsewhere."""
+FAILURES = (*_SURE, *_SUSPECT, "cut by a crash")
 _OF_THE_WIRE = (Fault.REFUSE, Fault.RESTART, Fault.PARTITION, Fault.VANISH)
 
 
@@ -48,6 +49,10 @@ class States:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.since: dict[tuple[str, str], int] = {}
+        self._closed_at = dict.fromkeys(world.nodes, 0)
+        """When a trial last went well, or began to, in ticks."""
+        self._done_at = dict.fromkeys(world.nodes, 0)
+        """When an answer last came to its end."""
         self._seen: dict[str, NodeView] = {}
         self._bad: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
         self._in_a_row: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
@@ -84,6 +89,7 @@ class States:
         self._open[node_id] = [each for each in self._open[node_id] if not each.how]
         for generation in sorted(ended, key=lambda each: each.how != "done"):
             if generation.how == "done":
+                self._done_at[node_id] = self.world.loop.now
                 self._bad[node_id] = [bad for bad in self._bad[node_id] if bad.how in _SUSPECT]
             elif generation.how not in _GOOD and not self._has_left(generation):
                 self._bad[node_id].append(generation)
@@ -105,11 +111,20 @@ class States:
         node = self.world.gateway.registry.find(node_id)
         assert node is not None
         row, view = self._in_a_row[node_id], node.view
-        limits = {HEALTHY: EJECT_AFTER, HALF_OPEN: 1}
+        is_proven = self._is_proven(node_id)
+        limits = {HEALTHY: EJECT_AFTER if is_proven else 1, HALF_OPEN: 1}
         since = self.since.get((node_id, ""), 0)
-        late = [bad for bad in row if bad.arrived > since and self._is_told(bad)]
+        late = [
+            bad
+            for bad in row
+            if (bad.arrived if is_proven else bad.ended) > since and self._is_told(bad)
+        ]
         most = limits.get(view.state, len(row) + 1)
         assert len(late) < most, f"{node_id} has failed {len(late)} times, and is {view.state}"
+
+    def _is_proven(self, node_id: str) -> bool:
+        """Whether an answer has come to its end since a trial began to be answered."""
+        return self._done_at[node_id] >= self._closed_at[node_id]
 
     def _is_told(self, generation: Generation) -> bool:
         """Whether the gateway's attempt has failed through the node, not by the request's deadline.
@@ -146,6 +161,8 @@ class States:
                 f"{view.id} is blamed for nothing"
             )
             self._check_length(view.id, "", before.state, view.state)
+            if before.state is HALF_OPEN and is_well:
+                self._closed_at[view.id] = now
             if (before.state, view.state) == (HEALTHY, EJECTED):
                 self._check_reason(view.id, self._bad[view.id])
             if (before.state, view.state) != (UNHEALTHY, EJECTED):  # else it was ejected before
@@ -201,5 +218,5 @@ class States:
 
     def _check_reason(self, node_id: str, bad: list[Generation]) -> None:
         """Check that there were enough failures in a row."""
-        if not self._ever(node_id, _OF_THE_WIRE):
+        if not self._ever(node_id, _OF_THE_WIRE) and self._is_proven(node_id):
             assert len(bad) >= EJECT_AFTER, f"{node_id} is ejected after {len(bad)} failures"

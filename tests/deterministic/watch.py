@@ -11,7 +11,7 @@ from tests.deterministic.client import Client, End
 from tests.deterministic.generation import Generation
 from tests.deterministic.loop import GRID_S, TICKS_A_SECOND
 from tests.deterministic.node import SimulatedNode
-from tests.deterministic.states import States
+from tests.deterministic.states import FAILURES, States
 
 if TYPE_CHECKING:
     from tests.deterministic.world import World
@@ -78,7 +78,8 @@ class Watch:
     def _check_trial(self, generation: Generation) -> None:
         """Check that what failed gets one request at a time, and none while it is ejected.
 
-        Unless no other node with the model may be given any: then one at a time, too.
+        Unless no other node with the model may be given any: then one at a time, too. That is over once
+        one has begun to be answered, until something fails again.
         """
         node, key = generation.node, generation.runner_key
         view = self.view(node.id)
@@ -92,8 +93,8 @@ class Watch:
                 for other in node.generations
                 if other is not generation
                 and other.is_live
-                and other.arrived > since
                 and runner in ("", other.runner_key)
+                and self._is_trial(other, since)
             ]
             assert not beside, (
                 f"{node.id} {runner} is {state}, and gets {generation.by} beside {beside}"
@@ -103,6 +104,22 @@ class Watch:
                     each for each in self.world.nodes if self._is_open(each, generation.model)
                 ]
                 assert not others, f"{node.id} {runner} is ejected, and {others} are not"
+
+    def _is_trial(self, generation: Generation, since: int) -> bool:
+        """Whether a request was the one to show that its runner works, and nothing has come of it."""
+        others = [
+            other
+            for each in self.attempts.values()
+            for other in each
+            if other.node is generation.node
+            and other.runner_key == generation.runner_key
+            and other.arrived > since
+        ]
+        ended = [other for other in others if other.how not in ("", "done")]
+        failed_at = max((o.ended for o in ended if o.how in FAILURES), default=0)
+        is_proven = max((o.began for o in others), default=0) > failed_at
+        since = max((o.ended for o in ended), default=since)
+        return not (generation.began or is_proven) and generation.arrived > since
 
     def _is_open(self, node_id: str, model: str) -> bool:
         """Whether a node may be given requests for a model, be it one at a time."""
@@ -157,14 +174,11 @@ class Watch:
 
     def _is_free(self, node_id: str, model: str) -> bool:
         """Whether a node may be given a request at this moment, as far as can be told from outside."""
-        view = self.view(node_id)
         if not self._is_open(node_id, model):
             return False
         node = self.scheduler._fleet.nodes[node_id]
         runner = node.by_model[model]
-        if view.state is NodeState.HEALTHY and runner.key not in view.limited:
-            return len(runner.running) < runner.slots
-        return not (runner.running or (view.state is NodeState.HALF_OPEN and node.in_flight))
+        return runner.may_take and not runner.is_full
 
     def ended(self, client: Client) -> None:
         """Check that nobody is told that there is no node while one is only ejected."""

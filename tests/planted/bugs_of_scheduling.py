@@ -139,8 +139,8 @@ BUGS = (
     Bug(
         "trial_is_for_each_model",
         _STATE,
-        "return not self.running and not (self.node.is_on_trial and self.node.in_flight)",
-        "return not self.running",
+        "held = self.node.held if self.node.is_on_trial else self.running",
+        "held = self.running",
         "a node on trial gets one request for each model",
     ),
     Bug(
