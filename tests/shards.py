@@ -56,7 +56,7 @@ class Store:
         told = {"model_format": "gguf", "model_family": "llama", "file_type": "F16"}
         config = self.blob(json.dumps(told).encode(), "config")
         self.manifest(name, {"schemaVersion": 2, "config": config, "layers": layers})
-        return self.blobs / layers[0]["digest"].replace(":", "-")
+        return self.blobs / str(layers[0]["digest"]).replace(":", "-")
 
     def manifest(self, name: str, body: object) -> Path:
         path = self.root / "manifests/registry.ollama.ai/library" / name / "latest"

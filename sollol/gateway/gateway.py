@@ -31,7 +31,7 @@ from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.retries import RetryPolicy
 from sollol.gateway.shard import ShardState
 from sollol.gateway.sharded import Sharded
-from sollol.gateway.shards import Shards
+from sollol.gateway.shards import Parts, Shards
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.slowness import Slowness
 from sollol.gateway.targets import Policy
@@ -144,11 +144,13 @@ class Gateway:
         if has_workers:
             self.shards = Shards(
                 settings,
-                self.registry,
-                self.prober,
-                self.rules,
-                self.metrics,
-                workers=workers or LlamaWorkers(settings.sharding),
+                Parts(
+                    self.registry,
+                    self.prober,
+                    self.rules,
+                    self.metrics,
+                    workers or LlamaWorkers(settings.sharding),
+                ),
                 rules_changed=self.admission.rules_changed,
                 clock=self.clock,
             )

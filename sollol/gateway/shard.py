@@ -28,7 +28,7 @@ from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.settings import NodeSettings
 from sollol.sharding.allocations import Allocation
-from sollol.sharding.coordinator import LoadProgress
+from sollol.sharding.coordinator import STOP_GRACE_S, LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.sockets import closed_ports
@@ -43,6 +43,8 @@ TOLD_STEP = 0.25
 """How much more of a model must be loaded before it is told again."""
 
 JOIN_ATTEMPTS = 3
+LOST_GRACE_S = 1.0
+"""One that does not answer will not end by itself either."""
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._:-]")
 LOAD_MARGIN = 3.0
 """So many times what the plan foretells a load may take."""
@@ -91,8 +93,8 @@ class Coordinator(Protocol):
         """Wait for its end; return what is known of it."""
         ...
 
-    async def stop(self, grace_s: float = 10.0) -> None:
-        """End it."""
+    async def stop(self, grace_s: float) -> None:
+        """End it: ask first, and kill it after some seconds."""
         ...
 
 
@@ -105,7 +107,7 @@ class Surroundings:
     """What a shard works with.
 
     ``read`` reads a model by its key, ``place`` gives a plan whose workers are the shard's from then
-    on, ``deaths`` are the moments at which it was lost, of the gateway's clock.
+    on, until they are ``freed``; ``deaths`` are the moments at which it was lost, of the gateway's clock.
     """
 
     registry: Registry
@@ -113,6 +115,7 @@ class Surroundings:
     read: Callable[[str], Awaitable[LocalModel]]
     place: Callable[["Shard", LocalModel], Awaitable[Plan]]
     launch: Launch
+    freed: Callable[[tuple[str, ...]], None]
     deaths: Callable[[str], "deque[float]"]
     metrics: Metrics
     clock: Callable[[], float]
@@ -232,7 +235,8 @@ class Shard:
             self.used_at = around.clock()
 
     def _end(self, state: ShardState, error: SollolError) -> None:
-        self.state, self.plan, self.placement = state, None, {}
+        self._release()
+        self.state = state
         self.error = str(error) if state is ShardState.FAILED else ""
         if self._ready.done():
             self._ready = _quiet_future()
@@ -250,7 +254,7 @@ class Shard:
         model = await around.read(self.key)
         while True:
             self._enter(ShardState.PLANNING)
-            self.plan = None
+            self._release()
             try:
                 self.plan = await around.place(self, model)
             except SollolError:
@@ -348,8 +352,13 @@ class Shard:
         try:
             await self._around.registry.remove(node_id)
         finally:
-            await coordinator.stop()
-            self.plan, self.placement = None, {}
+            await coordinator.stop(LOST_GRACE_S if self._fault else STOP_GRACE_S)
+            self._release()
+
+    def _release(self) -> None:
+        """Hold no workers any more."""
+        self._around.freed(self.workers())
+        self.plan, self.placement = None, {}
 
     async def _watch(self, node: Node, coordinator: Coordinator) -> None:
         """Find out what the coordinator does not notice, until cancelled."""

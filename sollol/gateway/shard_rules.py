@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from sollol.errors import DoesNotFit
+from sollol.errors import SollolError
 from sollol.llamacpp.restarts import restart_delay_s
 from sollol.sharding.facts import ModelFacts
 from sollol.sharding.memory import RunOptions
@@ -121,7 +121,7 @@ def left_s(keep_alive_s: float, used_at: float, now: float) -> float:
     return inf if keep_alive_s < 0 else used_at + keep_alive_s - now
 
 
-def why_none(error: DoesNotFit, unusable: Iterable[tuple[str, str]]) -> DoesNotFit:
+def with_reasons(error: SollolError, unusable: Iterable[tuple[str, str]]) -> SollolError:
     """Return the error with what is wrong with the workers that cannot be used."""
     reasons = "; ".join(f"{address}: {why}" for address, why in unusable)
-    return DoesNotFit(f"{error} Not used: {reasons}") if reasons else error
+    return type(error)(f"{error} Not used: {reasons}") if reasons else error

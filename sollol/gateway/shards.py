@@ -7,10 +7,11 @@ workers of its own, as a worker serves one coordinator at a time.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import inf
+from typing import NamedTuple
 
 import structlog
 
@@ -36,7 +37,6 @@ from sollol.nodes.catalog import Listing
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Registry
 from sollol.settings import Settings
-from sollol.sharding.fleet import Found
 from sollol.sharding.memory import RunOptions
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan, find_plan
@@ -47,6 +47,9 @@ log = structlog.get_logger()
 
 LOOK_S = 0.25
 """How late it may be noticed that workers have become free."""
+
+FREED_S = 5.0
+"""How long a worker that was in use may take to answer again: it frees memory, or is started anew."""
 
 _NEVER = "2318-01-01T00:00:00Z"
 """What Ollama shows for a model that stays for ever."""
@@ -63,18 +66,23 @@ class Rest:
     until: float
 
 
+class Parts(NamedTuple):
+    """What of the gateway they work with."""
+
+    registry: Registry
+    prober: Prober
+    rules: ModelRules
+    metrics: Metrics
+    workers: Workers
+
+
 class Shards:
     """Owner of the models over several machines, and of who has which worker."""
 
     def __init__(
         self,
         settings: Settings,
-        registry: Registry,
-        prober: Prober,
-        rules: ModelRules,
-        metrics: Metrics,
-        *,
-        workers: Workers,
+        parts: Parts,
         rules_changed: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
@@ -85,19 +93,20 @@ class Shards:
         self._patterns = sharding.models
         self._keep_alive_s = sharding.keep_alive_s
         self._queue = settings.queue
-        self._registry = registry
-        self._rules = rules
-        self._workers = workers
+        self._registry = parts.registry
+        self._rules = parts.rules
+        self._workers = parts.workers
         self._rules_changed = rules_changed
         self._clock = clock
         self._around = Surroundings(
-            registry,
-            prober,
+            parts.registry,
+            parts.prober,
             self.shelf.read,
             self._place,
-            workers.coordinator,
+            parts.workers.coordinator,
+            self._freed,
             self._deaths_of,
-            metrics,
+            parts.metrics,
             clock,
             sharding.load_timeout_s,
         )
@@ -108,6 +117,8 @@ class Shards:
         """Models that run over workers: the nodes that have them are not to be asked."""
         self._deaths: dict[str, deque[float]] = {}
         self._rests: dict[str, Rest] = {}
+        self._freed_at: dict[str, float] = {}
+        """When a worker was last in use."""
         self._placing = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
         self._is_stopping = False
@@ -309,6 +320,13 @@ class Shards:
                 rest_s = shard_rules.rest_s(self._deaths_of(shard.key), now)
                 self._rests[shard.key] = Rest(shard.failure, now + rest_s)
 
+    def _freed(self, workers: Iterable[str]) -> None:
+        self._freed_at.update(dict.fromkeys(workers, self._clock()))
+
+    def _was_freed(self, address: str) -> bool:
+        """Whether a worker was in use so lately that it may answer again in a moment."""
+        return self._clock() - self._freed_at.get(address, -inf) < FREED_S
+
     def _deaths_of(self, key: str) -> "deque[float]":
         return self._deaths.setdefault(key, deque(maxlen=CRASHES_TO_GIVE_UP))
 
@@ -341,30 +359,31 @@ class Shards:
         if any(other.state is ShardState.LEAVING for other in others):
             return None  # it is decided already who leaves
         found = await self._workers.find(frozenset(w for other in others for w in other.workers()))
-        facts, fleet = model.facts, found.fleet
-        if not fleet.workers and not others:
-            raise WorkerFailed(_no_worker(found))
-        plan = find_plan(facts, self._options, fleet)
-        if plan is not None:
-            return plan
-        occupants = [
-            shard_rules.Occupant(other.key, other.plan, other.is_idle, other.used_at)
-            for other in others
-            if other.plan is not None
-        ]
         try:
-            leaving = shard_rules.to_leave(facts, self._options, fleet, occupants)
-        except DoesNotFit as error:
-            raise shard_rules.why_none(error, found.unusable.items()) from None
+            if not found.fleet.workers and not others:
+                raise WorkerFailed("No worker can be used.")
+            plan = find_plan(model.facts, self._options, found.fleet)
+            if plan is not None:
+                return plan
+            leaving = shard_rules.to_leave(
+                model.facts, self._options, found.fleet, _occupants(others)
+            )
+        except (DoesNotFit, WorkerFailed) as error:
+            if any(self._was_freed(address) for address in found.unusable):
+                return None
+            raise shard_rules.with_reasons(error, found.unusable.items()) from None
         for key in leaving:
             log.info("shard_leaves", model=shown_key(key), makes_room_for=shard.name)
             self.unload(key)
         return None
 
 
-def _no_worker(found: Found) -> str:
-    reasons = "; ".join(f"{address}: {why}" for address, why in found.unusable.items())
-    return f"No worker can be used. {reasons}"
+def _occupants(shards: Iterable[Shard]) -> list[shard_rules.Occupant]:
+    return [
+        shard_rules.Occupant(shard.key, shard.plan, shard.is_idle, shard.used_at)
+        for shard in shards
+        if shard.plan is not None
+    ]
 
 
 def _again(error: SollolError, retry_after_s: float) -> SollolError:

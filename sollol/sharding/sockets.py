@@ -8,6 +8,7 @@ Source: proc_pid_net(5); Linux, include/net/tcp_states.h.
 import os
 import re
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -34,9 +35,10 @@ def closed_ports(pid: int, ports: Container[int], served: int, proc: Path = PROC
 
 def _inodes(descriptors: Path) -> Iterator[str]:
     for descriptor in descriptors.iterdir():
-        match = _SOCKET(os.readlink(descriptor))
-        if match is not None:
-            yield match[1]
+        with suppress(FileNotFoundError):  # it was closed just now
+            match = _SOCKET(os.readlink(descriptor))
+            if match is not None:
+                yield match[1]
 
 
 def _closed(lines: Iterable[str], own: Container[str], served: int) -> Iterator[int]:

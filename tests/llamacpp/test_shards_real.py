@@ -18,8 +18,11 @@ from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import Size, dense
 from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
 from sollol.llamacpp.process import ChildProcess
-from sollol.llamacpp.server import LlamaServer
 from sollol.ports import HOST, free_port, is_taken
+from sollol.sharding.coordinator import CoordinatorProcess
+from sollol.sharding.memory import RunOptions
+from sollol.sharding.models import read_model
+from sollol.sharding.plan import Coordinator, Fleet, find_plan
 from tests.gateway_process import gateway_process
 from tests.gateways import RunningGateway, running_gateway, wait_for
 from tests.llamacpp.test_translate_real import model_path
@@ -81,6 +84,9 @@ class Workers:
     async def kill(self, address: str) -> None:
         await self.children.pop(address).stop(grace_s=0)
 
+    def freeze(self, address: str) -> None:
+        os.kill(self.children[address].pid, signal.SIGSTOP)
+
     async def __aexit__(self, *_: object) -> None:
         for child in self.children.values():
             await child.stop(grace_s=0)
@@ -100,8 +106,9 @@ async def gateway(
 ) -> AsyncIterator[tuple[RunningGateway, httpx.AsyncClient]]:
     """Run one; when it ends no process of it may be left."""
     before = llama_servers()
+    upstream = changes.pop("upstream", {})
     settings = sharding(store, workers, **changes)
-    async with running_gateway(*nodes, sharding=settings) as running:
+    async with running_gateway(*nodes, sharding=settings, upstream=upstream) as running:
         async with httpx.AsyncClient(base_url=running.url, timeout=60, trust_env=False) as client:
             yield running, client
     assert llama_servers() == before
@@ -151,16 +158,19 @@ def records_of(text: str) -> list[Any]:
 
 
 @contextlib.asynccontextmanager
-async def single_process(store: Store) -> AsyncIterator[LlamaServer]:
+async def single_process(store: Store) -> AsyncIterator[CoordinatorProcess]:
     """Run the model as ``plain`` without any worker."""
-    flags = f"--alias plain --ctx-size {CONTEXT} --parallel 1 --threads 1 --fit off --pooling mean"
-    flags += " --embeddings --no-webui --offline --jinja --device none"
-    server = LlamaServer(find_binaries(), ["--model", str(model_path()), *flags.split()])
+    model = read_model("gemma", [store.root])
+    host = Coordinator("here", 8 << 30, 20e9, {})
+    layers = len(model.facts.units)
+    plan = find_plan(model.facts, RunOptions(CONTEXT), Fleet((), (host,)), cpu_layers=layers)
+    assert plan is not None
+    process = CoordinatorProcess(find_binaries(), plan, model, name="plain", threads=1)
     try:
-        await server.start(60)
-        yield server
+        await process.start(60)
+        yield process
     finally:
-        await server.stop()
+        await process.stop()
 
 
 REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -203,7 +213,7 @@ async def test_it_says_the_same_as_one_process(store: Store) -> None:
                 for model in ("gemma", "plain")
             ]
             for one, other in zip(*vectors, strict=True):
-                assert one == pytest.approx(other, abs=1e-3)
+                assert sum(a * b for a, b in zip(one, other, strict=True)) > 0.99
             shard = await status(client)
             assert len(shard["workers"]) == 2
             assert all(held["weight_bytes"] > 30e6 for held in shard["workers"])
@@ -232,10 +242,23 @@ async def test_a_worker_killed_under_load_is_replaced(store: Store) -> None:
             await workers.kill(victim)
             killed_at = time.monotonic()
             assert (await waits).status_code == 200
-            print(f"serving again {time.monotonic() - killed_at:.2f} s after a worker was killed")
+            print(f"serving again {time.monotonic() - killed_at:.2f} s after a worker was killed")  # noqa: T201 - the time is worth knowing
             assert "error" in (await stream)[-1]  # the honest end of what had begun
             shard = await status(client)
             assert victim not in {held["address"] for held in shard["workers"]}
+
+
+async def test_a_frozen_worker_is_replaced(store: Store) -> None:
+    patience = {"first_byte_timeout_s": 2.0}
+    async with Workers(3) as workers:
+        async with gateway(store, workers.settings(), upstream=patience) as (_, client):
+            assert (await generate(client)).status_code == 200
+            victim = (await status(client))["workers"][1]["address"]
+            workers.freeze(victim)
+            frozen_at = time.monotonic()
+            assert (await generate(client)).status_code == 200
+            print(f"answered {time.monotonic() - frozen_at:.2f} s after a worker froze")  # noqa: T201 - the time is worth knowing
+            assert victim not in {w["address"] for w in (await status(client))["workers"]}
 
 
 async def _stream(client: httpx.AsyncClient) -> list[dict[str, Any]]:
@@ -245,7 +268,7 @@ async def _stream(client: httpx.AsyncClient) -> list[dict[str, Any]]:
         return [json.loads(line) async for line in answer.aiter_lines()]
 
 
-async def test_a_worker_that_dies_or_hangs_while_idle_is_noticed(store: Store) -> None:
+async def test_a_worker_that_dies_while_idle_is_noticed(store: Store) -> None:
     async with Workers(3) as workers:
         async with gateway(store, workers.settings()) as (_, client):
             assert (await generate(client)).status_code == 200
@@ -258,7 +281,7 @@ async def test_a_worker_that_dies_or_hangs_while_idle_is_noticed(store: Store) -
             while (await status(client))["state"] != "ready":
                 assert time.monotonic() < killed_at + 20
                 await asyncio.sleep(0.05)
-            print(f"noticed and loaded again after {time.monotonic() - killed_at:.2f} s")
+            print(f"noticed and loaded again after {time.monotonic() - killed_at:.2f} s")  # noqa: T201 - the time is worth knowing
             assert (await generate(client)).status_code == 200
             await workers.kill(next(iter(workers.children)))  # one is left, and too small
             while (await status(client))["state"] != "none":  # noqa: ASYNC110
@@ -278,14 +301,9 @@ async def test_two_models_share_the_workers(store: Store) -> None:
                 assert (await status(client))["model"] == f"{model}:latest"
                 assert len(llama_servers()) == 1
             await wait_for(lambda: not llama_servers(), 15)  # its time is over
-            async with contextlib.aclosing(_racing(client)) as answers:
-                assert [answer.status_code async for answer in answers] == [200, 200]
-
-
-async def _racing(client: httpx.AsyncClient) -> AsyncIterator[httpx.Response]:
-    asked = [generate(client, model=model) for model in ("zero", "nought")]
-    for answer in await asyncio.gather(*asked):
-        yield answer
+            asked = [generate(client, model=model) for model in ("zero", "nought")]
+            answers = await asyncio.gather(*asked)
+            assert [answer.status_code for answer in answers] == [200, 200]
 
 
 async def test_a_killed_gateway_leaves_no_coordinator(store: Store, tmp_path: Path) -> None:
@@ -344,10 +362,10 @@ def break_files(store: Store) -> None:
 
 BROKEN = {
     "nope": (404, "not found"),
-    "../zero": (404, "not found"),
-    "/etc/hostname.gguf": (404, "not found"),
-    "zero@sha256:00": (404, "not found"),
-    "x" * 5000: (404, "not found"),
+    "../zero": (400, "invalid model name"),
+    "/etc/hostname.gguf": (400, "invalid model name"),
+    "zero@sha256:00": (400, "invalid model name"),
+    "x" * 5000: (400, "invalid model name"),
     "no-manifest": (500, "manifest"),
     "no-blob": (500, "missing"),
     "cut-header": (500, "GGUF"),

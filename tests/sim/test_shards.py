@@ -37,7 +37,7 @@ def whole_bytes(store: Store) -> int:
 
 @asynccontextmanager
 async def sharding(
-    store: Store, workers: ScriptedWorkers, *nodes: Any, **groups: dict[str, Any]
+    store: Store, workers: ScriptedWorkers, *nodes: Any, **groups: Any
 ) -> AsyncIterator[tuple[RunningGateway, httpx.AsyncClient]]:
     own = {"workers": workers.settings, "store": str(store.root), "context_length": CONTEXT}
     groups["sharding"] = own | groups.get("sharding", {})
@@ -60,7 +60,7 @@ async def shards(client: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
 async def test_first_requests_share_one_load(store: Store) -> None:
     workers = ScriptedWorkers(w1=GIB, w2=GIB)
     workers.may_load.clear()
-    async with sharding(store, workers) as (running, client):
+    async with sharding(store, workers) as (_, client):
         asked = [asyncio.ensure_future(chat(client, "one")) for _ in range(5)]
         await wait_for(lambda: bool(workers.made))
         (waiting,) = (await shards(client)).values()
