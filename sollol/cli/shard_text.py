@@ -1,20 +1,17 @@
 """A shard plan as a person reads it, and as JSON."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
-from sollol.cli.output import bytes_text, print_table, printable, time_text
+from sollol.cli.output import bytes_text, print_table
 from sollol.sharding.alternatives import Alternative
+from sollol.sharding.fleet import Seen
 from sollol.sharding.memory import DeviceMemory
 from sollol.sharding.plan import Plan, Share
 from sollol.sharding.prediction import Expectation
-from sollol.sharding.rpc import Probe
 
-_WORKER_COLUMNS = ("WORKER", "STATE", "VERSION", "ROUND TRIP", "HAS", "MAY TAKE")
-_MODEL_COLUMNS = ("MODEL", "STATE", "REQUESTS", "CONTEXT", "LOADED IN", "EXPECTED", "UNTIL")
-_HELD_COLUMNS = ("WORKER", "MODEL", "LAYERS", "WEIGHTS", "CONTEXT", "PLANNED", "OF")
+_WORKER_COLUMNS = ("WORKER", "STATE", "VERSION", "ROUND TRIP", "LINK", "HAS", "MAY TAKE")
 _COLUMNS = ("WORKER", "LAYERS", "WEIGHTS", "CONTEXT", "COMPUTE", "NEEDS", "OF")
 
 
@@ -52,10 +49,10 @@ def expectation_text(plan: Plan) -> str:
     told = plan.expectation
     count = len(plan.shares)
     workers = f"{count} worker{'' if count == 1 else 's'}" if count else "no worker"
-    cached = f" (~{_rounded(told.cached_load_s)} s once workers cache it)" if count else ""
+    cached = f" (~{rounded(told.cached_load_s)} s once workers cache it)" if count else ""
     return (
-        f"{workers}, ~{_rounded(told.tokens_per_s)} tokens/s, "
-        f"~{_rounded(told.load_s)} s to load{cached}"
+        f"{workers}, ~{rounded(told.tokens_per_s)} tokens/s, "
+        f"~{rounded(told.load_s)} s to load{cached}"
     )
 
 
@@ -89,87 +86,68 @@ def as_dict(
     }
 
 
-def print_workers(results: Iterable[Probe], declared: Iterable[int]) -> None:
+def link_text(one: Seen) -> str:
+    """Return what is known of the link to a worker in one line, and where the numbers are from."""
+    told = link_dict(one)
+    numbers = (
+        f"{told['round_trip_s'] * 1000:.2g} ms {told['round_trip_is']}",
+        f"{told['bytes_per_s'] * 8e-9:.2g} Gbit/s {told['bytes_per_s_is']}",
+    )
+    why = f"; {one.error}" if one.error else ""
+    return f"link to {told['worker']}: {', '.join(numbers)}{why}"
+
+
+def link_dict(one: Seen) -> dict[str, Any]:
+    """Return the link to a worker for other programs."""
+    settings, link = one.worker, one.best_link
+    return {
+        "worker": settings.address,
+        "round_trip_s": link.round_trip_s,
+        "round_trip_is": _source(settings.round_trip_s, one.link.round_trip_s),
+        "bytes_per_s": link.bytes_per_s,
+        "bytes_per_s_is": _source(settings.gbit_per_s, one.link.bytes_per_s),
+        "error": one.error,
+    }
+
+
+def print_workers(seen: Iterable[Seen]) -> None:
     """Print what each worker answered, beside the memory that the settings give it."""
     rows = [
         (
-            result.address,
-            result.error or "answers",
-            ".".join(map(str, result.version)),
-            f"{result.round_trip_s * 1000:.2g} ms" if result.version else "",
-            ", ".join(bytes_text(device.total_bytes) for device in result.devices),
-            bytes_text(memory_bytes),
+            one.probe.address,
+            one.error or "answers",
+            ".".join(map(str, one.probe.version)),
+            _or_empty(one.link.round_trip_s, "{:.2g} ms", 1000),
+            _or_empty(one.link.bytes_per_s, "{:.2g} Gbit/s", 8e-9),
+            ", ".join(bytes_text(device.total_bytes) for device in one.probe.devices),
+            bytes_text(one.worker.memory_bytes),
         )
-        for result, memory_bytes in zip(results, declared, strict=True)
+        for one in seen
     ]
     print_table(_WORKER_COLUMNS, rows)
 
 
-def worker_dict(result: Probe, declared_bytes: int) -> dict[str, Any]:
-    """Return what a worker answered, for other programs."""
+def worker_dict(one: Seen) -> dict[str, Any]:
+    """Return what a worker answered, for other programs; what was not measured is None."""
     return {
-        "address": result.address,
-        "error": result.error,
-        "version": ".".join(map(str, result.version)),
-        "round_trip_s": result.round_trip_s,
-        "devices": [asdict(device) for device in result.devices],
-        "declared_bytes": declared_bytes,
+        "address": one.probe.address,
+        "error": one.error,
+        "version": ".".join(map(str, one.probe.version)),
+        "round_trip_s": one.link.round_trip_s,
+        "bytes_per_s": one.link.bytes_per_s,
+        "devices": [asdict(device) for device in one.probe.devices],
+        "declared_bytes": one.worker.memory_bytes,
     }
 
 
-def print_running(answer: Mapping[str, Any]) -> None:
-    """Print what ``/sollol/v1/shards`` answers."""
-    shards = answer["shards"]
-    if not answer["enabled"]:
-        print("The gateway has no workers: list them in its settings as sharding.workers.")
-    elif not shards:
-        print("No model runs over workers. One is loaded when it is first asked for.")
-    else:
-        now = datetime.now(UTC)
-        print_table(_MODEL_COLUMNS, [_model_row(shard, now) for shard in shards])
-    rows = [_held_row(shard, share) for shard in shards for share in shard["workers"]]
-    if rows:
-        print()
-        print_table(_HELD_COLUMNS, rows)
-    for shard in shards:
-        if shard["error"]:
-            print(printable(f"{shard['model']}: {shard['error']}"))
+def _or_empty(number: float | None, form: str, factor: float) -> str:
+    return "" if number is None else form.format(number * factor)
 
 
-def _model_row(shard: Mapping[str, Any], now: datetime) -> list[str]:
-    expected_s = shard["expected_tokens_per_s"]
-    return [
-        shard["model"],
-        _state_text(shard),
-        str(shard["requests"]),
-        str(shard["context_length"] or ""),
-        "" if shard["load_s"] is None else f"{shard['load_s']:.1f} s",
-        "" if expected_s is None else f"~{_rounded(expected_s)} tokens/s",
-        time_text(shard["expires_at"], now) if shard["expires_at"] else "",
-    ]
-
-
-def _state_text(shard: Mapping[str, Any]) -> str:
-    if shard["state"] == "loading":
-        eta_s = shard["eta_s"]
-        left = "" if eta_s is None else f", ~{_rounded(eta_s)} s left"
-        return f"loading {shard['progress']:.0%}{left}"
-    wait_s = shard["retry_after_s"]
-    return str(shard["state"]) + ("" if wait_s is None else f", again in {wait_s:.0f} s")
-
-
-def _held_row(shard: Mapping[str, Any], share: Mapping[str, Any]) -> list[str]:
-    first, count = share["first_layer"], share["layers"]
-    layers = f"{first}-{first + count - 1}" if count > 0 else ""
-    sizes = (share["weight_bytes"], share["cache_bytes"])
-    return [
-        share["address"],
-        shard["model"],
-        ", ".join(part for part in (layers, "output" * share["has_output"]) if part),
-        *("" if size is None else bytes_text(size) for size in sizes),
-        bytes_text(share["planned_bytes"]),
-        bytes_text(share["memory_bytes"]),
-    ]
+def _source(declared: float | None, measured: float | None) -> str:
+    if declared is not None:
+        return "set"
+    return "assumed" if measured is None else "measured"
 
 
 def _row(plan: Plan, share: Share) -> list[str]:
@@ -215,5 +193,5 @@ def _expected(told: Expectation) -> dict[str, float]:
     }
 
 
-def _rounded(number: float) -> str:
+def rounded(number: float) -> str:
     return f"{number:.2g}" if number < 100 else f"{number:.0f}"

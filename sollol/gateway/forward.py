@@ -128,15 +128,16 @@ class Forwarder:
         """Try nodes until one has answered, or no other may be tried."""
         excluded = self._routes.nodes_without(call.kind.path)
         excluded = excluded if call.seam is None else excluded | call.seam.excluded
+        avoided: frozenset[str] = frozenset()
         retries: Retries | None = None
         while True:
             try:
-                grant = await self._acquire(call, excluded, outcome)
+                grant = await self._acquire(call, excluded, avoided, outcome)
             except SollolError as refusal:
                 if retries is None or call.left_s(self._clock()) <= 0.0:
                     raise
                 if await self._may_repeat(call, retries, refusal):
-                    excluded = retries.excluded
+                    excluded, avoided = retries.excluded, retries.avoided
                     continue
                 raise retries.failure from refusal
             attempt = Attempt(grant, continues=call.seam is not None)
@@ -167,7 +168,9 @@ class Forwarder:
             return False
         return await retries.wait_to_repeat(left_s)
 
-    async def _acquire(self, call: Call, excluded: frozenset[str], outcome: Outcome) -> Grant:
+    async def _acquire(
+        self, call: Call, excluded: frozenset[str], avoided: frozenset[str], outcome: Outcome
+    ) -> Grant:
         """Return a slot, once there is one.
 
         Raises:
@@ -176,7 +179,8 @@ class Forwarder:
         waits_since = self._clock()
         if call.deadline_s is not None and call.is_too_late(waits_since):
             raise too_late(call)
-        request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
+        timeout_s = self._limits.queue_timeout_s
+        request = call.route_request(waits_since, timeout_s, excluded, avoided)
         try:
             return self._admission.try_acquire(request) or await self._admission.wait(request)
         except NoNodeAvailable as refusal:

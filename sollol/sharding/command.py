@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from sollol.sharding.memory import BATCH_TOKENS
 from sollol.sharding.models import LocalModel
 from sollol.sharding.ollama_store import StoredModel
 from sollol.sharding.plan import Plan
@@ -128,6 +129,7 @@ def _running(plan: Plan, launch: Launch) -> Iterator[tuple[str, str]]:
     options = plan.options
     yield "--ctx-size", str(options.context_length * options.slots)
     yield "--parallel", str(options.slots)
+    yield "--ubatch-size", str(_batch_tokens(options.slots))
     yield "--threads", str(launch.threads)
     yield "--cache-type-k", options.key_type
     yield "--cache-type-v", options.value_type
@@ -135,6 +137,14 @@ def _running(plan: Plan, launch: Launch) -> Iterator[tuple[str, str]]:
         yield "--flash-attn", "on"
     yield "--cache-ram", "0"  # would keep up to 8 GiB of old prompts
     yield "--ctx-checkpoints", "2"
+
+
+def _batch_tokens(slots: int) -> int:
+    """Return the largest batch that the plan knows and that the slots share evenly.
+
+    With ``--pooling mean`` llama-server aborts at any other.
+    """
+    return max(BATCH_TOKENS // slots, 1) * slots
 
 
 def _serving(model: LocalModel) -> list[str]:

@@ -6,6 +6,7 @@ this machine alone. So a start is one only when the log says of every worker wha
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,6 +55,7 @@ class CoordinatorProcess:
         self._binaries = binaries
         self._plan = plan
         self._model = model
+        self._workers = [share.worker.name for share in plan.shares]
         self._name = name
         self._threads = threads or default_threads()
         self._on_progress = on_progress
@@ -86,49 +88,59 @@ class CoordinatorProcess:
         Raises:
             CoordinatorFailed: a worker or llama-server failed, or ``timeout_s`` went by.
         """
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        probes = await probe_all([share.worker.name for share in self._plan.shares])
-        _check_usable(probes)
         try:
-            with TemporaryDirectory(prefix="sollol-shard-") as directory:
-                await self._launch(Path(directory), probes, deadline)
-            await self._check_placement()
-            if self._watch is not None:
-                self._watch.finish()
+            async with asyncio.timeout(timeout_s):
+                await self._start(timeout_s)
+        except TimeoutError:
+            raise await self._failure(
+                f"llama-server was not ready within {timeout_s:g} s"
+            ) from None
         except LlamaServerFailed as error:
-            raise await self._failure(str(error)) from None
-        except BaseException:
-            await self.stop(grace_s=0)
-            raise
+            raise await self._failure(str(error).partition("; its last output")[0]) from None
 
     async def wait(self) -> str:
         """Wait for the end of a started coordinator; return what ended it, in words."""
         returncode = await self._server.wait()
-        return await self._lost_workers() or self._reason() or ending_text(returncode)
+        if is_worker_lost(self._log()):
+            return await self._lost_workers() or self._doubtful()
+        return self._reason() or ending_text(returncode)
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the process, also one that another task is starting; see ChildProcess.stop."""
         self._is_stopped = True
         await self._server.stop(grace_s)
 
-    async def _launch(self, directory: Path, probes: Sequence[Probe], deadline: float) -> None:
+    async def _start(self, timeout_s: float) -> None:
+        probes = await probe_all(self._workers)
+        _check_usable(probes)
+        try:
+            with TemporaryDirectory(prefix="sollol-shard-") as directory:
+                self._server = self._made(Path(directory), probes)
+                if self._is_stopped:
+                    raise LlamaServerFailed("it was stopped while it was starting")
+                await self._server.start(timeout_s)
+            await self._check_placement()
+        except BaseException:
+            await self.stop(grace_s=0)
+            raise
+        if self._watch is not None:
+            self._watch.finish()
+
+    def _made(self, directory: Path, probes: Sequence[Probe]) -> LlamaServer:
         for name, target in links(self._model.stored).items():
             (directory / name).symlink_to(target)
+        if self._on_progress is not None:
+            clock = asyncio.get_running_loop().time
+            self._watch = LoadWatch(_read_in_all(self._model), self._on_progress, clock)
         devices = {probe.address: len(probe.devices) for probe in probes}
         launch = Launch(self._name, directory, self._threads, devices)
-        self._server = LlamaServer(
+        return LlamaServer(
             self._binaries,
             server_arguments(self._plan, self._model, launch),
             cwd=directory,
             on_line=self._read_line,
             on_poll=self._look_at_load,
         )
-        if self._on_progress is not None:
-            clock = asyncio.get_running_loop().time
-            self._watch = LoadWatch(_read_in_all(self._model), self._on_progress, clock)
-        if self._is_stopped:
-            raise LlamaServerFailed("it was stopped while it was starting")
-        await self._server.start(deadline - asyncio.get_running_loop().time())
 
     def _look_at_load(self) -> None:
         if self._watch is not None:
@@ -143,14 +155,12 @@ class CoordinatorProcess:
             self._is_listening.set()
 
     async def _check_placement(self) -> None:
-        async with asyncio.timeout(LOG_TIMEOUT_S):
-            await self._is_listening.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOG_TIMEOUT_S):
+                await self._is_listening.wait()
         self.placement = allocations(self._placed)
-        empty = [
-            share.worker.name
-            for share in self._plan.shares
-            if self.placement.get(share.worker.name, Allocation()).weight_mib <= 0
-        ]
+        holding = [name for name, held in self.placement.items() if held.weight_mib > 0]
+        empty = [name for name in self._workers if name not in holding]
         if empty:
             raise CoordinatorFailed(
                 f"llama-server started without {' and '.join(empty)}, so it was stopped. "
@@ -159,16 +169,18 @@ class CoordinatorProcess:
 
     async def _failure(self, text: str) -> CoordinatorFailed:
         lost = await self._lost_workers()
-        told = self._reason() or text.partition(";")[0]
-        return CoordinatorFailed(f"{lost}. {told}" if lost else told)
+        if not lost and is_worker_lost(self._log()):
+            lost = self._doubtful()
+        told = self._reason() or text
+        return CoordinatorFailed(f"{lost}: {told}" if lost else told)
 
     async def _lost_workers(self) -> str:
-        """Say which workers do not answer, if the log tells that one was lost."""
-        if not is_worker_lost(self._log()):
-            return ""
-        probes = await probe_all([share.worker.name for share in self._plan.shares])
-        lost = " and ".join(f"worker {probe.address} was lost" for probe in probes if probe.error)
-        return lost or "a worker was lost, and answers again"
+        """Say which workers do not answer; empty if all do."""
+        probes = await probe_all(self._workers)
+        return " and ".join(f"worker {probe.address} was lost" for probe in probes if probe.error)
+
+    def _doubtful(self) -> str:
+        return f"worker {' or '.join(self._workers)} failed, and answers again"
 
     def _reason(self) -> str:
         return reason(self._log())

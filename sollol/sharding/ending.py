@@ -28,8 +28,8 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "A worker has less memory than it was said to have: lower memory_gb of that worker, "
             "or the context.",
         ),
+        (r"failed to open GGUF file.*", "Let the user that runs SOLLOL read the file."),
         (r"error loading model: .*", "Pull the model again, or take another file of it."),
-        (r"failed to open GGUF file.*", "Let the user that runs SOLLOL read it."),
         (r"invalid argument: .*", "This llama.cpp is too old or too new for SOLLOL."),
         (r"error while handling argument.*", "This llama.cpp is too old or too new for SOLLOL."),
         (r"error while loading shared libraries.*", "Install llama.cpp again."),
