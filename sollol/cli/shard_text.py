@@ -194,4 +194,5 @@ def _expected(told: Expectation) -> dict[str, float]:
 
 
 def rounded(number: float) -> str:
+    """Return a number with two digits, or without a fraction."""
     return f"{number:.2g}" if number < 100 else f"{number:.0f}"

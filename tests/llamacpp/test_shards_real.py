@@ -8,6 +8,7 @@ import signal
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
 from sollol.llamacpp.process import ChildProcess
 from sollol.ports import HOST, free_port, is_taken
 from sollol.sharding.coordinator import CoordinatorProcess
-from sollol.sharding.memory import RunOptions
+from sollol.sharding.memory import GIB, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
 from sollol.sharding.plan import Coordinator, Fleet, find_plan
 from tests.gateway_process import gateway_process
@@ -44,8 +45,6 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-HALF_GB = 0.34
-"""With so much for each worker the model needs two of them."""
 CONTEXT = 512
 GREEDY = {"temperature": 0, "seed": 1, "num_predict": 8}
 PROMPT = "The capital of France is"
@@ -91,8 +90,22 @@ class Workers:
         for child in self.children.values():
             await child.stop(grace_s=0)
 
-    def settings(self, memory_gb: float = HALF_GB) -> list[str]:
-        return [f"{address}={memory_gb}" for address in self.children]
+    def settings(self, memory_gb: float = 0.0) -> list[str]:
+        """Return them with their memory; if none is given, with so much that ``gemma`` needs two."""
+        return [f"{address}={memory_gb or half_gb()}" for address in self.children]
+
+
+@lru_cache
+def half_gb() -> float:
+    facts = read_model(str(model_path()), []).facts
+    units = len(facts.units)
+    memory = MemoryModel(facts, RunOptions(CONTEXT))
+    least = min(
+        max(memory.device(0, end).total_bytes, memory.device(end, units).total_bytes)
+        for end in range(1, units)
+    )
+    assert memory.device(0, units).total_bytes > least * 1.1
+    return least * 1.05 / GIB
 
 
 def sharding(store: Store, workers: list[str], **changes: Any) -> dict[str, Any]:
@@ -294,7 +307,7 @@ async def test_a_worker_that_dies_while_idle_is_noticed(store: Store) -> None:
 
 async def test_two_models_share_the_workers(store: Store) -> None:
     async with Workers(1) as workers:
-        settings = workers.settings(0.5)
+        settings = workers.settings(1.0)
         async with gateway(store, settings, keep_alive_s=1.0) as (_, client):
             for model in ("zero", "nought"):
                 assert (await generate(client, model=model)).status_code == 200
@@ -310,7 +323,7 @@ async def test_a_killed_gateway_leaves_no_coordinator(store: Store, tmp_path: Pa
     async with Workers(1) as workers:
         values = sharding(store, [])
         settings = {f"sharding.{name}": value for name, value in values.items() if value}
-        settings |= {"sharding.workers": workers.settings(1.0)[0]}
+        settings |= {"sharding.workers": workers.settings(2.0)[0]}
         async with gateway_process(tmp_path, settings=settings) as running:
             async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
                 assert (await generate(client, model="zero")).status_code == 200
@@ -386,7 +399,7 @@ async def test_what_cannot_be_run_is_said_in_the_words_of_the_caller(tmp_path: P
     store.small("zero", "large")
     break_files(store)
     async with Workers(1) as workers:
-        async with gateway(store, workers.settings(0.5)) as (_, client):
+        async with gateway(store, workers.settings(1.0)) as (_, client):
             for name, (code, words) in BROKEN.items():
                 ollama = await generate(client, model=name)
                 openai = await client.post(
@@ -401,7 +414,7 @@ async def test_what_cannot_be_run_is_said_in_the_words_of_the_caller(tmp_path: P
         async with gateway(store, small) as (_, client):
             answer = await generate(client, model="zero")
             assert (answer.status_code, "workers" in answer.json()["error"]) == (503, True)
-        async with gateway(store, workers.settings(0.5), memory_gb=0.001) as (_, client):
+        async with gateway(store, workers.settings(1.0), memory_gb=0.001) as (_, client):
             answer = await generate(client, model="zero")
             assert (answer.status_code, "coordinator" in answer.json()["error"]) == (503, True)
         nobody = [f"{HOST}:{free_port()}=1"]
@@ -409,6 +422,6 @@ async def test_what_cannot_be_run_is_said_in_the_words_of_the_caller(tmp_path: P
             answer = await generate(client, model="zero")
             assert answer.status_code == 502
             assert "No worker can be used" in answer.json()["error"]
-        async with gateway(store, workers.settings(0.5), binary="/bin/false") as (_, client):
+        async with gateway(store, workers.settings(1.0), binary="/bin/false") as (_, client):
             answer = await generate(client, model="zero")
             assert answer.status_code == 502
