@@ -11,7 +11,9 @@ import pytest
 
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
+from sollol.cli.main import main
 from sollol.errors import CoordinatorFailed
+from sollol.sharding.loading import LoadProgress
 from sollol.sharding.memory import MIB, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
 from tests.gateways import RunningGateway, running_gateway, wait_for
@@ -344,3 +346,34 @@ async def test_without_workers_there_are_none() -> None:
                 "shards": [],
             }
             assert (await client.delete("/sollol/v1/shards/x")).status_code == 404
+
+
+async def test_the_cli_shows_and_stops_them(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def sollol(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            await asyncio.to_thread(main, ["shard", *arguments])
+        return capsys.readouterr().out
+
+    workers = ScriptedWorkers(w1=GIB, w2=GIB)
+    async with sharding(store, workers) as (running, client):
+        assert "No model runs" in await sollol("ps", "--url", running.url)
+        workers.may_load.clear()
+        asked = asyncio.ensure_future(chat(client, "one"))
+        await wait_for(lambda: bool(workers.made))
+        workers.made[0].on_progress(LoadProgress(0.5, 12.0))
+        assert "loading 50%, ~12 s left" in await sollol("ps", "--url", running.url)
+        workers.may_load.set()
+        await asked
+        shown = await sollol("ps", "--url", running.url)
+        assert "ready" in shown
+        assert "10.0.0.1:50052" in shown
+        assert '"enabled": true' in await sollol("ps", "--json", "--url", running.url)
+        assert "leaves its workers." in await sollol("stop", "one", "--url", running.url)
+        await wait_for(lambda: not workers.running)
+        workers.failures.append(CoordinatorFailed("out of memory"))
+        await chat(client, "two")
+        assert "two:latest: out of memory" in await sollol("ps", "--url", running.url)
+    async with running_gateway() as running:
+        assert "has no workers" in await sollol("ps", "--url", running.url)
