@@ -42,6 +42,8 @@ class Source(StrEnum):
     SETTINGS = "settings"
     API = "api"
     EMBEDDED = "embedded"
+    SHARD = "shard"
+    """A model over several machines, which the gateway started."""
     LOCAL = "local"
     DNS = "dns"
     MDNS = "mdns"

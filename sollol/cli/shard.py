@@ -3,13 +3,14 @@
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
 from sollol.cli.environment import ConfigOption, SetOption, read_settings
 from sollol.cli.errors import CommandError
-from sollol.cli.gateway import JsonOption
-from sollol.cli.output import print_json
+from sollol.cli.gateway import Gateway, JsonOption, UrlOption
+from sollol.cli.output import print_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +113,29 @@ def workers(
         print_workers(seen)
     if any(one.probe.error for one in seen):
         raise typer.Exit(1)
+
+
+@app.command("ps", epilog="Examples:\n\n  sollol shard ps\n\n  sollol shard ps --json")
+def ps(url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Show the models that run over workers, and what lies on which."""
+    from sollol.cli.shard_running import print_running
+
+    answer = Gateway(url).get("/sollol/v1/shards")
+    if as_json:
+        print_json(answer)
+    else:
+        print_running(answer)
+
+
+@app.command("stop", epilog="Examples:\n\n  sollol shard stop llama3.1:70b")
+def stop(
+    model: Annotated[str, typer.Argument(help="A model that `sollol shard ps` shows.")],
+    url: UrlOption = None,
+) -> None:
+    """Unload a model from its workers once its requests have ended."""
+    stopped = Gateway(url).send("DELETE", f"/sollol/v1/shards/{quote(model, safe='/:')}")
+    waits = f" once {stopped['requests']} requests have ended" if stopped["requests"] else ""
+    print(printable(f"{stopped['model']} leaves its workers{waits}."))
 
 
 def _seen(settings: "ShardingSettings") -> "Sequence[Seen]":

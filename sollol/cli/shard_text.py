@@ -49,10 +49,10 @@ def expectation_text(plan: Plan) -> str:
     told = plan.expectation
     count = len(plan.shares)
     workers = f"{count} worker{'' if count == 1 else 's'}" if count else "no worker"
-    cached = f" (~{_rounded(told.cached_load_s)} s once workers cache it)" if count else ""
+    cached = f" (~{rounded(told.cached_load_s)} s once workers cache it)" if count else ""
     return (
-        f"{workers}, ~{_rounded(told.tokens_per_s)} tokens/s, "
-        f"~{_rounded(told.load_s)} s to load{cached}"
+        f"{workers}, ~{rounded(told.tokens_per_s)} tokens/s, "
+        f"~{rounded(told.load_s)} s to load{cached}"
     )
 
 
@@ -193,5 +193,6 @@ def _expected(told: Expectation) -> dict[str, float]:
     }
 
 
-def _rounded(number: float) -> str:
+def rounded(number: float) -> str:
+    """Return a number with two digits, or without a fraction."""
     return f"{number:.2g}" if number < 100 else f"{number:.0f}"

@@ -71,6 +71,9 @@ class ShardingSettings(Group):
 
     workers: Annotated[tuple[WorkerSettings, ...], BeforeValidator(worker_list)] = ()
     """The workers: `host:port=GB`, or mappings for what that cannot say."""
+    models: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(listed)] = ()
+    """Models that are always run over the workers: names, or patterns such as `*:70b`. Others are when
+    no node has them, or has the memory for them."""
     store: ExpandedPath | None = None
     """Where the Ollama of this machine keeps its models; `OLLAMA_MODELS`, when set, changes the
     default. Its usual places are looked at when not given."""
@@ -85,6 +88,16 @@ class ShardingSettings(Group):
     """Requests that are run at once."""
     cache_type: Literal["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = "f16"
     """How keys and values of the context are stored; shorter ones cost a little precision."""
+
+    keep_alive_s: Annotated[float, Field(allow_inf_nan=False)] = 300.0
+    """Seconds that a model keeps its workers after a request that does not say so itself; negative for
+    ever."""
+    load_timeout_s: Seconds = 600.0
+    """Seconds that a load may take; three times what is foretold where that is more."""
+    threads: Count | None = None
+    """CPU threads of the coordinator; half of the cores when not given."""
+    binary: ExpandedPath | None = None
+    """A `llama-server` to run as the coordinator, instead of the packaged one."""
 
     @field_validator("workers")
     @classmethod

@@ -37,7 +37,16 @@ def read_model(text: str, stores: Sequence[Path]) -> LocalModel:
     """
     path = Path(text)
     is_path = path.suffix == ".gguf" and ":" not in path.name  # a tag may end so: hf.co/a/b:c.gguf
-    stored = _own_file(path) if is_path else find_model(text, stores)
+    return local_model(_own_file(path) if is_path else find_model(text, stores))
+
+
+def local_model(stored: StoredModel) -> LocalModel:
+    """Return a model with its facts. Blocks.
+
+    Raises:
+        ModelBroken: a file is damaged or incomplete.
+        UnsupportedByEngine: llama.cpp cannot run it, or it cannot be split.
+    """
     headers = [read_header(path) for path in stored.parts]
     check_runs(headers, stored.kinds)
     beside = sum(path.stat().st_size for path in (*stored.projectors, *stored.adapters))
