@@ -69,6 +69,9 @@ class ShardingSettings(Group):
 
     workers: Annotated[tuple[WorkerSettings, ...], BeforeValidator(worker_list)] = ()
     """The workers: `host:port=GB`, or mappings for what that cannot say."""
+    local_worker_gb: Positive | None = None
+    """Run a worker on this machine as long as the gateway runs, which may take so much of its memory,
+    in units of 1024^3 bytes; none when not given."""
     store: ExpandedPath | None = None
     """Where the Ollama of this machine keeps its models; `OLLAMA_MODELS`, when set, changes the
     default. Its usual places are looked at when not given."""

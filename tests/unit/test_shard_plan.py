@@ -94,7 +94,7 @@ def test_what_does_not_fit_says_what_it_needs() -> None:
     ):
         plan_shards(FACTS, RunOptions(), fleet(worker("a", 1)))
     tight = Fleet((worker("a", 9),), (Coordinator("gateway", MIB, 1e9, {"a": NEAR}),))
-    with pytest.raises(DoesNotFit, match=r"coordinator.* needs 0\.4 GB on its own host.* 0\.0 GB"):
+    with pytest.raises(DoesNotFit, match=r"coordinator.* needs 0\.8 GB on its own host.* 0\.0 GB"):
         plan_shards(FACTS, RunOptions(), tight)
     with pytest.raises(DoesNotFit, match="coordinator"):
         plan_shards(FACTS, RunOptions(), Fleet((), ()))
