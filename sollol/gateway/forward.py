@@ -13,6 +13,7 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from sollol.errors import (
@@ -127,15 +128,16 @@ class Forwarder:
         """Try nodes until one has answered, or no other may be tried."""
         excluded = self._routes.nodes_without(call.kind.path)
         excluded = excluded if call.seam is None else excluded | call.seam.excluded
+        avoided: frozenset[str] = frozenset()
         retries: Retries | None = None
         while True:
             try:
-                grant = await self._acquire(call, excluded, outcome)
+                grant = await self._acquire(call, excluded, avoided, outcome)
             except SollolError as refusal:
                 if retries is None or call.left_s(self._clock()) <= 0.0:
                     raise
                 if await self._may_repeat(call, retries, refusal):
-                    excluded = retries.excluded
+                    excluded, avoided = retries.excluded, retries.avoided
                     continue
                 raise retries.failure from refusal
             attempt = Attempt(grant, continues=call.seam is not None)
@@ -166,7 +168,9 @@ class Forwarder:
             return False
         return await retries.wait_to_repeat(left_s)
 
-    async def _acquire(self, call: Call, excluded: frozenset[str], outcome: Outcome) -> Grant:
+    async def _acquire(
+        self, call: Call, excluded: frozenset[str], avoided: frozenset[str], outcome: Outcome
+    ) -> Grant:
         """Return a slot, once there is one.
 
         Raises:
@@ -175,7 +179,8 @@ class Forwarder:
         waits_since = self._clock()
         if call.deadline_s is not None and call.is_too_late(waits_since):
             raise too_late(call)
-        request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
+        timeout_s = self._limits.queue_timeout_s
+        request = call.route_request(waits_since, timeout_s, excluded, avoided)
         try:
             return self._admission.try_acquire(request) or await self._admission.wait(request)
         except NoNodeAvailable as refusal:
@@ -237,6 +242,7 @@ class Forwarder:
             raise
         finally:
             attempt.measured = measured
+            downstream.when_good = ()
             self._admission.release(lease, measured, has_failed=has_failed)
 
     def failed_too(self, retries: Retries) -> None:
@@ -269,6 +275,8 @@ class Forwarder:
         self._note_residency(call, node, upstream.status)
         if lease.loads and upstream.status == _OK:  # its head does not come before that
             self._admission.loaded(lease)
+        if lease.is_trial:
+            downstream.when_good += (partial(self._passed, node, lease),)
         try:
             if exchange.translator is None:
                 await relay(upstream, downstream, call.kind.task)
@@ -278,6 +286,11 @@ class Forwarder:
             upstream.close()
         if downstream.told_error or node.health.is_troubled:
             self._note_health(node, lease, upstream.status, downstream.told_error)
+
+    def _passed(self, node: Node, lease: Lease) -> None:
+        """End a trial: the node has begun to answer."""
+        self._admission.begun(lease)
+        self._registry.request_begun(node, lease.runner)
 
     def _note_health(self, node: Node, lease: Lease, status: int, told_error: str) -> None:
         """Take what an answer that came to its end says of its node."""

@@ -56,6 +56,7 @@ class Retries:
     Attributes:
         failure: the latest; what the caller is told if nothing better comes.
         excluded: nodes that it is not to be sent to.
+        avoided: nodes that failed, and may be tried again while there is no other.
 
     Args:
         crashes: those that came before, of what this request goes on with.
@@ -71,6 +72,7 @@ class Retries:
         self._has_waited = False
         self._suspects: list[tuple[Lease, Failure, str]] = []
         self.excluded = excluded
+        self.avoided: frozenset[str] = frozenset()
         self.failure: SollolError = SollolError("no attempt was made")
 
     def failed(self, lease: Lease, error: SollolError, now: float, *, is_committed: bool) -> bool:
@@ -117,6 +119,7 @@ class Retries:
             return True
         self._tally.repeats += 1
         self.excluded -= self._repeatable
+        self.avoided |= self._repeatable
         self._repeatable.clear()
         return True
 
