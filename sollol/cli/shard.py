@@ -88,7 +88,7 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
             raise CommandError([str(error), *ways_out(others)]) from None
     except SollolError as error:
         raise CommandError(str(error)) from None
-    remarks = notes(best, has_template=found.stored.template is not None)
+    remarks = notes(best, found)
     if as_json:
         links = [link_dict(one) for one in seen]
         print_json({**as_dict(found.stored.name, best, others, remarks), "links": links})

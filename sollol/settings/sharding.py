@@ -74,6 +74,9 @@ class ShardingSettings(Group):
     models: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(listed)] = ()
     """Models that are always run over the workers: names, or patterns such as `*:70b`. Others are when
     no node has them, or has the memory for them."""
+    local_worker_gb: Positive | None = None
+    """Run a worker on this machine as long as the gateway runs, which may take so much of its memory,
+    in units of 1024^3 bytes; none when not given."""
     store: ExpandedPath | None = None
     """Where the Ollama of this machine keeps its models; `OLLAMA_MODELS`, when set, changes the
     default. Its usual places are looked at when not given."""

@@ -71,6 +71,10 @@ _FAMILIES = (
 )
 
 
+BUILT_IN = tuple(dict.fromkeys(name for family in _FAMILIES for name, _ in family.built_in))
+"""Every name that may be chosen."""
+
+
 def choose_template(in_file: str, of_ollama: str | None) -> Template:
     """Return which template to use.
 

@@ -19,6 +19,7 @@ from sollol.bench.model_kinds import KINDS, dense
 from sollol.bench.sharding_memory import running_worker
 from sollol.errors import CoordinatorFailed
 from sollol.llamacpp.binaries import LlamaBinaries, find_binaries
+from sollol.llamacpp.process import ChildProcess
 from sollol.llamacpp.server import LlamaServer
 from sollol.llamacpp.small_model import MODEL_PACKAGE
 from sollol.sharding.command import Launch, server_arguments
@@ -26,6 +27,7 @@ from sollol.sharding.coordinator import CoordinatorProcess, LoadProgress
 from sollol.sharding.memory import RunOptions
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
+from sollol.sharding.template import BUILT_IN
 from tests.llamacpp.shards import (
     DEADLINE_S,
     Store,
@@ -263,6 +265,15 @@ async def test_after_a_stop_the_workers_are_free(binaries: LlamaBinaries, tiny: 
             await process.start(DEADLINE_S)
             await process.stop()
             assert "exit code 0" in await process.wait()
+
+
+async def test_every_template_that_is_chosen_is_built_in(binaries: LlamaBinaries) -> None:
+    lines: list[str] = []
+    program = [str(binaries.server), "--help"]
+    child = await ChildProcess.start(program, env=binaries.environment, on_line=lines.append)
+    await child.wait()
+    words = " ".join(lines).replace(",", " ").split()
+    assert [name for name in BUILT_IN if name not in words] == []
 
 
 # -- workers that are lost ------------------------------------------------------------------------
