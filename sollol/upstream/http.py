@@ -68,7 +68,8 @@ class NodeConnections:
         if origin.scheme == "https" and ssl_context is None:
             ssl_context = ssl.create_default_context()
         self._ssl_context = ssl_context if origin.scheme == "https" else None
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, None] = {}
+        """In the order in which they were opened, which is that of whoever waits for an answer."""
         self._idle: list[Connection] = []
         self._outbox = Outbox()
         self._closing: set[asyncio.Future[None]] = set()
@@ -180,7 +181,7 @@ class NodeConnections:
         if self._closed:
             connection.abort()
             raise failures.connections_closed(self._authority)
-        self._open.add(connection)
+        self._open[connection] = None
         self._opened_total += 1
         return connection
 
@@ -214,7 +215,7 @@ class NodeConnections:
         """Drop a connection that is closing; called by it, maybe more than once."""
         if connection not in self._open:
             return
-        self._open.discard(connection)
+        del self._open[connection]
         if connection in self._idle:
             self._idle.remove(connection)
         if not connection.lost.done():

@@ -15,6 +15,8 @@ from tests.deterministic.loop import GRID_S, VirtualLoop
 from tests.deterministic.network import Reach, Wire
 
 SLOW_FACTOR = 8
+TEMPLATE_TICKS = 2
+"""So long it takes to answer two looks at a template."""
 _REACHES = {
     Fault.REFUSE: Reach.REFUSED,
     Fault.RESTART: Reach.REFUSED,

@@ -132,7 +132,7 @@ def check_continued(world: "World", client: Client) -> None:
     plan, told, schedule = client.plan, client.told, world.schedule
     if not plan.continues or not schedule.rock or schedule.has_poison:
         return
-    if told.end is not End.BROKEN:
+    if told.end is not End.BROKEN or not told.text:  # else another may be asked for all of it
         return
     tries = world.gateway.journal.find(plan.name)[0].outcome.tries
     errors = [attempt.error for attempt in tries if attempt.error not in ("", "cannot_continue")]

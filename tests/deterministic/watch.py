@@ -11,7 +11,7 @@ from tests.deterministic.client import Client, End
 from tests.deterministic.failures import FAILURES
 from tests.deterministic.generation import Generation
 from tests.deterministic.loop import GRID_S, TICKS_A_SECOND
-from tests.deterministic.node import SimulatedNode
+from tests.deterministic.node import TEMPLATE_TICKS, SimulatedNode
 from tests.deterministic.states import States
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Watch:
         of_model = view.limited.get(key, NodeState.HEALTHY)
         for runner, state in (("", view.state), (key, of_model)):
             since = self.states.since.get((node.id, runner), 0)
-            if state in (NodeState.HEALTHY, NodeState.UNHEALTHY) or since == self.world.loop.now:
+            is_well = state in (NodeState.HEALTHY, NodeState.UNHEALTHY)
+            if is_well or since >= self._granted_at(generation):
                 continue
             beside = [
                 other.by
@@ -106,7 +107,7 @@ class Watch:
                 others = [
                     each
                     for each in self.world.nodes
-                    if self._is_open(each, generation.model) and not self._is_news(each)
+                    if self._is_open(each, generation.model) and not self._is_news(each, generation)
                 ]
                 assert not others, f"{node.id} {runner} is ejected, and {others} are not"
 
@@ -134,12 +135,17 @@ class Watch:
             return False
         return view.limited.get(view.runner(key)) is not NodeState.EJECTED
 
-    def _is_news(self, node_id: str) -> bool:
-        """Whether it was only in this moment that what a node may be given has changed.
+    def _is_news(self, node_id: str, generation: Generation) -> bool:
+        """Whether what a node may be given may have changed since a request was granted its slot."""
+        return self.states.changed_at.get(node_id, -1) >= self._granted_at(generation)
 
-        A request that arrives was granted its slot before, be it in the same moment.
+    def _granted_at(self, generation: Generation) -> int:
+        """Return when a request that arrives was granted its slot at the earliest.
+
+        That is in the same moment, if before some changes in it; where an answer is gone on with, the
+        node was asked about its template meanwhile.
         """
-        return self.states.changed_at.get(node_id) == self.world.loop.now
+        return self.world.loop.now - (TEMPLATE_TICKS if generation.said else 0)
 
     def _attempt(self, client: Client) -> int:
         """Return how many attempts the gateway has begun for a caller."""
@@ -164,7 +170,7 @@ class Watch:
             for node_id in self.world.nodes
             if node_id not in tried
             and self._is_free(node_id, model_key(generation.model))
-            and not self._is_news(node_id)
+            and not self._is_news(node_id, generation)
         ]
         assert not others, (
             f"{generation.request} is at {generation.node.id} again: {others} are free"
