@@ -34,7 +34,7 @@ LEGAL_OF_MODEL = {
 _GOOD = ("done", "400", "404", "429", "503", "")
 _SURE = ("reset", "cut", "short")
 _SUSPECT = ("crashed", "500", "error record")
-"""Counted later, if at all: once the request has succeeded elsewhere."""
+"""Errors, of the node or of the request."""
 FAILURES = (*_SURE, *_SUSPECT, "cut by a crash")
 _OF_THE_WIRE = (Fault.REFUSE, Fault.RESTART, Fault.PARTITION, Fault.VANISH)
 
@@ -53,6 +53,7 @@ class States:
         """When a trial last went well, or began to, in ticks."""
         self._done_at = dict.fromkeys(world.nodes, 0)
         """When an answer last came to its end."""
+        self._ejections: dict[tuple[str, str], int] = {}
         self._seen: dict[str, NodeView] = {}
         self._bad: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
         self._in_a_row: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
@@ -90,7 +91,7 @@ class States:
         for generation in sorted(ended, key=lambda each: each.how != "done"):
             if generation.how == "done":
                 self._done_at[node_id] = self.world.loop.now
-                self._bad[node_id] = [bad for bad in self._bad[node_id] if bad.how in _SUSPECT]
+                self._bad[node_id] = [bad for bad in self._bad[node_id] if bad.how in FAILURES]
             elif generation.how not in _GOOD and not self._has_left(generation):
                 self._bad[node_id].append(generation)
         for generation in sorted(ended, key=lambda each: each.how == "done"):
@@ -129,13 +130,22 @@ class States:
     def _is_told(self, generation: Generation) -> bool:
         """Whether the gateway's attempt has failed through the node, not by the request's deadline.
 
-        It may send a request once more by itself.
+        It may send a request once more by itself. What failed on several nodes and is never begun to be
+        answered may be the request's fault.
         """
-        if self.world.clients[generation.request].told.status == 504:
+        told = self.world.clients[generation.request].told
+        if told.status == 504 or generation.ended == self.world.loop.now:
             return False
         tries = self.world.gateway.journal.find(generation.request)[0].outcome.tries
-        is_of_past = generation.ended < self.world.loop.now
-        return is_of_past and bool(tries[generation.attempt - 1].error)
+        if not tries[generation.attempt - 1].error:
+            return False
+        attempts = self.world.attempts_of(generation.request)
+        later = [other for other in attempts if other.attempt > generation.attempt]
+        now = self.world.loop.now
+        if any(0 < each.began < now and not each.wire.is_lost for each in later):
+            return True
+        nodes = [other.node for other in attempts if other.how not in _GOOD]
+        return told.end is not None and all(node is generation.node for node in nodes)
 
     def check_told(self) -> None:
         """Check that what the scheduler is told of the nodes is what is known of them."""
@@ -203,7 +213,14 @@ class States:
         return any(window.node == node_id and window.fault in faults for window in windows)
 
     def _check_length(self, node_id: str, runner: str, before: NodeState, after: NodeState) -> None:
-        """Check how long an ejection took that has just ended."""
+        """Check how long an ejection took that has just ended.
+
+        One that is ejected again in the moment in which it becomes half-open is not seen to be that.
+        """
+        node = self.world.gateway.registry.find(node_id)
+        assert node is not None
+        if after is EJECTED:
+            self._ejections[node_id, runner] = node.health.ejections_total
         if (before, after) == (HALF_OPEN, EJECTED):
             self.since[node_id, runner + " again"] = self.world.loop.now
         elif before is not EJECTED:
@@ -213,7 +230,8 @@ class States:
         took_s = (self.world.loop.now - self.since[node_id, runner]) / TICKS_A_SECOND
         is_again = (node_id, runner + " again") in self.since
         least_s = 0.8 * EJECT_S * (2 if is_again else 1) - 0.02
-        most_s = 1.2 * MAX_EJECT_S + LATE_S
+        is_one = self._ejections[node_id, runner] == node.health.ejections_total
+        most_s = 1.2 * MAX_EJECT_S + LATE_S if is_one else took_s
         assert least_s <= took_s <= most_s, f"{node_id} {runner} was ejected for {took_s:.2f} s"
 
     def _check_reason(self, node_id: str, bad: list[Generation]) -> None:
