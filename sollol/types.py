@@ -199,7 +199,8 @@ class Comer(NamedTuple):
 class RouteRequest(msgspec.Struct, frozen=True, gc=False):
     """What a scheduling decision needs to know of a request; times are of the monotonic clock.
 
-    ``excluded`` holds ids of nodes that already failed this request.
+    ``excluded`` holds ids of nodes that may not have it. ``avoided`` are those that already failed it,
+    and may have it again while there is no other.
     """
 
     id: str
@@ -215,6 +216,7 @@ class RouteRequest(msgspec.Struct, frozen=True, gc=False):
     caller: str = ""
     """Who asks: callers of equal priority share the nodes fairly."""
     ask: Ask = NOTHING_KNOWN
+    avoided: frozenset[str] = frozenset()
 
 
 class Measured(msgspec.Struct, frozen=True, gc=False, array_like=True):

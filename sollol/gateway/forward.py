@@ -51,6 +51,7 @@ LEAST_TOKENS = 64.0
 BYTES_PER_TOKEN = 4.0
 _OK, _SERVER_ERROR = 200, 500
 _OLLAMA = Engine.OLLAMA
+_NONE: frozenset[str] = frozenset()
 
 
 class Limits(NamedTuple):
@@ -132,7 +133,7 @@ class Forwarder:
         try:
             while True:
                 grant = (
-                    await self._acquire(call, excluded, outcome)
+                    await self._acquire(call, excluded, _NONE, outcome)
                     if retries is None
                     else await self._acquire_again(call, retries, outcome)
                 )
@@ -167,7 +168,7 @@ class Forwarder:
         """
         while True:
             try:
-                return await self._acquire(call, retries.excluded, outcome)
+                return await self._acquire(call, retries.excluded, retries.avoided, outcome)
             except SollolError as refusal:
                 if call.left_s(self._clock()) <= 0.0:
                     raise
@@ -182,7 +183,9 @@ class Forwarder:
             return False
         return await retries.wait_to_repeat(left_s)
 
-    async def _acquire(self, call: Call, excluded: frozenset[str], outcome: Outcome) -> Grant:
+    async def _acquire(
+        self, call: Call, excluded: frozenset[str], avoided: frozenset[str], outcome: Outcome
+    ) -> Grant:
         """Return a slot, once there is one.
 
         Raises:
@@ -191,7 +194,8 @@ class Forwarder:
         waits_since = self._clock()
         if call.deadline_s is not None and call.is_too_late(waits_since):
             raise too_late(call)
-        request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
+        timeout_s = self._limits.queue_timeout_s
+        request = call.route_request(waits_since, timeout_s, excluded, avoided)
         try:
             return self._admission.try_acquire(request) or await self._admission.wait(request)
         except NoNodeAvailable as refusal:

@@ -58,6 +58,7 @@ class Retries:
     Attributes:
         failure: the latest; what the caller is told if nothing better comes.
         excluded: nodes that it is not to be sent to.
+        avoided: nodes that failed, and may be tried again while there is no other.
 
     Args:
         crashes: those that came before, of what this request goes on with.
@@ -74,6 +75,7 @@ class Retries:
         self._suspects: list[Suspect] = []
         """Crashes that may be the request's fault: where, what, and in which words."""
         self.excluded = excluded
+        self.avoided: frozenset[str] = frozenset()
         self.failure: SollolError = SollolError("no attempt was made")
 
     def failed(self, lease: Lease, error: SollolError, now: float, *, is_committed: bool) -> bool:
@@ -126,6 +128,7 @@ class Retries:
             return True
         self._tally.repeats += 1
         self.excluded -= self._repeatable
+        self.avoided |= self._repeatable
         self._repeatable.clear()
         return True
 

@@ -107,6 +107,9 @@ class Fleet:
             runners = [runner for runner in runners if runner.node.id not in excluded]
         if columns.on_trial and request.takes_slot:
             runners = [runner for runner in runners if runner.may_take]
+        if request.avoided:
+            avoided = request.avoided
+            runners = [runner for runner in runners if runner.node.id not in avoided] or runners
         if columns.is_mixed:
             return _suited(runners, request.ask, prompt_tokens)
         return runners

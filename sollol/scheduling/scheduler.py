@@ -384,7 +384,7 @@ class Scheduler:
         return self._fair.start(request) - request.priority * self._limits.ageing_s
 
     def _charge(self, request: RouteRequest, verdict: Verdict) -> float:
-        if request.excluded:  # one that is tried again was charged for the first time
+        if request.excluded or request.avoided:  # it was charged for the first time
             return 0.0
         return self._fair.charge(request, verdict.share_s())
 

@@ -1,7 +1,7 @@
 """A request at a simulated node, from its arrival to the end of its answer."""
 
 import asyncio
-import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tests.deterministic import answers
@@ -16,6 +16,7 @@ class Generation:
     """Goes through: slot, load, prompt, tokens, end. Its node tells it when it has the first two.
 
     Attributes:
+        said: what the answer begins with, as another node has given it already.
         by: names it in every record: the node, and a number.
         window: the fault that it meets, if any.
         has_slot: it runs, or its model is being loaded for it.
@@ -27,15 +28,18 @@ class Generation:
         how: how it ended; empty before that.
     """
 
-    def __init__(self, node: "SimulatedNode", wire: Wire, path: str, body: bytes) -> None:
-        asked: dict[str, Any] = json.loads(body)
+    def __init__(
+        self, node: "SimulatedNode", wire: Wire, path: str, asked: Mapping[str, Any]
+    ) -> None:
         self.node = node
         self.wire = wire
         self.path = path
         self.model: str = asked["model"]
-        self.prompt: str = (
-            asked["messages"][0]["content"] if "messages" in asked else asked.get("prompt", "")
-        ) or asked.get("input", "")
+        turns = asked.get("messages") or [
+            {"content": asked.get("prompt") or asked.get("input", "")}
+        ]
+        self.prompt: str = turns[0]["content"]
+        self.said: str = turns[-1]["content"] if len(turns) > 1 else ""
         self.is_stream: bool = asked.get("stream", True) and path != "/api/embed"
         self.tokens: int = asked.get("options", {}).get("num_predict", 1)
         self.by = f"{node.id}/{node.next_number()}"
@@ -121,7 +125,7 @@ class Generation:
             return
         if self.is_stream:
             self.began = self.began or self.node.now
-            self._send(self._record(answers.token(self.prompt, self._done)))
+            self._send(self._record(self._token(self._done)))
         self._done += 1
         self._after(self.node.token_ticks, self._next_token)
 
@@ -166,8 +170,10 @@ class Generation:
     def _whole(self) -> dict[str, object]:
         if self.path == "/api/embed":
             return {"model": self.model, "embeddings": [[0.5]], "by": self.by}
-        text = "".join(answers.token(self.prompt, place) for place in range(self.tokens))
-        return self._record(text)
+        return self._record("".join(self._token(place) for place in range(self.tokens)))
+
+    def _token(self, place: int) -> str:
+        return answers.token(self.prompt, answers.count(self.said) + place)
 
     def _record(self, text: str) -> dict[str, object]:
         return answers.record(self.path, self.model, text, self.by)

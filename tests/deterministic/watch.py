@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 from sollol.gateway.admission import TICK_S
 from sollol.scheduling.queue import Waiting
 from sollol.scheduling.scheduler import Scheduler
-from sollol.types import NodeState, NodeView
+from sollol.types import NodeState, NodeView, RouteRequest
 from sollol.wire.names import model_key
 from tests.deterministic.client import Client, End
+from tests.deterministic.failures import FAILURES
 from tests.deterministic.generation import Generation
 from tests.deterministic.loop import GRID_S, TICKS_A_SECOND
 from tests.deterministic.node import SimulatedNode
-from tests.deterministic.states import FAILURES, States
+from tests.deterministic.states import States
 
 if TYPE_CHECKING:
     from tests.deterministic.world import World
@@ -55,21 +56,23 @@ class Watch:
         client = self.world.clients[generation.request]
         before = self.attempts.setdefault(generation.request, [])
         assert client.told.end is not End.LEFT, f"{generation.request} has left, and is sent on"
-        assert not client.told.records, (
+        assert generation.said == client.told.text, (
             f"{generation.request} is sent on in the middle of its answer"
         )
-        deadline_s = client.plan.deadline_s
+        deadline_s = None if generation.said else client.plan.deadline_s
         if deadline_s is not None:
             late_s = self.world.loop.time() - client.came_at - deadline_s
             assert late_s <= TICK_S + GRID_S, (
                 f"{generation.request} is sent on {late_s:.2f} s too late"
             )
         assert not any(one.how == "400" for one in before), f"{generation.request} was refused"
-        self.states.look()
-        self.states.arrived(generation)
-        self._check_trial(generation)
         generation.attempt = self._attempt(client)
-        if any(one.node is generation.node for one in before):
+        self.states.look()
+        self.states.failures.arrived(generation)
+        self._check_trial(generation)
+        if generation.said:
+            self._check_second_leg(generation, client)
+        elif any(one.node is generation.node for one in before):
             self._check_again(generation, before[-1])
         if self.world.schedule.policy == "fastest" and not generation.node.has_forgotten:
             self._check_load(generation)
@@ -101,7 +104,9 @@ class Watch:
             )
             if state is NodeState.EJECTED:
                 others = [
-                    each for each in self.world.nodes if self._is_open(each, generation.model)
+                    each
+                    for each in self.world.nodes
+                    if self._is_open(each, generation.model) and not self._is_news(each)
                 ]
                 assert not others, f"{node.id} {runner} is ejected, and {others} are not"
 
@@ -129,6 +134,13 @@ class Watch:
             return False
         return view.limited.get(view.runner(key)) is not NodeState.EJECTED
 
+    def _is_news(self, node_id: str) -> bool:
+        """Whether it was only in this moment that what a node may be given has changed.
+
+        A request that arrives was granted its slot before, be it in the same moment.
+        """
+        return self.states.changed_at.get(node_id) == self.world.loop.now
+
     def _attempt(self, client: Client) -> int:
         """Return how many attempts the gateway has begun for a caller."""
         name = client.plan.name
@@ -152,17 +164,18 @@ class Watch:
             for node_id in self.world.nodes
             if node_id not in tried
             and self._is_free(node_id, model_key(generation.model))
-            and not self._has_just_changed(node_id, generation)
+            and not self._is_news(node_id)
         ]
         assert not others, (
             f"{generation.request} is at {generation.node.id} again: {others} are free"
         )
 
-    def _has_just_changed(self, node_id: str, generation: Generation) -> bool:
-        """Whether a node or the runner of a model there came to its state at this moment."""
-        runner = self.world.nodes[node_id].models.get(generation.model, "")
-        times = [self.states.since.get((node_id, key)) for key in ("", runner)]
-        return self.world.loop.now in times
+    def _check_second_leg(self, generation: Generation, client: Client) -> None:
+        """Check that another node goes on with an answer, and only where that is wanted."""
+        name = generation.request
+        assert client.plan.continues, f"{name} is gone on with, and did not ask for that"
+        first = client.told.by[0].split("/")[0]
+        assert generation.node.id != first, f"{name} is gone on with on {first}, where it broke off"
 
     def _check_load(self, generation: Generation) -> None:
         """Check that it brings no second load to a node, as far as a load's end can be predicted."""
@@ -180,11 +193,24 @@ class Watch:
 
     def _is_free(self, node_id: str, model: str) -> bool:
         """Whether a node may be given a request at this moment, as far as can be told from outside."""
+        if not self._may_take(node_id, model):
+            return False
+        return not self.scheduler._fleet.nodes[node_id].by_model[model].is_full
+
+    def _may_take(self, node_id: str, model: str) -> bool:
+        """Whether a node may be given requests, once a slot is free."""
         if not self._is_open(node_id, model):
             return False
-        node = self.scheduler._fleet.nodes[node_id]
-        runner = node.by_model[model]
-        return runner.may_take and not runner.is_full
+        return self.scheduler._fleet.nodes[node_id].by_model[model].may_take
+
+    def _eligible(self, request: RouteRequest) -> list[str]:
+        """Return the nodes that a request may be given to, be they busy: first those it has not failed on."""
+        nodes = [
+            node_id
+            for node_id in self.world.nodes
+            if node_id not in request.excluded and self._may_take(node_id, request.model)
+        ]
+        return [node_id for node_id in nodes if node_id not in request.avoided] or nodes
 
     def ended(self, client: Client) -> None:
         """Check that nobody is told that there is no node while one is only ejected."""
@@ -243,20 +269,17 @@ class Watch:
         somebody wait whom it would grant a slot if it looked.
         """
         request = waiting.request
-        free = [
-            node_id
-            for node_id in self.world.nodes
-            if node_id not in request.excluded and self._is_free(node_id, request.model)
-        ]
+        nodes = self._eligible(request)
+        free = [node_id for node_id in nodes if self._is_free(node_id, request.model)]
         if not free:
             return False
         if self.world.schedule.policy != "fastest":
             return True
         now = self.world.loop.time()
-        nodes = self.scheduler._fleet.nodes
+        fleet = self.scheduler._fleet.nodes
         is_warm = any(
             request.model in self.view(node_id).resident
-            and nodes[node_id].most_urgent <= request.priority
+            and fleet[node_id].most_urgent <= request.priority
             for node_id in free
         )
         if is_warm and now - waiting.since > 2 * waiting.wait_s + 1.0:

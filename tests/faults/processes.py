@@ -111,6 +111,10 @@ class Load:
             timeout_s,
         )
 
+    async def wait_ended(self, before: int) -> None:
+        """Return once all requests with a lower number have ended."""
+        await wait_for(lambda: sum(each.number < before for each in self.ended) == before)
+
     async def _send(self, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         begin = loop.time()

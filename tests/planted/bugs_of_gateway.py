@@ -132,8 +132,8 @@ BUGS = (
     Bug(
         "exclusion_is_dropped",
         _FORWARD,
-        "return await self._acquire(call, retries.excluded, outcome)",
-        "return await self._acquire(call, frozenset(), outcome)",
+        "return await self._acquire(call, retries.excluded, retries.avoided, outcome)",
+        "return await self._acquire(call, _NONE, _NONE, outcome)",
         "the node that failed is tried again at once",
     ),
     Bug(

@@ -102,6 +102,13 @@ BUGS = (
         "the node that failed is tried again at once",
     ),
     Bug(
+        "avoidance_is_not_looked_at",
+        _FLEET,
+        "        if request.avoided:\n",
+        "        if request.avoided and columns.is_mixed:\n",
+        "who failed on a node goes there again though another is up",
+    ),
+    Bug(
         "ejected_models_stay",
         _FLEET,
         "elif before.state is not view.state or before.limited != view.limited:",

@@ -104,6 +104,37 @@ def test_one_that_was_tried_in_vain_is_not_tried_again() -> None:
     assert nodes(sut.submit(request, 1.0)) == ["b"]
 
 
+def test_a_node_that_failed_the_request_is_no_trial_for_it() -> None:
+    sut = scheduler(node("a", TRIAL), node("b"))
+    request = asks("x", avoided=frozenset({"a"}))
+    assert nodes(sut.submit(request, 1.0)) == ["b"]
+
+
+@pytest.mark.parametrize("policy", ["fastest", "least_in_flight"])
+def test_what_is_avoided_is_used_while_there_is_no_other(policy: str) -> None:
+    sut = scheduler(node("a", slots=1), node("b", DOWN), policy=policy)
+    first, second, third = (asks(name, avoided=frozenset({"a"})) for name in ("x", "y", "z"))
+    granted = sut.submit(first, 1.0)
+    assert nodes(granted) == ["a"]
+    assert not sut.submit(second, 1.0)
+    assert not sut.submit(third, 1.0)
+    effects = sut.node_changed(node("b", slots=1), 1.5)
+    assert nodes(effects) == ["b"]
+    assert not sut.release(leases(granted)[0], 1.6), "it waits for the other, as long as that is up"
+    effects += sut.node_changed(node("b", DOWN), 1.7)
+    assert nodes(effects) == ["b", "a"]
+    end(sut, leases(effects))
+
+
+def test_what_is_avoided_is_used_while_the_others_are_busy_with_their_trials() -> None:
+    sut = scheduler(node("a"), node("b", TRIAL))
+    granted = sut.submit(asks("x", excluded=frozenset({"a"})), 1.0)
+    assert nodes(granted) == ["b"]
+    more = sut.submit(asks("y", avoided=frozenset({"a"})), 1.0)
+    assert nodes(more) == ["a"]
+    end(sut, leases(granted) + leases(more))
+
+
 def test_all_models_of_a_half_open_node_share_its_one_request() -> None:
     sut = scheduler(node("a", TRIAL, "m", "n"))
     granted = submitted(sut, 1) + submitted(sut, 1, "n")

@@ -51,6 +51,10 @@ def test_a_plan_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert share["needs_bytes"] <= share["memory_bytes"] == 1 << 30
     assert told["alternatives"] == []
     assert told["notes"] == []
+    (link,) = told["links"]
+    assert (link["worker"], link["round_trip_is"], link["bytes_per_s_is"]) == (
+        "127.0.0.1:50052", "assumed", "assumed")  # fmt: skip
+    assert "Connection refused" in link["error"]
 
 
 def test_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

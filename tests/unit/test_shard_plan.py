@@ -90,7 +90,7 @@ def test_more_workers_than_are_considered_are_no_harm() -> None:
 
 def test_what_does_not_fit_says_what_it_needs() -> None:
     with pytest.raises(
-        DoesNotFit, match=r"needs 3\.6 GB of the workers for 1 x 4096.* 1 have 1\.1 GB"
+        DoesNotFit, match=r"needs 3\.7 GB of the workers for 1 x 4096.* 1 have 1\.1 GB"
     ):
         plan_shards(FACTS, RunOptions(), fleet(worker("a", 1)))
     tight = Fleet((worker("a", 9),), (Coordinator("gateway", MIB, 1e9, {"a": NEAR}),))
