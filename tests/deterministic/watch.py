@@ -147,16 +147,8 @@ class Watch:
         return len(self.world.gateway.journal.find(name)[0].outcome.tries)
 
     def _check_again(self, generation: Generation, before: Generation) -> None:
-        """Check that a node is tried a second time only when no other is free.
-
-        A request that an idle connection did not carry is sent once more on a fresh one.
-        """
-        if generation.attempt == before.attempt and before.how in (
-            "reset",
-            "lost",
-            "cut by a crash",
-        ):
-            return
+        """Check that a node is tried a second time only when no other is free, and twice by no attempt."""
+        assert generation.attempt > before.attempt, f"{generation.request} came twice"
         attempts = self.world.gateway.journal.find(generation.request)[0].outcome.tries
         tried = {attempt.grant.lease.node_id for attempt in attempts}
         others = [
