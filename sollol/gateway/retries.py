@@ -20,6 +20,7 @@ from sollol.gateway.failover import (
     classify,
 )
 from sollol.metrics import Metrics
+from sollol.nodes.health import Blame
 from sollol.nodes.registry import Registry
 from sollol.types import Lease
 
@@ -164,9 +165,15 @@ class Retries:
             blame_nodes(self._policy, lease, kind, str(error))
 
 
-def blame_nodes(policy: RetryPolicy, lease: Lease, kind: Failure, text: str) -> None:
-    """Count a failure against the node, or the model on it, and look at the node soon."""
-    blame = RULES[kind].blame
+def blame_nodes(
+    policy: RetryPolicy, lease: Lease, kind: Failure, text: str, blame: Blame | None = None
+) -> None:
+    """Count a failure against the node, or the model on it, and look at the node soon.
+
+    Args:
+        blame: what it counts for, if not what the table says.
+    """
+    blame = blame or RULES[kind].blame
     policy.registry.request_failed(lease.node_id, lease.runner, blame, text)
     if blame.counts:
         policy.look_soon(lease.node_id, kind)
