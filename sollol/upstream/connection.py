@@ -211,7 +211,11 @@ class Connection(asyncio.Protocol):
         return self._clock.since if self._has_body or self._clock.since is None else -inf
 
     def abort(self) -> None:
-        """Close the socket at once, which makes the node stop working on the request."""
+        """Close the socket at once, which makes the node stop working on the request.
+
+        What went wrong before is forgotten: its traceback leads back here, which would be a cycle.
+        """
+        self._error = self._sink_error = None
         self.fail(failures.closed_here(self.authority))
 
     def fail(self, error: BaseException) -> None:
@@ -301,6 +305,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._clock.close()
+        self.answer.close()
         if self._connected:
             self._transport.abort()
         self._wake()
