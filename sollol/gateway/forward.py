@@ -51,6 +51,7 @@ LEAST_TOKENS = 64.0
 BYTES_PER_TOKEN = 4.0
 _OK, _SERVER_ERROR = 200, 500
 _OLLAMA = Engine.OLLAMA
+_NONE: frozenset[str] = frozenset()
 
 
 class Limits(NamedTuple):
@@ -128,37 +129,51 @@ class Forwarder:
         """Try nodes until one has answered, or no other may be tried."""
         excluded = self._routes.nodes_without(call.kind.path)
         excluded = excluded if call.seam is None else excluded | call.seam.excluded
-        avoided: frozenset[str] = frozenset()
         retries: Retries | None = None
+        try:
+            while True:
+                grant = (
+                    await self._acquire(call, excluded, _NONE, outcome)
+                    if retries is None
+                    else await self._acquire_again(call, retries, outcome)
+                )
+                attempt = Attempt(grant, continues=call.seam is not None)
+                outcome.tries.append(attempt)
+                outcome.node_id = grant.lease.node_id
+                try:
+                    await attempts.attempt(call, attempt, downstream, outcome)
+                except ClientDisconnected:
+                    raise
+                except SollolError as error:
+                    retries = retries or Retries(self._retries, excluded, tokens, call.crashes)
+                    attempts.failed_too(retries)
+                    is_committed = downstream.is_started
+                    now = self._clock()
+                    if not retries.failed(grant.lease, error, now, is_committed=is_committed):
+                        raise
+                    downstream.when_good = (retries.succeeded,)
+                else:
+                    if retries is not None:
+                        retries.succeeded()
+                    return
+        finally:
+            if retries is not None:
+                retries.end()
+
+    async def _acquire_again(self, call: Call, retries: Retries, outcome: Outcome) -> Grant:
+        """Return a slot for another attempt, on a node that failed if there is no other.
+
+        Raises:
+            SollolError: there is none in time; then it is why the last attempt failed.
+        """
         while True:
             try:
-                grant = await self._acquire(call, excluded, avoided, outcome)
+                return await self._acquire(call, retries.excluded, retries.avoided, outcome)
             except SollolError as refusal:
-                if retries is None or call.left_s(self._clock()) <= 0.0:
+                if call.left_s(self._clock()) <= 0.0:
                     raise
-                if await self._may_repeat(call, retries, refusal):
-                    excluded, avoided = retries.excluded, retries.avoided
-                    continue
-                raise retries.failure from refusal
-            attempt = Attempt(grant, continues=call.seam is not None)
-            outcome.tries.append(attempt)
-            outcome.node_id = grant.lease.node_id
-            try:
-                await attempts.attempt(call, attempt, downstream, outcome)
-            except ClientDisconnected:
-                raise
-            except SollolError as error:
-                retries = retries or Retries(self._retries, excluded, tokens, call.crashes)
-                attempts.failed_too(retries)
-                is_committed = downstream.is_started
-                now = self._clock()
-                if not retries.failed(grant.lease, error, now, is_committed=is_committed):
-                    raise
-                excluded = retries.excluded
-            else:
-                if retries is not None:
-                    retries.succeeded()
-                return
+                if not await self._may_repeat(call, retries, refusal):
+                    raise retries.failure from refusal
 
     async def _may_repeat(self, call: Call, retries: Retries, refusal: SollolError) -> bool:
         """Wait until a node that failed may be tried again, as there is no other; False if none may."""
@@ -296,7 +311,7 @@ class Forwarder:
         """Take what an answer that came to its end says of its node."""
         if told_error:
             kind = classify_answer(_SERVER_ERROR, told_error)
-            if not RULES[kind].is_suspect or kind is Failure.CRASHED:
+            if RULES[kind].counts_alone or not RULES[kind].is_crash:
                 blame_nodes(self._retries, lease, kind, told_error)
         elif lease.runner and status == _OK:
             self._registry.request_succeeded(node, lease.runner)

@@ -101,11 +101,18 @@ class Gateway:
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
         )
         self.slowness = Slowness(self.admission.slow)
-        self.canaries = Canaries(
+        self.retries = RetryPolicy(
             self.registry,
+            RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
+            self.metrics,
+            self.prober.look_soon,
+            rng,
+            max_attempts=settings.upstream.max_attempts,
+        )
+        self.canaries = Canaries(
+            self.retries,
             self.admission,
             self.prober,
-            self.metrics,
             _canary_limits(settings),
             clock=self.clock,
         )
@@ -120,14 +127,6 @@ class Gateway:
             places=places,
             let_go=self.membership.let_go,
             clock=self.clock,
-        )
-        self.retries = RetryPolicy(
-            self.registry,
-            RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
-            self.metrics,
-            self.prober.look_soon,
-            rng,
-            max_attempts=settings.upstream.max_attempts,
         )
         self.forwarder = Forwarder(
             self.registry,

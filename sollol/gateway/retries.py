@@ -20,8 +20,11 @@ from sollol.gateway.failover import (
     classify,
 )
 from sollol.metrics import Metrics
+from sollol.nodes.health import Blame
 from sollol.nodes.registry import Registry
 from sollol.types import Lease
+
+Suspect = tuple[Lease, Failure, str]
 
 
 class RetryPolicy:
@@ -70,7 +73,8 @@ class Retries:
         self._tally = Tally(crashes)
         self._repeatable: set[str] = set()
         self._has_waited = False
-        self._suspects: list[tuple[Lease, Failure, str]] = []
+        self._suspects: list[Suspect] = []
+        """Crashes that may be the request's fault: where, what, and in which words."""
         self.excluded = excluded
         self.avoided: frozenset[str] = frozenset()
         self.failure: SollolError = SollolError("no attempt was made")
@@ -86,7 +90,6 @@ class Retries:
         if can_retry and rule.retry is Retry.BUDGET:
             can_retry = self._policy.budget.take(self._tokens, now)
         if not can_retry:
-            self._give_up()
             return False
         self._exclude(lease, rule)
         self._policy.metrics.retried(kind)
@@ -98,9 +101,16 @@ class Retries:
         self._exclude(lease, rule)
 
     def succeeded(self) -> None:
-        """Take note that another node did it: what failed before was not the request's fault."""
-        for lease, kind, text in self._suspects:
-            blame_nodes(self._policy, lease, kind, text)
+        """Take note that another node does it: what failed before was not the request's fault."""
+        self._blame_all(self._suspects)
+        self._suspects = []
+
+    def end(self) -> None:
+        """Take note that no attempt follows: what crashes on several nodes is the request's fault."""
+        nodes = {lease.node_id for lease, _, _ in self._suspects}
+        if len(nodes) != 1 or self._tally.crashes > len(self._suspects):
+            return
+        self._blame_all([suspect for suspect in self._suspects if RULES[suspect[1]].counts_alone])
 
     async def wait_to_repeat(self, most_s: float) -> bool:
         """Wait until a node that failed may be tried again; False if there is none.
@@ -139,25 +149,31 @@ class Retries:
         else:
             self._repeatable.discard(lease.node_id)
 
+    def _blame_all(self, suspects: list[Suspect]) -> None:
+        for lease, kind, text in suspects:
+            blame_nodes(self._policy, lease, kind, text)
+
     def _blame(self, lease: Lease, kind: Failure, error: SollolError) -> None:
         rule = RULES[kind]
         if kind is Failure.LIMITED:
             seconds = min(MAX_COOL_S, error.retry_after_s or 1.0)
             self._policy.registry.rest(lease.node_id, lease.runner, seconds, str(error))
-        elif rule.is_suspect:
+        elif rule.is_crash:
             self._suspects.append((lease, kind, str(error)))
+            self._policy.look_soon(lease.node_id, kind)
         else:
             blame_nodes(self._policy, lease, kind, str(error))
 
-    def _give_up(self) -> None:
-        """Count a crash that no other node was asked about; of more than one it is the request."""
-        if len(self._suspects) == 1 and self._suspects[0][1] is Failure.CRASHED:
-            blame_nodes(self._policy, *self._suspects[0])
 
+def blame_nodes(
+    policy: RetryPolicy, lease: Lease, kind: Failure, text: str, blame: Blame | None = None
+) -> None:
+    """Count a failure against the node, or the model on it, and look at the node soon.
 
-def blame_nodes(policy: RetryPolicy, lease: Lease, kind: Failure, text: str) -> None:
-    """Count a failure against the node, or the model on it, and look at the node soon."""
-    blame = RULES[kind].blame
+    Args:
+        blame: what it counts for, if not what the table says.
+    """
+    blame = blame or RULES[kind].blame
     policy.registry.request_failed(lease.node_id, lease.runner, blame, text)
     if blame.counts:
         policy.look_soon(lease.node_id, kind)

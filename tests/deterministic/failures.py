@@ -11,9 +11,8 @@ if TYPE_CHECKING:
 
 _GOOD = ("done", "400", "404", "429", "503", "")
 _SURE = ("reset", "cut", "short")
-_SUSPECT = ("crashed", "500", "error record")
-"""Counted later, if at all: once the request has succeeded elsewhere."""
-FAILURES = (*_SURE, *_SUSPECT, "cut by a crash")
+FAILURES = (*_SURE, "crashed", "500", "error record", "cut by a crash")
+"""Counted later, if at all: once the request is answered elsewhere, or was not tried elsewhere."""
 
 
 class Failures:
@@ -63,7 +62,7 @@ class Failures:
         return [
             bad
             for bad in self._bad[node_id]
-            if bad.how in _SUSPECT or self._noted_at.get(bad, now) >= good_at
+            if bad.how in FAILURES or self._noted_at.get(bad, now) >= good_at
         ]
 
     def least(self, node_id: str, since: int, *, is_proven: bool) -> list[Generation]:
@@ -129,10 +128,18 @@ class Failures:
     def _must_count(self, generation: Generation) -> bool:
         """Whether the gateway's attempt has failed through the node, not by the request's deadline.
 
-        It may send a request once more by itself.
+        It may send a request once more by itself. What failed on several nodes and is never begun to be
+        answered may be the request's fault.
         """
-        is_of_past = generation.ended < self.world.loop.now
-        return is_of_past and self._told(generation).status != 504 and bool(self._error(generation))
+        now, told = self.world.loop.now, self._told(generation)
+        if generation.ended == now or told.status == 504 or not self._error(generation):
+            return False
+        attempts = self.world.attempts_of(generation.request)
+        later = [each for each in attempts if each.attempt > generation.attempt]
+        if any(0 < each.began < now and not each.wire.is_lost for each in later):
+            return True
+        nodes = [each.node for each in attempts if each.how not in _GOOD]
+        return told.end is not None and all(node is generation.node for node in nodes)
 
     def _error(self, generation: Generation) -> str:
         """Return what the gateway's attempt has failed with; empty if it has not, or not yet."""
