@@ -181,6 +181,9 @@ class ScriptedWorkers:
     def settings(self) -> list[str]:
         return [f"{address}={size / GIB}" for address, size in self.memories.items()]
 
+    async def run(self) -> None:
+        """None of them is the gateway's own."""
+
     async def find(self, busy: frozenset[str]) -> Found:
         usable = [a for a in self.memories if a not in busy and a not in self.unusable]
         workers = tuple(Worker(a, a, self.memories[a], 20e9) for a in usable)

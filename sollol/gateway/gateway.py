@@ -75,7 +75,7 @@ class Gateway:
         self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
         self.shards: Shards | None = None
-        has_workers = bool(settings.sharding.workers)
+        has_workers = bool(settings.sharding.workers or settings.sharding.local_worker_gb)
         is_allowed = self._is_allowed if has_workers else self.rules.is_allowed
         scheduler = Scheduler(_limits(settings, is_allowed, self.rules), rng)
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)

@@ -126,6 +126,7 @@ class Shards:
     async def run(self) -> None:
         """Keep the models that are asked for, until cancelled; then nothing of them is left."""
         async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._workers.run(), name="own workers")
             await self.shelf.run()
 
     def stop(self) -> None:

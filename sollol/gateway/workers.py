@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 from sollol.errors import CoordinatorFailed
@@ -13,10 +13,15 @@ from sollol.sharding.coordinator import CoordinatorProcess, LoadProgress
 from sollol.sharding.fleet import Found, find_fleet
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
+from sollol.sharding.worker import LocalWorker
 
 
 class Workers(Protocol):
     """Finds workers and starts what drives them."""
+
+    async def run(self) -> None:
+        """Run those that are the gateway's own, until cancelled."""
+        ...
 
     async def find(self, busy: frozenset[str]) -> Found:
         """Return those that can be used, without those that are in use."""
@@ -30,10 +35,18 @@ class Workers(Protocol):
 
 
 class LlamaWorkers:
-    """The workers that the settings list, driven by llama.cpp's ``llama-server``."""
+    """The workers of the settings, driven by llama.cpp's ``llama-server``."""
 
     def __init__(self, settings: ShardingSettings) -> None:
         self._settings = settings
+        memory_gb = settings.local_worker_gb
+        find = partial(find_binaries, settings.binary)
+        self._local = None if memory_gb is None else LocalWorker(memory_gb, find)
+
+    async def run(self) -> None:
+        """Run the worker of this machine, if there is to be one, until cancelled."""
+        if self._local is not None:
+            await self._local.run()
 
     async def find(self, busy: frozenset[str]) -> Found:
         """Return those that can be used, without those that are in use.
@@ -42,7 +55,7 @@ class LlamaWorkers:
             CoordinatorFailed: there is no llama.cpp on this machine.
         """
         binaries = await asyncio.to_thread(lambda: self._binaries)
-        return await find_fleet(self._settings, binaries, busy)
+        return await find_fleet(await self._with_local(), binaries, busy)
 
     def coordinator(
         self, plan: Plan, model: LocalModel, name: str, on_progress: Callable[[LoadProgress], None]
@@ -52,6 +65,15 @@ class LlamaWorkers:
         return CoordinatorProcess(
             self._binaries, plan, model, name=name, threads=threads, on_progress=on_progress
         )
+
+    async def _with_local(self) -> ShardingSettings:
+        """Return the settings with the worker of this machine among those that they list."""
+        if self._local is None:
+            return self._settings
+        await self._local.ready.wait()
+        own = self._local.settings
+        workers = (*self._settings.workers, own) if own else self._settings.workers
+        return self._settings.model_copy(update={"workers": workers})
 
     @cached_property
     def _binaries(self) -> LlamaBinaries:

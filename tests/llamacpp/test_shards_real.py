@@ -425,3 +425,17 @@ async def test_what_cannot_be_run_is_said_in_the_words_of_the_caller(tmp_path: P
         async with gateway(store, workers.settings(1.0), binary="/bin/false") as (_, client):
             answer = await generate(client, model="zero")
             assert answer.status_code == 502
+
+
+async def test_a_worker_of_the_gateways_own_is_one_like_any_other(store: Store) -> None:
+    own = {"models": ["zero"], "local_worker_gb": 1}
+    async with gateway(store, [], **own) as (_, client):
+        asked = {"model": "zero", "prompt": "a", "stream": False, "options": GREEDY}
+        answer = await client.post("/api/generate", json=asked)
+        assert answer.status_code == 200, answer.text
+        (shard,) = (await client.get("/sollol/v1/shards")).json()["shards"]
+        (worker,) = shard["workers"]
+        host, _, port = worker["address"].rpartition(":")
+        assert host == HOST
+        assert is_taken(int(port))
+    assert not is_taken(int(port))
