@@ -34,7 +34,7 @@ serve: $(VENV)/.serve  ## Start the gateway; ARGS="--node http://gpu1:11434" pas
 	@exec $(BIN)/sollol serve $(ARGS)
 
 test: $(VENV)/.dev  ## Run every test
-	$(BIN)/pytest --numprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev  ## Format, lint, types, layers; changes nothing
 	$(BIN)/ruff format --check .

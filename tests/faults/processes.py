@@ -128,4 +128,4 @@ class Load:
         asked = {"model": MODEL, "prompt": f"{number}", "stream": False, "options": options}
         body = json.dumps(asked).encode()
         request = render("POST", "/api/generate", body, {"Connection": "close"})
-        self.ended.append(Answered(number, await talk(self._port, request)))
+        self.ended.append(Answered(number, await talk(self._port, request, quiet_s=60.0)))
