@@ -73,6 +73,9 @@ class Retries:
         self._tally = Tally(crashes)
         self._repeatable: set[str] = set()
         self._has_waited = False
+        self._crashed: set[str] = set()
+        """Nodes that crashed under it, be they blamed already."""
+        self._has_crashed_before = crashes > 0
         self._suspects: list[Suspect] = []
         """Crashes that may be the request's fault: where, what, and in which words."""
         self.excluded = excluded
@@ -107,8 +110,7 @@ class Retries:
 
     def end(self) -> None:
         """Take note that no attempt follows: what crashes on several nodes is the request's fault."""
-        nodes = {lease.node_id for lease, _, _ in self._suspects}
-        if len(nodes) != 1 or self._tally.crashes > len(self._suspects):
+        if len(self._crashed) != 1 or self._has_crashed_before:
             return
         self._blame_all([suspect for suspect in self._suspects if RULES[suspect[1]].counts_alone])
 
@@ -159,6 +161,7 @@ class Retries:
             seconds = min(MAX_COOL_S, error.retry_after_s or 1.0)
             self._policy.registry.rest(lease.node_id, lease.runner, seconds, str(error))
         elif rule.is_crash:
+            self._crashed.add(lease.node_id)
             self._suspects.append((lease, kind, str(error)))
             self._policy.look_soon(lease.node_id, kind)
         else:

@@ -23,11 +23,13 @@ BREAKS: list[FaultKind] = ["close_before_head", "reset_after_n_records"]
 
 
 @contextlib.asynccontextmanager
-async def fleet(count: int) -> AsyncIterator[tuple[list[SimNode], RunningGateway]]:
-    """Yield nodes that are ejected by one failure, and their gateway."""
+async def fleet(
+    count: int, eject_after: int = 1
+) -> AsyncIterator[tuple[list[SimNode], RunningGateway]]:
+    """Yield nodes that are ejected by so many failures, and their gateway."""
     async with contextlib.AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(SimNode(CONFIG)) for _ in range(count)]
-        failover = {"eject_after": 1, "eject_s": LONG_S}
+        failover = {"eject_after": eject_after, "eject_s": LONG_S}
         running = running_gateway(
             *(node.url for node in nodes),
             failover=failover,
@@ -93,6 +95,15 @@ async def test_the_only_node_that_has_a_model_is_blamed_alone(*, stream: bool) -
     async with fleet(1) as (nodes, running):
         set_fault(nodes, "reset_after_n_records")
         assert "closed the connection" in (await chat(running, stream=stream)).text
+        assert states(running) == [EJECTED]
+
+
+async def test_a_node_that_crashes_twice_under_one_request_is_blamed_twice() -> None:
+    async with fleet(1, eject_after=2) as (nodes, running):
+        nodes[0].set_fault(Fault("close_before_head", path="/api/chat", times=1))
+        nodes[0].set_fault(Fault("reset_after_n_records", path="/api/chat", records=2, times=1))
+        answer = await chat(running, stream=True)
+        assert answer.headers["x-sollol-attempts"] == "2"
         assert states(running) == [EJECTED]
 
 
