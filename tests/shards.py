@@ -13,8 +13,8 @@ from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import Size, dense
 from sollol.errors import SollolError
 from sollol.sharding.allocations import Allocation
-from sollol.sharding.coordinator import LoadProgress
 from sollol.sharding.fleet import Found
+from sollol.sharding.loading import LoadProgress
 from sollol.sharding.memory import MIB
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Coordinator as Host, Fleet, Plan, Worker
@@ -49,9 +49,9 @@ class Store:
         size = blob.stat().st_size
         return {"mediaType": IMAGE + "model", "digest": f"sha256:{sha256}", "size": size}
 
-    def add(self, name: str, file: Path, **texts: str) -> Path:
-        """Add ``name:latest`` and return the path of its weights."""
-        layers = [self.weights(name, file)]
+    def add(self, name: str, *files: Path, **texts: str) -> Path:
+        """Add ``name:latest`` and return the path of its weights, or of the first part of them."""
+        layers = [self.weights(f"{name} {number}", file) for number, file in enumerate(files)]
         layers += [self.blob(text.encode(), kind) for kind, text in texts.items()]
         told = {"model_format": "gguf", "model_family": "llama", "file_type": "F16"}
         config = self.blob(json.dumps(told).encode(), "config")

@@ -5,7 +5,6 @@
 
 import argparse
 import asyncio
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,10 +13,9 @@ from pathlib import Path
 
 from sollol.bench.gguf_files import GgufSpec, write_gguf
 from sollol.bench.model_kinds import KINDS, Size, dense
+from sollol.bench.sharding.workers import WorkerSpec, running_workers
 from sollol.llamacpp.binaries import LlamaBinaries, find_binaries
-from sollol.llamacpp.process import ChildProcess
 from sollol.llamacpp.server import LlamaServer, LlamaServerFailed
-from sollol.ports import HOST, free_port
 from sollol.sharding.allocations import Allocation, allocations
 from sollol.sharding.command import Launch, server_arguments
 from sollol.sharding.memory import MIB, DeviceMemory, MemoryModel, RunOptions
@@ -26,7 +24,6 @@ from sollol.sharding.plan import Coordinator, Plan, Share, Worker
 from sollol.sharding.prediction import Expectation
 
 START_TIMEOUT_S = 60.0
-CONNECT_TIMEOUT_S = 10.0
 PAGE = Path("docs/architecture/sharding-memory.md")
 _BEGIN, _END = "<!-- table -->\n", "<!-- end of table -->\n"
 _HEAD = """| model | context x slots | worker | weights | keys and values | states | compute | generates |
@@ -131,22 +128,8 @@ async def _is_started(server: LlamaServer) -> bool:
 @asynccontextmanager
 async def running_worker(binaries: LlamaBinaries) -> AsyncIterator[str]:
     """Run an RPC server and yield its ``host:port``."""
-    assert binaries.rpc_server is not None
-    port = free_port()
-    command = [str(binaries.rpc_server), "-H", HOST, "-p", str(port), "-t", "1"]
-    child = await ChildProcess.start(command, env=binaries.environment)
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            while not _is_listening(port):  # noqa: ASYNC110 - a process sends no event
-                await asyncio.sleep(0.01)
-        yield f"{HOST}:{port}"
-    finally:
-        await child.stop()
-
-
-def _is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+    async with running_workers(binaries, [WorkerSpec()]) as (worker,):
+        yield worker.address
 
 
 def table(measurements: Sequence[Measurement]) -> str:

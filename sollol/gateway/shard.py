@@ -28,7 +28,8 @@ from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.settings import NodeSettings
 from sollol.sharding.allocations import Allocation
-from sollol.sharding.coordinator import STOP_GRACE_S, LoadProgress
+from sollol.sharding.coordinator import STOP_GRACE_S
+from sollol.sharding.loading import LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.sockets import closed_ports

@@ -68,7 +68,7 @@ class Shelf:
 
         Raises:
             ModelBroken: its GGUF file cannot be read.
-        UnsupportedByEngine: it has none.
+            UnsupportedByEngine: it has none.
         """
         return await asyncio.to_thread(_shown, stored)
 

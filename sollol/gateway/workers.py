@@ -9,8 +9,9 @@ from sollol.errors import CoordinatorFailed
 from sollol.gateway.shard import Coordinator
 from sollol.llamacpp.binaries import LlamaBinaries, LlamaCppUnavailable, find_binaries
 from sollol.settings import ShardingSettings
-from sollol.sharding.coordinator import CoordinatorProcess, LoadProgress
+from sollol.sharding.coordinator import CoordinatorProcess
 from sollol.sharding.fleet import Found, find_fleet
+from sollol.sharding.loading import LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.worker import LocalWorker

@@ -18,7 +18,7 @@ from sollol.llamacpp.server import LlamaServer, LlamaServerFailed, ending_text
 from sollol.sharding.allocations import Allocation, allocations
 from sollol.sharding.command import Launch, links, server_arguments
 from sollol.sharding.ending import is_worker_lost, reason
-from sollol.sharding.loading import LoadProgress as LoadProgress, LoadWatch, read_bytes_of
+from sollol.sharding.loading import LoadProgress, LoadWatch, read_bytes_of
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.rpc import Probe, probe_all

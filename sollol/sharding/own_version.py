@@ -8,6 +8,7 @@ from sollol.llamacpp.binaries import LlamaBinaries
 from sollol.llamacpp.process import ChildProcess
 from sollol.ports import HOST, free_port
 from sollol.sharding.rpc import connected
+from sollol.sharding.worker import WorkerOptions, rpc_server_command
 
 START_TIMEOUT_S = 5.0
 _ASK_TIMEOUT_S = 1.0
@@ -30,16 +31,17 @@ async def own_version(
     except OSError:
         return ()
     if key not in _known:
-        version = await _asked(binaries, binaries.rpc_server, timeout_s)
+        version = await _asked(binaries, timeout_s)
         if not version:
             return ()
         _known[key] = version
     return _known[key]
 
 
-async def _asked(binaries: LlamaBinaries, program: Path, timeout_s: float) -> tuple[int, ...]:
+async def _asked(binaries: LlamaBinaries, timeout_s: float) -> tuple[int, ...]:
     port = free_port()
-    command = [str(program), "-H", HOST, "-p", str(port), "-t", "1"]
+    options = WorkerOptions(HOST, port, threads=1, has_cache=False)
+    command = rpc_server_command(binaries, options)
     child = await ChildProcess.start(command, env=binaries.environment)
     try:
         async with asyncio.timeout(timeout_s):

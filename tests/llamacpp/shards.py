@@ -1,23 +1,18 @@
 """What tests of sharding need: workers that misbehave, models in stores, plans over given workers."""
 
 import asyncio
-import json
-import os
-import shutil
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import psutil
+import pytest
 
 from sollol.bench.gguf_files import GgufSpec, write_gguf
 from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
 from sollol.llamacpp.small_model import MODEL_PACKAGE, small_model
 from sollol.ports import HOST
-from sollol.sharding.manifest import IMAGE
 from sollol.sharding.memory import GIB, MemoryModel, RunOptions
 from sollol.sharding.models import LocalModel, read_model
 from sollol.sharding.plan import Coordinator, Fleet, Plan, Worker, find_plan
@@ -38,6 +33,13 @@ def missing_part() -> str:
         return str(error)
 
 
+NEEDS_WORKERS = [
+    pytest.mark.llamacpp,
+    pytest.mark.skipif(bool(missing_part()), reason=missing_part()),
+]
+"""Marks of what runs real workers."""
+
+
 def llama_processes() -> list[str]:
     """Return the command lines of the llama.cpp programs that this process has started."""
     found = []
@@ -50,44 +52,6 @@ def llama_processes() -> list[str]:
 
 
 # -- models -------------------------------------------------------------------------------------
-
-
-class Store:
-    """An Ollama store in a directory of the test."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "blobs").mkdir(parents=True)
-
-    def add(self, name: str, layers: Sequence[tuple[str, Path | bytes]]) -> None:
-        """Add a model; each layer is its kind and its file or content."""
-        told = [self._blob(kind, content) for kind, content in layers]
-        config = self._blob("config", b'{"model_format": "gguf"}')
-        manifest = self.root / "manifests/registry.ollama.ai/library" / name / "latest"
-        manifest.parent.mkdir(parents=True)
-        manifest.write_text(json.dumps({"schemaVersion": 2, "config": config, "layers": told}))
-
-    def read(self, name: str) -> LocalModel:
-        return read_model(name, [self.root])
-
-    def _blob(self, kind: str, content: Path | bytes) -> dict[str, Any]:
-        text = content if isinstance(content, bytes) else str(content).encode()
-        digest = sha256(text).hexdigest()  # of a large file its name will do
-        path = self.root / "blobs" / f"sha256-{digest}"
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        elif not path.exists():
-            linked(content, path)
-        size = path.stat().st_size
-        return {"mediaType": f"{IMAGE}{kind}", "digest": f"sha256:{digest}", "size": size}
-
-
-def linked(source: Path, path: Path) -> None:
-    """Make a hard link, or a copy where the file system differs."""
-    try:
-        os.link(source, path)
-    except OSError:
-        shutil.copyfile(source, path)
 
 
 def real_model_file() -> Path:

@@ -19,26 +19,16 @@ from sollol.bench.sharding.network import (
 )
 from sollol.bench.sharding.speed import measure_loads, measure_speed
 from sollol.bench.sharding.workers import WorkerSpec, running_workers
-from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
+from sollol.llamacpp.binaries import find_binaries
 from sollol.sharding.memory import MIB, RunOptions
+from tests.llamacpp.shards import NEEDS_WORKERS
 
 TINY = Size(layers=4, embedding=256, feed_forward=512, kv_heads=8, vocabulary=512)
 LARGE = Size(2, 2048, 8192, 16, 16, 512, "q8_0")
 """Its feed-forward tensors are large enough for a worker's cache."""
 
 
-def missing_part() -> str:
-    """Say why a real worker cannot run here; empty if it can."""
-    try:
-        return "" if find_binaries().rpc_server else "llama.cpp was built without an RPC server"
-    except LlamaCppUnavailable as error:
-        return str(error)
-
-
-pytestmark = [
-    pytest.mark.llamacpp,
-    pytest.mark.skipif(bool(missing_part()), reason=missing_part()),
-]
+pytestmark = NEEDS_WORKERS
 
 
 def lab(folder: Path, size: Size, context_length: int = 2048) -> Lab:

@@ -23,30 +23,28 @@ from sollol.llamacpp.process import ChildProcess
 from sollol.llamacpp.server import LlamaServer
 from sollol.llamacpp.small_model import MODEL_PACKAGE
 from sollol.sharding.command import Launch, server_arguments
-from sollol.sharding.coordinator import CoordinatorProcess, LoadProgress
+from sollol.sharding.coordinator import CoordinatorProcess
+from sollol.sharding.loading import LoadProgress
 from sollol.sharding.memory import RunOptions
-from sollol.sharding.models import LocalModel
+from sollol.sharding.models import LocalModel, read_model
 from sollol.sharding.plan import Plan
 from sollol.sharding.template import BUILT_IN
 from tests.llamacpp.shards import (
     DEADLINE_S,
-    Store,
+    NEEDS_WORKERS,
     fake_worker,
     hang_up,
     llama_processes,
     made_model,
-    missing_part,
     plan_over,
     real_model_file,
     relayed_to,
     rpc_answers,
     silent,
 )
+from tests.shards import Store
 
-pytestmark = [
-    pytest.mark.llamacpp,
-    pytest.mark.skipif(bool(missing_part()), reason=missing_part()),
-]
+pytestmark = NEEDS_WORKERS
 needs_real_model = pytest.mark.skipif(
     find_spec(MODEL_PACKAGE) is None, reason=f"not installed: {MODEL_PACKAGE}"
 )
@@ -137,15 +135,8 @@ async def test_two_workers_say_the_same_as_one_machine(
     binaries: LlamaBinaries, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "store, of Ollama")
-    store.add(
-        "small",
-        [
-            ("model", real_model_file()),
-            ("params", json.dumps(PARAMETERS).encode()),
-            ("template", TEMPLATE.encode()),
-        ],
-    )
-    model = store.read("small")
+    store.add("small", real_model_file(), params=json.dumps(PARAMETERS), template=TEMPLATE)
+    model = read_model("small", [store.root])
     expected = await said_alone(binaries, model)
     seen: list[LoadProgress] = []
     async with two_workers(binaries) as workers:
@@ -216,8 +207,8 @@ async def test_caches_of_few_bits_and_several_slots(
 
 async def test_a_model_in_parts_that_are_blobs(binaries: LlamaBinaries, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    store.add("split", [("model", part) for part in reversed(parts_of(dense(), tmp_path))])
-    model = store.read("split")
+    store.add("split", *reversed(parts_of(dense(), tmp_path)))
+    model = read_model("split", [store.root])
     async with two_workers(binaries) as workers:
         async with running(coordinator(binaries, plan_over(model, workers), model)) as client:
             await greedy(client)

@@ -11,7 +11,7 @@ from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import Size, dense
 from sollol.bench.sharding_memory import running_worker
 from sollol.cli.main import main
-from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
+from sollol.llamacpp.binaries import find_binaries
 from sollol.settings import ShardingSettings
 from sollol.sharding.fleet import find_fleet
 from sollol.sharding.host_memory import total_bytes
@@ -20,20 +20,9 @@ from sollol.sharding.memory import MIB
 from sollol.sharding.own_version import own_version
 from sollol.sharding.rpc import probe
 from tests.fake_worker import FakeWorker, fake_worker
+from tests.llamacpp.shards import NEEDS_WORKERS
 
-
-def missing_part() -> str:
-    """Say why a real worker cannot run here; empty if it can."""
-    try:
-        return "" if find_binaries().rpc_server else "llama.cpp was built without an RPC server"
-    except LlamaCppUnavailable as error:
-        return str(error)
-
-
-pytestmark = [
-    pytest.mark.llamacpp,
-    pytest.mark.skipif(bool(missing_part()), reason=missing_part()),
-]
+pytestmark = NEEDS_WORKERS
 
 
 async def test_workers_of_the_same_build_are_found_and_measured() -> None:

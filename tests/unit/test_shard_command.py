@@ -18,7 +18,7 @@ from sollol.sharding.template import Template, choose_template
 from tests.llamacpp.shards import made_model, plan_over
 
 WORKERS = ("10.0.0.2:50052", "10.0.0.3:50052")
-LAUNCH = Launch("m", Path("/work"), 2, {})
+LAUNCH = Launch("m", Path("/launch"), 2, {})
 TEXTS = st.text('-ab\0\n, "\xe9', max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
 VALUES = SCALARS | st.lists(SCALARS, max_size=3)
@@ -112,7 +112,7 @@ def test_files_and_names_are_values(model: LocalModel) -> None:
 
 def test_the_parts_of_a_model_are_linked_by_names(model: LocalModel) -> None:
     parts = (Path("/store/sha256-1"), Path("/store/sha256-2"))
-    assert value(arguments(model, parts=parts), "--model") == "/work/model-00001-of-00002.gguf"
+    assert value(arguments(model, parts=parts), "--model") == "/launch/model-00001-of-00002.gguf"
     linked = links(replace(model.stored, parts=parts, adapters=(Path("/store/a,b"),)))
     assert linked == {
         "model-00001-of-00002.gguf": parts[0],
