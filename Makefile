@@ -5,7 +5,7 @@ COMPILED ?= .venv-compiled
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup serve compiled test check fix bench bench-compiled bench-decisions bench-overload soak sharding-memory limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve compiled test check fix bench bench-compiled bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -45,7 +45,7 @@ compiled: $(BIN)/uv  ## Make .venv-compiled, whose sollol has its hot path in C 
 	@echo "Start it with $(COMPILED)/bin/sollol serve"
 
 test: $(VENV)/.dev  ## Run every test
-	$(BIN)/pytest --numprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev  ## Format, lint, types, layers; changes nothing
 	$(BIN)/ruff format --check .
@@ -68,6 +68,9 @@ limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes 
 
 sharding-memory: $(VENV)/.dev  ## Compare the memory that shard plans foresee with real llama.cpp programs
 	$(BIN)/python -m sollol.bench.sharding_memory --write $(ARGS)
+
+bench-sharding: $(VENV)/.dev  ## Measure models over several workers: memory, speed, loads, a network
+	$(BIN)/python -m sollol.bench.sharding $(ARGS)
 
 bench-decisions: $(VENV)/.dev  ## Measure what one decision of the scheduler costs
 	$(BIN)/python -m sollol.bench.decision_cost $(ARGS)

@@ -25,6 +25,7 @@
     │   ├── MissingOnNode         404  it lacks the model or the route; another may not
     │   ├── UpstreamStatus       5xx  or 429, or an error in place of a stream: the node's own words
     │   ├── WorkerFailed               an RPC server of llama.cpp cannot be used
+    │   ├── CoordinatorFailed          a llama-server over several workers did not start or ended
     │   ├── UpstreamCut                the connection ended inside a message
     │   │   └── NodeDown               the gateway ended it: probes had found the node down
     │   ├── CannotContinue             no node can go on with an answer that broke off
@@ -251,6 +252,12 @@ class WorkerFailed(UpstreamError):
     """An RPC server of llama.cpp cannot be reached, or must not or cannot be used."""
 
     code = "worker_failed"
+
+
+class CoordinatorFailed(UpstreamError):
+    """A model over several workers could not be started; the text says why and what to do."""
+
+    code = "coordinator_failed"
 
 
 class UpstreamCut(UpstreamError):

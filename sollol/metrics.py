@@ -110,6 +110,18 @@ HEDGES = Spec(
     ("outcome",),
     "Requests sent to a second node as the first was late; outcome, the copy's, is won, lost, failed or cancelled.",
 )
+SHARD_LOADS = Spec(
+    "sollol_shard_load_seconds",
+    "histogram",
+    (),
+    "Loads of models over several machines, from the start of the coordinator until it answers.",
+)
+SHARD_LOSSES = Spec(
+    "sollol_shard_losses_total",
+    "counter",
+    (),
+    "Times that a model over several machines was lost and planned anew.",
+)
 GAUGES = (
     Spec("sollol_node_up", "gauge", ("node",), "Whether it may be given work (1) or not (0)."),
     Spec("sollol_node_state", "gauge", ("node", "state"), "1 for the state that it is in."),
@@ -125,6 +137,7 @@ GAUGES = (
         "Models on it that generate at less than a quarter of their best speed.",
     ),
     Spec("sollol_node_connections", "gauge", ("node",), "Connections to it, idle ones included."),
+    Spec("sollol_shards", "gauge", ("state",), "Models over several machines, by their state."),
     Spec("sollol_queue_length", "gauge", (), "Requests that wait for a slot."),
     Spec("sollol_bodies_memory_bytes", "gauge", (), "Request bodies held in memory."),
     Spec("sollol_bodies_file_bytes", "gauge", (), "Request bodies held in files."),
@@ -142,6 +155,8 @@ ALL = (
     RETRIES,
     CONTINUATIONS,
     HEDGES,
+    SHARD_LOADS,
+    SHARD_LOSSES,
     *GAUGES,
 )
 
@@ -187,6 +202,8 @@ class Metrics:
         self._retries: dict[str, int] = {}
         self._continuations: dict[str, int] = {}
         self._hedges: dict[str, int] = {}
+        self._shard_losses = 0
+        self._shard_loads = Histogram(SHARD_LOADS)
         self._duration = Histogram(DURATION)
         self._first_byte = Histogram(FIRST_BYTE)
         self._queue_wait = Histogram(QUEUE_WAIT)
@@ -253,6 +270,14 @@ class Metrics:
         """Count a request that was sent to a second node, by what became of that copy."""
         self._hedges[outcome] = self._hedges.get(outcome, 0) + 1
 
+    def shard_loaded(self, seconds: float) -> None:
+        """Count a load of a model over several machines."""
+        self._shard_loads.observe(seconds)
+
+    def shard_lost(self) -> None:
+        """Count a model over several machines that was lost."""
+        self._shard_losses += 1
+
     def forget_node(self, node: str) -> None:
         """Drop the counters of a node that is gone: names of found ones may come without end."""
         self._loads.pop(node, None)
@@ -271,7 +296,14 @@ class Metrics:
         yield _counted(RETRIES, {(reason,): count for reason, count in self._retries.items()})
         yield _counted(CONTINUATIONS, {(name,): n for name, n in self._continuations.items()})
         yield _counted(HEDGES, {(name,): n for name, n in self._hedges.items()})
-        for histogram in (self._duration, self._first_byte, self._queue_wait, self._prediction):
+        yield _counted(SHARD_LOSSES, {(): self._shard_losses})
+        for histogram in (
+            self._duration,
+            self._first_byte,
+            self._queue_wait,
+            self._prediction,
+            self._shard_loads,
+        ):
             yield histogram.family()
 
 

@@ -31,7 +31,7 @@ class NodeState(StrEnum):
     EJECTED = "ejected"
     """Requests failed there, whatever probes say: it gets none for a while."""
     HALF_OPEN = "half_open"
-    """That while is over: it gets one request at a time, until one succeeds."""
+    """That while is over: it gets one request at a time, until one begins to be answered."""
     DRAINING = "draining"
     """Finishes what it has and gets nothing new."""
 
@@ -42,6 +42,8 @@ class Source(StrEnum):
     SETTINGS = "settings"
     API = "api"
     EMBEDDED = "embedded"
+    SHARD = "shard"
+    """A model over several machines, which the gateway started."""
     LOCAL = "local"
     DNS = "dns"
     MDNS = "mdns"
@@ -199,7 +201,8 @@ class Comer(NamedTuple):
 class RouteRequest(msgspec.Struct, frozen=True, gc=False):
     """What a scheduling decision needs to know of a request; times are of the monotonic clock.
 
-    ``excluded`` holds ids of nodes that already failed this request.
+    ``excluded`` holds ids of nodes that may not have it. ``avoided`` are those that already failed it,
+    and may have it again while there is no other.
     """
 
     id: str
@@ -215,6 +218,7 @@ class RouteRequest(msgspec.Struct, frozen=True, gc=False):
     caller: str = ""
     """Who asks: callers of equal priority share the nodes fairly."""
     ask: Ask = NOTHING_KNOWN
+    avoided: frozenset[str] = frozenset()
 
 
 class Measured(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -262,3 +266,5 @@ class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True):
     that would rest on no measurement of the model there."""
     token_s: float = 0.0
     """Seconds for each token of the answer, as predicted."""
+    is_trial: bool = False
+    """Whether the runner does its work is to be seen by how this request begins to be answered."""

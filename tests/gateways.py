@@ -10,6 +10,7 @@ from typing import Any
 from sollol.api.app import App
 from sollol.api.server import GatewayServer, bind
 from sollol.gateway.gateway import Gateway
+from sollol.gateway.workers import Workers
 from sollol.nodes.addresses import Resolve, resolve
 from sollol.settings import Settings
 from sollol.types import NodeState
@@ -66,6 +67,7 @@ async def running_gateway(
     *nodes: Any,
     healthy: int | None = None,
     look_up: Resolve = resolve,
+    workers: Workers | None = None,
     **groups: dict[str, Any],
 ) -> AsyncIterator[RunningGateway]:
     """Run a gateway over ``nodes``; on the way out, check that it is idle and leaves nothing.
@@ -73,10 +75,11 @@ async def running_gateway(
     Args:
         healthy: how many nodes to wait for; all of them when not given.
         look_up: what resolves names of nodes.
+        workers: what models over several machines run on.
     """
     settings = make_settings(*nodes, **groups)
     before = our_tasks()
-    gateway = Gateway(settings, look_up)
+    gateway = Gateway(settings, look_up, workers=workers)
     server = GatewayServer(App(gateway), settings.server)
     listeners = bind(settings.server.host, settings.server.port)
     port = listeners[0].getsockname()[1]

@@ -59,12 +59,13 @@ def asks(
     caller: str = "",
     expires_s: float = 1e6,
     excluded: frozenset[str] = frozenset(),
+    avoided: frozenset[str] = frozenset(),
     ask: Ask = NOTHING_KNOWN,
     takes_slot: bool = True,
 ) -> RouteRequest:
     """Return a request that came at a moment."""
     return RouteRequest(
-        name, model, at, at + expires_s, excluded, takes_slot, priority, caller, ask
+        name, model, at, at + expires_s, excluded, takes_slot, priority, caller, ask, avoided
     )
 
 

@@ -6,7 +6,7 @@
    routes that one node answers for all                                          designated.py
 3. no such route or method                                                       routes.py
    a POST to an unknown route, whose body may name a model                       inference.py
-4. all others, on FastAPI                                  inventory.py, models.py, nodes.py, status.py,
+4. all others, on FastAPI                                  inventory.py, models.py, nodes.py, shards.py, status.py,
                                                            decisions.py, preview.py, overview.py
 """
 
@@ -37,6 +37,7 @@ from sollol.api.overview import overview_router
 from sollol.api.preview import preview_router
 from sollol.api.request import Request
 from sollol.api.routes import allow_header, misrouted
+from sollol.api.shards import shards_router
 from sollol.api.status import status_router
 from sollol.gateway.gateway import Gateway
 from sollol.settings.address import is_loopback
@@ -62,6 +63,7 @@ class App:
         self._local.include_router(status_router(gateway))
         self._local.include_router(models_router(gateway))
         self._local.include_router(nodes_router(gateway))
+        self._local.include_router(shards_router(gateway))
         self._local.include_router(decisions_router(gateway))
         self._local.include_router(preview_router(gateway))
         self._local.include_router(overview_router(gateway))

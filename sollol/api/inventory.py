@@ -38,7 +38,7 @@ def inventory_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/api/ps", summary="Models in memory")
     async def ps() -> Response:
-        return _json({"models": catalog.resident(gateway.registry.views())}, OLLAMA_JSON)
+        return _json({"models": gateway.resident()}, OLLAMA_JSON)
 
     @router.get("/v1/models", summary="Models on all nodes, as OpenAI lists them")
     async def models() -> Response:

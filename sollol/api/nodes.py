@@ -36,7 +36,8 @@ class SlowModel(BaseModel):
 class NodeStatus(BaseModel):
     """What is known of a node.
 
-    ``source`` is how it came: ``settings``, ``api``, ``embedded``, or where discovery found it
+    ``source`` is how it came: ``settings``, ``api``, ``embedded``, ``shard`` (a model over several
+    machines), or where discovery found it
     (``local``, ``dns``, ``mdns``, ``scan``). ``duplicate_of`` is the id of another node that is
     the same server, probably. ``outvoted`` are the models that it gets no requests for, as it has
     another digest of them than the one that counts. ``limited`` are the models that failed there: they

@@ -26,6 +26,7 @@ _LOCAL: dict[str, tuple[str, ...]] = {
     "/metrics": ("GET",),
     "/sollol/v1/models": ("GET",),
     "/sollol/v1/nodes": ("GET", "POST"),
+    "/sollol/v1/shards": ("GET",),
     "/sollol/v1/decisions": ("GET",),
     "/sollol/v1/route": ("POST",),
     "/sollol/v1/queue": ("GET",),
@@ -37,6 +38,7 @@ _V1_MODEL = re.compile(r"/v1/models/[^/]+")
 _BLOB = re.compile(rf"{BLOBS}[^/]+")
 _DECISION = re.compile(r"/sollol/v1/decisions/[^/]+")
 _NODE = re.compile(r"/sollol/v1/nodes/[^/]+")
+_SHARD = re.compile(r"/sollol/v1/shards/.*[^/]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ def methods_of(path: str) -> tuple[str, ...]:
         return ("HEAD", "POST")
     if _NODE.fullmatch(path):
         return ("GET", "PATCH", "DELETE")
+    if _SHARD.fullmatch(path):
+        return ("DELETE",)
     return _LOCAL.get(path, ())
 
 

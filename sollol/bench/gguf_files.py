@@ -14,6 +14,12 @@ from sollol.sharding.tensor_types import TENSOR_TYPES
 ALIGNMENT = 32
 _NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
 _BYTE_TOKEN, _CONTROL, _UNKNOWN, _NORMAL = 6, 3, 2, 1
+_KINDS = {
+    "split.no": FieldType.U16,
+    "split.count": FieldType.U16,
+    "split.tensors.count": FieldType.I32,
+}
+"""How llama.cpp wants numbers that are not stored as others."""
 _CHAT_TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 
@@ -57,7 +63,7 @@ def write_gguf(path: Path, spec: GgufSpec) -> Path:
 def header_bytes(spec: GgufSpec) -> bytes:
     """Return the header of a file, up to the end of its last tensor's description."""
     pieces = [MAGIC, struct.pack("<IQQ", 3, len(spec.tensors), len(spec.fields) + len(spec.texts))]
-    pieces += [_text(key) + _value(value) for key, value in spec.fields.items()]
+    pieces += [_text(key) + _value(value, _KINDS.get(key)) for key, value in spec.fields.items()]
     pieces += [_text(key) + _texts(values) for key, values in spec.texts.items()]
     offset = 0
     for tensor in spec.tensors:
@@ -88,14 +94,14 @@ def vocabulary(size: int) -> tuple[dict[str, Value], dict[str, list[str]]]:
     return fields, {"tokenizer.ggml.tokens": tokens}
 
 
-def _value(value: Value) -> bytes:
+def _value(value: Value, kind: FieldType | None = None) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", FieldType.STRING) + _text(value)
     if isinstance(value, tuple):
         kind = _kind(value[0])
         code = f"<IIQ{len(value)}{FORMATS[kind]}"
         return struct.pack(code, FieldType.ARRAY, kind, len(value), *value)
-    kind = _kind(value)
+    kind = _kind(value) if kind is None else kind
     return struct.pack(f"<I{FORMATS[kind]}", kind, value)
 
 

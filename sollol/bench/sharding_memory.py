@@ -5,7 +5,6 @@
 
 import argparse
 import asyncio
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,17 +13,17 @@ from pathlib import Path
 
 from sollol.bench.gguf_files import GgufSpec, write_gguf
 from sollol.bench.model_kinds import KINDS, Size, dense
+from sollol.bench.sharding.workers import WorkerSpec, running_workers
 from sollol.llamacpp.binaries import LlamaBinaries, find_binaries
-from sollol.llamacpp.process import ChildProcess
 from sollol.llamacpp.server import LlamaServer, LlamaServerFailed
-from sollol.ports import HOST, free_port
 from sollol.sharding.allocations import Allocation, allocations
-from sollol.sharding.facts import ModelFacts, model_facts
-from sollol.sharding.gguf import read_header
+from sollol.sharding.command import Launch, server_arguments
 from sollol.sharding.memory import MIB, DeviceMemory, MemoryModel, RunOptions
+from sollol.sharding.models import read_model
+from sollol.sharding.plan import Coordinator, Plan, Share, Worker
+from sollol.sharding.prediction import Expectation
 
 START_TIMEOUT_S = 60.0
-CONNECT_TIMEOUT_S = 10.0
 PAGE = Path("docs/architecture/sharding-memory.md")
 _BEGIN, _END = "<!-- table -->\n", "<!-- end of table -->\n"
 _HEAD = """| model | context x slots | worker | weights | keys and values | states | compute | generates |
@@ -85,12 +84,13 @@ async def measure(case: Case, binaries: LlamaBinaries, directory: Path) -> Measu
     Raises:
         LlamaServerFailed: a worker cannot be started, or nothing was loaded.
     """
-    path = write_gguf(directory / "model.gguf", case.spec())
-    facts = model_facts([read_header(path)])
-    first = max(round(case.share * len(facts.units)), 1)
+    model = read_model(str(write_gguf(directory / "model.gguf", case.spec())), ())
+    memory = MemoryModel(model.facts, case.options)
+    first = max(round(case.share * len(model.facts.units)), 1)
     async with running_worker(binaries) as one, running_worker(binaries) as other:
         lines: list[str] = []
-        arguments = server_arguments(path, facts, case.options, [one, other], first)
+        plan = split_at(memory, [one, other], first)
+        arguments = server_arguments(plan, model, Launch("model", directory, 1, {}))
         server = LlamaServer(binaries, arguments, on_line=lines.append)
         is_running = await _is_started(server)
         await server.stop()
@@ -99,30 +99,21 @@ async def measure(case: Case, binaries: LlamaBinaries, directory: Path) -> Measu
         raise LlamaServerFailed(
             f"{case.name}: no worker holds anything:\n" + "\n".join(lines[-20:])
         )
-    memory = MemoryModel(facts, case.options)
-    foreseen = memory.device(0, first), memory.device(first, len(facts.units))
+    foreseen = tuple(share.memory for share in plan.shares)
     return Measurement(case, foreseen, (taken[one], taken[other]), is_running)
 
 
-def server_arguments(
-    path: Path, facts: ModelFacts, options: RunOptions, workers: Sequence[str], first: int
-) -> list[str]:
-    """Return the command line that puts the first units on the first worker."""
-    split = f"{first},{len(facts.units) - first}"
-    arguments = {
-        "--model": str(path),
-        "--rpc": ",".join(workers),
-        "--tensor-split": split,
-        "--n-gpu-layers": "999",
-        "--fit": "off",
-        "--threads": "1",
-        "--log-verbosity": "4",
-        "--ctx-size": str(options.context_length * options.slots),
-        "--parallel": str(options.slots),
-        "--cache-type-k": options.key_type,
-        "--cache-type-v": options.value_type,
-    }
-    return ["--no-webui", "--offline", *(word for pair in arguments.items() for word in pair)]
+def split_at(memory: MemoryModel, workers: Sequence[str], first: int) -> Plan:
+    """Return the plan that puts the first units on the first worker."""
+    ends = (0, first, len(memory.facts.units))
+    shares = tuple(
+        Share(Worker(name, name, 0, 1.0), begin, end, memory.device(begin, end))
+        for name, begin, end in zip(workers, ends, ends[1:], strict=False)
+    )
+    needed = memory.coordinator_bytes()
+    host = Coordinator("here", needed, 1.0, {})
+    nothing = Expectation(0.0, 0.0, 0.0)
+    return Plan(memory.facts, memory.options, host, needed, 0, shares, nothing)
 
 
 async def _is_started(server: LlamaServer) -> bool:
@@ -137,22 +128,8 @@ async def _is_started(server: LlamaServer) -> bool:
 @asynccontextmanager
 async def running_worker(binaries: LlamaBinaries) -> AsyncIterator[str]:
     """Run an RPC server and yield its ``host:port``."""
-    assert binaries.rpc_server is not None
-    port = free_port()
-    command = [str(binaries.rpc_server), "-H", HOST, "-p", str(port), "-t", "1"]
-    child = await ChildProcess.start(command, env=binaries.environment)
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            while not _is_listening(port):  # noqa: ASYNC110 - a process sends no event
-                await asyncio.sleep(0.01)
-        yield f"{HOST}:{port}"
-    finally:
-        await child.stop()
-
-
-def _is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+    async with running_workers(binaries, [WorkerSpec()]) as (worker,):
+        yield worker.address
 
 
 def table(measurements: Sequence[Measurement]) -> str:

@@ -20,6 +20,7 @@ from sollol.cli import (
     route,
     serve,
     shard,
+    worker,
 )
 from sollol.cli.errors import CommandError
 
@@ -64,6 +65,7 @@ app.command("queue", epilog=queue.EXAMPLES)(queue.queue)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.add_typer(shard.app, name="shard")
+app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
 app.add_typer(config.app, name="config")
 
 

@@ -21,6 +21,7 @@ _TAGS = {
     "account": "About an account at ollama.com",
     "inventory": "What the nodes have, answered by the gateway",
     "nodes": "The nodes",
+    "shards": "Models over several machines",
     "decisions": "Decisions, the queue and estimates",
     "gateway": "The gateway itself",
 }

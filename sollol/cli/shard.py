@@ -3,18 +3,21 @@
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
 from sollol.cli.environment import ConfigOption, SetOption, read_settings
 from sollol.cli.errors import CommandError
-from sollol.cli.gateway import JsonOption
-from sollol.cli.output import print_json
+from sollol.cli.gateway import Gateway, JsonOption, UrlOption
+from sollol.cli.output import print_json, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sollol.settings import ShardingSettings
+    from sollol.sharding.fleet import Seen
     from sollol.sharding.memory import RunOptions
-    from sollol.sharding.plan import Fleet
 
 app = typer.Typer(help="Run one model over several machines.", no_args_is_help=True)
 _PLAN = """Examples:
@@ -29,7 +32,6 @@ _NO_WORKERS = (
     "No worker is known. List them, with their memory in GB: "
     "--set sharding.workers=10.0.0.2:50052=24,10.0.0.3=16"
 )
-_THIS_MACHINE = "this machine"
 
 
 @app.command("plan", epilog=_PLAN)
@@ -62,9 +64,10 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
         "sharding.cache_type": cache_type,
     }
     settings = read_settings(config, assignments or (), options).settings.sharding
-    from sollol.cli.shard_text import as_dict, print_plan, ways_out
+    from sollol.cli.shard_text import as_dict, link_dict, link_text, print_plan, ways_out
     from sollol.errors import DoesNotFit, SollolError
     from sollol.sharding.alternatives import alternatives
+    from sollol.sharding.fleet import fleet_of
     from sollol.sharding.models import read_model
     from sollol.sharding.notes import notes
     from sollol.sharding.ollama_store import default_stores
@@ -72,7 +75,8 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
 
     if not settings.workers:
         raise CommandError(_NO_WORKERS, exit_code=2)
-    run_options, fleet = _run_options(settings), fleet_of(settings)
+    seen = _seen(settings)
+    run_options, fleet = _run_options(settings), fleet_of(settings, seen)
     try:
         found = read_model(model, default_stores(sys.platform, Path.home(), settings.store))
         others = alternatives(
@@ -84,60 +88,68 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
             raise CommandError([str(error), *ways_out(others)]) from None
     except SollolError as error:
         raise CommandError(str(error)) from None
-    remarks = notes(best, has_template=found.stored.template is not None)
+    remarks = notes(best, found)
     if as_json:
-        print_json(as_dict(found.stored.name, best, others, remarks))
+        links = [link_dict(one) for one in seen]
+        print_json({**as_dict(found.stored.name, best, others, remarks), "links": links})
     else:
-        print_plan(found.stored.name, best, others, remarks)
+        print_plan(found.stored.name, best, others, (*remarks, *map(link_text, seen)))
 
 
 @app.command("workers", epilog=_WORKERS)
 def workers(
     config: ConfigOption = None, assignments: SetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Ask every listed worker for its version and memory; exit 1 if one cannot be used."""
+    """Ask every listed worker for its version and memory, and measure the link; exit 1 if one cannot be used."""
     settings = read_settings(config, assignments or ()).settings.sharding
     if not settings.workers:
         raise CommandError(_NO_WORKERS, exit_code=2)
-    import asyncio
-
     from sollol.cli.shard_text import print_workers, worker_dict
-    from sollol.sharding.rpc import probe_all
 
-    results = asyncio.run(probe_all([worker.address for worker in settings.workers]))
-    declared = [worker.memory_bytes for worker in settings.workers]
+    seen = _seen(settings)
     if as_json:
-        print_json({"workers": [worker_dict(*row) for row in zip(results, declared, strict=True)]})
+        print_json({"workers": [worker_dict(one) for one in seen]})
     else:
-        print_workers(results, declared)
-    if any(result.error for result in results):
+        print_workers(seen)
+    if any(one.probe.error for one in seen):
         raise typer.Exit(1)
 
 
-def fleet_of(settings: "ShardingSettings") -> "Fleet":
-    """Return what a plan may use: the listed workers, and this machine as the coordinator."""
-    from sollol.sharding.host_memory import available_bytes
-    from sollol.sharding.memory import GIB
-    from sollol.sharding.plan import Coordinator, Fleet, Worker
-    from sollol.sharding.prediction import Link
+@app.command("ps", epilog="Examples:\n\n  sollol shard ps\n\n  sollol shard ps --json")
+def ps(url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Show the models that run over workers, and what lies on which."""
+    from sollol.cli.shard_running import print_running
 
-    workers = tuple(
-        Worker(
-            name=worker.address,
-            host=_THIS_MACHINE if worker.is_local else worker.address,
-            memory_bytes=worker.memory_bytes,
-            memory_bytes_per_s=worker.memory_gb_per_s * 1e9,
-        )
-        for worker in settings.workers
-    )
-    memory_gb = settings.memory_gb
-    host = Coordinator(
-        name=_THIS_MACHINE,
-        memory_bytes=available_bytes() if memory_gb is None else int(memory_gb * GIB),
-        memory_bytes_per_s=settings.memory_gb_per_s * 1e9,
-        links={worker.address: Link(*worker.link) for worker in settings.workers},
-    )
-    return Fleet(workers, (host,))
+    answer = Gateway(url).get("/sollol/v1/shards")
+    if as_json:
+        print_json(answer)
+    else:
+        print_running(answer)
+
+
+@app.command("stop", epilog="Examples:\n\n  sollol shard stop llama3.1:70b")
+def stop(
+    model: Annotated[str, typer.Argument(help="A model that `sollol shard ps` shows.")],
+    url: UrlOption = None,
+) -> None:
+    """Unload a model from its workers once its requests have ended."""
+    stopped = Gateway(url).send("DELETE", f"/sollol/v1/shards/{quote(model, safe='/:')}")
+    waits = f" once {stopped['requests']} requests have ended" if stopped["requests"] else ""
+    print(printable(f"{stopped['model']} leaves its workers{waits}."))
+
+
+def _seen(settings: "ShardingSettings") -> "Sequence[Seen]":
+    """Return what the workers answer; they are compared with the llama.cpp here, if there is one."""
+    import asyncio
+
+    from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
+    from sollol.sharding.fleet import survey
+
+    try:
+        binaries = find_binaries()
+    except LlamaCppUnavailable:
+        binaries = None
+    return asyncio.run(survey(settings.workers, binaries))
 
 
 def _run_options(settings: "ShardingSettings") -> "RunOptions":

@@ -6,12 +6,12 @@ from typing import Any
 
 from sollol.cli.output import bytes_text, print_table
 from sollol.sharding.alternatives import Alternative
+from sollol.sharding.fleet import Seen
 from sollol.sharding.memory import DeviceMemory
 from sollol.sharding.plan import Plan, Share
 from sollol.sharding.prediction import Expectation
-from sollol.sharding.rpc import Probe
 
-_WORKER_COLUMNS = ("WORKER", "STATE", "VERSION", "ROUND TRIP", "HAS", "MAY TAKE")
+_WORKER_COLUMNS = ("WORKER", "STATE", "VERSION", "ROUND TRIP", "LINK", "HAS", "MAY TAKE")
 _COLUMNS = ("WORKER", "LAYERS", "WEIGHTS", "CONTEXT", "COMPUTE", "NEEDS", "OF")
 
 
@@ -49,10 +49,10 @@ def expectation_text(plan: Plan) -> str:
     told = plan.expectation
     count = len(plan.shares)
     workers = f"{count} worker{'' if count == 1 else 's'}" if count else "no worker"
-    cached = f" (~{_rounded(told.cached_load_s)} s once workers cache it)" if count else ""
+    cached = f" (~{rounded(told.cached_load_s)} s once workers cache it)" if count else ""
     return (
-        f"{workers}, ~{_rounded(told.tokens_per_s)} tokens/s, "
-        f"~{_rounded(told.load_s)} s to load{cached}"
+        f"{workers}, ~{rounded(told.tokens_per_s)} tokens/s, "
+        f"~{rounded(told.load_s)} s to load{cached}"
     )
 
 
@@ -86,32 +86,68 @@ def as_dict(
     }
 
 
-def print_workers(results: Iterable[Probe], declared: Iterable[int]) -> None:
+def link_text(one: Seen) -> str:
+    """Return what is known of the link to a worker in one line, and where the numbers are from."""
+    told = link_dict(one)
+    numbers = (
+        f"{told['round_trip_s'] * 1000:.2g} ms {told['round_trip_is']}",
+        f"{told['bytes_per_s'] * 8e-9:.2g} Gbit/s {told['bytes_per_s_is']}",
+    )
+    why = f"; {one.probe.error}" if one.probe.error else ""
+    return f"link to {told['worker']}: {', '.join(numbers)}{why}"
+
+
+def link_dict(one: Seen) -> dict[str, Any]:
+    """Return the link to a worker for other programs."""
+    settings, link = one.worker, one.best_link
+    return {
+        "worker": settings.address,
+        "round_trip_s": link.round_trip_s,
+        "round_trip_is": _source(settings.round_trip_s, one.link.round_trip_s),
+        "bytes_per_s": link.bytes_per_s,
+        "bytes_per_s_is": _source(settings.gbit_per_s, one.link.bytes_per_s),
+        "error": one.probe.error,
+    }
+
+
+def print_workers(seen: Iterable[Seen]) -> None:
     """Print what each worker answered, beside the memory that the settings give it."""
     rows = [
         (
-            result.address,
-            result.error or "answers",
-            ".".join(map(str, result.version)),
-            f"{result.round_trip_s * 1000:.2g} ms" if result.version else "",
-            ", ".join(bytes_text(device.total_bytes) for device in result.devices),
-            bytes_text(memory_bytes),
+            one.probe.address,
+            one.probe.error or "answers",
+            ".".join(map(str, one.probe.version)),
+            _or_empty(one.link.round_trip_s, "{:.2g} ms", 1000),
+            _or_empty(one.link.bytes_per_s, "{:.2g} Gbit/s", 8e-9),
+            ", ".join(bytes_text(device.total_bytes) for device in one.probe.devices),
+            bytes_text(one.worker.memory_bytes),
         )
-        for result, memory_bytes in zip(results, declared, strict=True)
+        for one in seen
     ]
     print_table(_WORKER_COLUMNS, rows)
 
 
-def worker_dict(result: Probe, declared_bytes: int) -> dict[str, Any]:
-    """Return what a worker answered, for other programs."""
+def worker_dict(one: Seen) -> dict[str, Any]:
+    """Return what a worker answered, for other programs; what was not measured is None."""
     return {
-        "address": result.address,
-        "error": result.error,
-        "version": ".".join(map(str, result.version)),
-        "round_trip_s": result.round_trip_s,
-        "devices": [asdict(device) for device in result.devices],
-        "declared_bytes": declared_bytes,
+        "address": one.probe.address,
+        "error": one.probe.error,
+        "version": ".".join(map(str, one.probe.version)),
+        "round_trip_s": one.link.round_trip_s,
+        "bytes_per_s": one.link.bytes_per_s,
+        "devices": [asdict(device) for device in one.probe.devices],
+        "declared_bytes": one.worker.memory_bytes,
     }
+
+
+def _or_empty(number: float | None, form: str, factor: float) -> str:
+    return "" if number is None else form.format(number * factor)
+
+
+def _source(declared: float | None, measured: float | None) -> str:
+    if declared is not None:
+        return "set"
+    return "assumed" if measured is None else "measured"
 
 
 def _row(plan: Plan, share: Share) -> list[str]:
@@ -157,5 +193,6 @@ def _expected(told: Expectation) -> dict[str, float]:
     }
 
 
-def _rounded(number: float) -> str:
+def rounded(number: float) -> str:
+    """Return a number with two digits, or without a fraction."""
     return f"{number:.2g}" if number < 100 else f"{number:.0f}"

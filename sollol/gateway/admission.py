@@ -71,6 +71,10 @@ class Admission:
         """Tell the scheduler that the model which a lease loads is in memory."""
         self._deliver(self._scheduler.loaded(lease, self._clock()))
 
+    def begun(self, lease: Lease) -> None:
+        """Tell the scheduler that the request of a lease, on trial, begins to be answered."""
+        self._deliver(self._scheduler.begun(lease, self._clock()))
+
     def is_loading(self, lease: Lease) -> bool:
         """Whether a request may be waiting for its model to be loaded."""
         return self._scheduler.is_loading(lease, self._clock())

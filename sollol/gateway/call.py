@@ -75,8 +75,14 @@ class Call(msgspec.Struct, frozen=True):
         """Return the seconds until its deadline; endless without one."""
         return inf if self.deadline_s is None else self.arrived_at + self.deadline_s - now
 
-    def route_request(self, now: float, timeout_s: float, excluded: frozenset[str]) -> RouteRequest:
-        """Return what the scheduler needs to know; ``excluded`` nodes have failed already."""
+    def route_request(
+        self,
+        now: float,
+        timeout_s: float,
+        excluded: frozenset[str],
+        avoided: frozenset[str] = frozenset(),
+    ) -> RouteRequest:
+        """Return what the scheduler needs to know; nodes have failed already, or lack something."""
         expires_at = now + timeout_s
         if self.deadline_s is not None:
             expires_at = min(expires_at, self.arrived_at + self.deadline_s)
@@ -90,6 +96,7 @@ class Call(msgspec.Struct, frozen=True):
             self.priority,
             self.caller,
             self.ask,
+            avoided,
         )
 
 

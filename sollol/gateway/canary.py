@@ -19,10 +19,10 @@ from sollol.errors import SollolError
 from sollol.gateway.admission import Admission
 from sollol.gateway.failover import RULES, Failure, classify, classify_answer
 from sollol.gateway.fleet import headers_for
-from sollol.metrics import Metrics
+from sollol.gateway.retries import RetryPolicy, blame_nodes
 from sollol.nodes.health import Blame
 from sollol.nodes.prober import Prober
-from sollol.nodes.registry import Node, Registry
+from sollol.nodes.registry import Node
 from sollol.scheduling.decision import Grant
 from sollol.types import (
     LOWEST_PRIORITY,
@@ -146,18 +146,17 @@ class Canaries:
 
     def __init__(
         self,
-        registry: Registry,
+        policy: RetryPolicy,
         admission: Admission,
         prober: Prober,
-        metrics: Metrics,
         limits: CanaryLimits,
         *,
         clock: Callable[[], float],
     ) -> None:
-        self._registry = registry
+        self._policy = policy
+        self._registry = policy.registry
         self._admission = admission
         self._prober = prober
-        self._metrics = metrics
         self._limits = limits
         self._clock = clock
         self._stays = Stays()
@@ -258,14 +257,12 @@ class Canaries:
     ) -> None:
         """Count what a node did, for or against it."""
         node_id = node.view.id
-        self._metrics.canary_done(node_id, failure or "ok")
+        self._policy.metrics.canary_done(node_id, failure or "ok")
         if failure is None:
             self._registry.request_succeeded(node, lease.runner)
             return
         log.warning("canary_failed", node=node_id, failure=failure.value, error=text)
-        self._registry.request_failed(node_id, lease.runner, blame, text)
-        if blame.counts:
-            self._prober.look_soon(node_id, failure)
+        blame_nodes(self._policy, lease, failure, text, blame)
 
 
 def canary_request(node: Node, loaded: Resident, lease: Lease) -> UpstreamRequest:

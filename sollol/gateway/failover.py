@@ -100,8 +100,9 @@ class Rule(NamedTuple):
     Attributes:
         blame: what it counts for.
         retry: whether another attempt may follow.
-        is_crash: the request may have killed something, see :data:`MOST_CRASHES`.
-        is_suspect: it is the node's fault only if the same request succeeds elsewhere.
+        is_crash: the request may have caused it, see :data:`MOST_CRASHES`. It is the node's fault if
+            the same request begins to be answered later.
+        counts_alone: or if no other node has failed alike.
         is_free_of_count: it is not one of ``upstream.max_attempts``.
         may_repeat: the same node may be tried again, after a wait, when there is no other.
     """
@@ -109,7 +110,7 @@ class Rule(NamedTuple):
     blame: Blame
     retry: Retry
     is_crash: bool = False
-    is_suspect: bool = False
+    counts_alone: bool = False
     is_free_of_count: bool = False
     may_repeat: bool = True
 
@@ -119,20 +120,18 @@ RULES: Mapping[Failure, Rule] = {
     Failure.CONNECT_TIMEOUT: Rule(Blame.NODE, Retry.FREE),
     Failure.NO_SUCH_HOST: Rule(Blame.AT_ONCE, Retry.FREE, may_repeat=False),
     Failure.OURS: Rule(Blame.NOBODY, Retry.FREE),
-    Failure.CLOSED: Rule(Blame.NODE, Retry.FREE, is_crash=True),
+    Failure.CLOSED: Rule(Blame.NODE, Retry.FREE, is_crash=True, counts_alone=True),
     Failure.DOWN: Rule(Blame.NOBODY, Retry.FREE),
-    Failure.CUT: Rule(Blame.NODE, Retry.BUDGET, is_crash=True),
+    Failure.CUT: Rule(Blame.NODE, Retry.BUDGET, is_crash=True, counts_alone=True),
     Failure.SILENT: Rule(Blame.HALF, Retry.BUDGET, may_repeat=False),
     Failure.STALLED: Rule(Blame.NODE, Retry.BUDGET, may_repeat=False),
     Failure.GARBAGE: Rule(Blame.NODE, Retry.BUDGET),
     Failure.FULL: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True),
     Failure.LOADING: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True),
     Failure.LIMITED: Rule(Blame.NOBODY, Retry.BUDGET, may_repeat=False),
-    Failure.CRASHED: Rule(Blame.MODEL, Retry.BUDGET, is_crash=True, is_suspect=True),
+    Failure.CRASHED: Rule(Blame.MODEL, Retry.BUDGET, is_crash=True, counts_alone=True),
     Failure.GATEWAY_ERROR: Rule(Blame.NODE, Retry.BUDGET),
-    Failure.SERVER_ERROR: Rule(
-        Blame.MODEL, Retry.BUDGET, is_crash=True, is_suspect=True, may_repeat=False
-    ),
+    Failure.SERVER_ERROR: Rule(Blame.MODEL, Retry.BUDGET, is_crash=True, may_repeat=False),
     Failure.MISSING: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True, may_repeat=False),
     Failure.REFUSES: Rule(Blame.NOBODY, Retry.NEVER),
     Failure.TOO_LATE: Rule(Blame.NOBODY, Retry.NEVER),

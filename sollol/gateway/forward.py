@@ -13,6 +13,7 @@ that, a stream ends in an error record of the caller's dialect, and any other bo
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from sollol.errors import (
@@ -51,6 +52,7 @@ LEAST_TOKENS = 64.0
 BYTES_PER_TOKEN = 4.0
 _OK, _SERVER_ERROR = 200, 500
 _OLLAMA = Engine.OLLAMA
+_NONE: frozenset[str] = frozenset()
 
 
 class Limits(NamedTuple):
@@ -129,35 +131,50 @@ class Forwarder:
         excluded = self._routes.nodes_without(call.kind.path)
         excluded = excluded if call.seam is None else excluded | call.seam.excluded
         retries: Retries | None = None
+        try:
+            while True:
+                grant = (
+                    await self._acquire(call, excluded, _NONE, outcome)
+                    if retries is None
+                    else await self._acquire_again(call, retries, outcome)
+                )
+                attempt = Attempt(grant, continues=call.seam is not None)
+                outcome.tries.append(attempt)
+                outcome.node_id = grant.lease.node_id
+                try:
+                    await attempts.attempt(call, attempt, downstream, outcome)
+                except ClientDisconnected:
+                    raise
+                except SollolError as error:
+                    retries = retries or Retries(self._retries, excluded, tokens, call.crashes)
+                    attempts.failed_too(retries)
+                    is_committed = downstream.is_started
+                    now = self._clock()
+                    if not retries.failed(grant.lease, error, now, is_committed=is_committed):
+                        raise
+                    downstream.when_good = (retries.succeeded,)
+                else:
+                    if retries is not None:
+                        retries.succeeded()
+                    return
+        finally:
+            if retries is not None:
+                retries.end()
+
+    async def _acquire_again(self, call: Call, retries: Retries, outcome: Outcome) -> Grant:
+        """Return a slot for another attempt, on a node that failed if there is no other.
+
+        Raises:
+            SollolError: there is none in time; then it is why the last attempt failed.
+        """
         while True:
             try:
-                grant = await self._acquire(call, excluded, outcome)
+                return await self._acquire(call, retries.excluded, retries.avoided, outcome)
             except SollolError as refusal:
-                if retries is None or call.left_s(self._clock()) <= 0.0:
+                if call.left_s(self._clock()) <= 0.0:
                     raise
-                if await self._may_repeat(call, retries, refusal):
-                    excluded = retries.excluded
-                    continue
-                raise retries.failure from refusal
-            attempt = Attempt(grant, continues=call.seam is not None)
-            outcome.tries.append(attempt)
-            outcome.node_id = grant.lease.node_id
-            try:
-                await attempts.attempt(call, attempt, downstream, outcome)
-            except ClientDisconnected:
-                raise
-            except SollolError as error:
-                retries = retries or Retries(self._retries, excluded, tokens, call.crashes)
-                attempts.failed_too(retries)
-                is_committed = downstream.is_started
-                now = self._clock()
-                if not retries.failed(grant.lease, error, now, is_committed=is_committed):
-                    raise
-                excluded = retries.excluded
-            else:
-                if retries is not None:
-                    retries.succeeded()
-                return
+                if not await self._may_repeat(call, retries, refusal):
+                    raise retries.failure from refusal
 
     async def _may_repeat(self, call: Call, retries: Retries, refusal: SollolError) -> bool:
         """Wait until a node that failed may be tried again, as there is no other; False if none may."""
@@ -167,7 +184,9 @@ class Forwarder:
             return False
         return await retries.wait_to_repeat(left_s)
 
-    async def _acquire(self, call: Call, excluded: frozenset[str], outcome: Outcome) -> Grant:
+    async def _acquire(
+        self, call: Call, excluded: frozenset[str], avoided: frozenset[str], outcome: Outcome
+    ) -> Grant:
         """Return a slot, once there is one.
 
         Raises:
@@ -176,7 +195,8 @@ class Forwarder:
         waits_since = self._clock()
         if call.deadline_s is not None and call.is_too_late(waits_since):
             raise too_late(call)
-        request = call.route_request(waits_since, self._limits.queue_timeout_s, excluded)
+        timeout_s = self._limits.queue_timeout_s
+        request = call.route_request(waits_since, timeout_s, excluded, avoided)
         try:
             return self._admission.try_acquire(request) or await self._admission.wait(request)
         except NoNodeAvailable as refusal:
@@ -238,6 +258,7 @@ class Forwarder:
             raise
         finally:
             attempt.measured = measured
+            downstream.when_good = ()
             self._admission.release(lease, measured, has_failed=has_failed)
 
     def failed_too(self, retries: Retries) -> None:
@@ -270,6 +291,8 @@ class Forwarder:
         self._note_residency(call, node, upstream.status)
         if lease.loads and upstream.status == _OK:  # its head does not come before that
             self._admission.loaded(lease)
+        if lease.is_trial:
+            downstream.when_good += (partial(self._passed, node, lease),)
         try:
             if exchange.translator is None:
                 await relay(upstream, downstream, call.kind.task)
@@ -280,11 +303,16 @@ class Forwarder:
         if downstream.told_error or node.health.is_troubled:
             self._note_health(node, lease, upstream.status, downstream.told_error)
 
+    def _passed(self, node: Node, lease: Lease) -> None:
+        """End a trial: the node has begun to answer."""
+        self._admission.begun(lease)
+        self._registry.request_begun(node, lease.runner)
+
     def _note_health(self, node: Node, lease: Lease, status: int, told_error: str) -> None:
         """Take what an answer that came to its end says of its node."""
         if told_error:
             kind = classify_answer(_SERVER_ERROR, told_error)
-            if not RULES[kind].is_suspect or kind is Failure.CRASHED:
+            if RULES[kind].counts_alone or not RULES[kind].is_crash:
                 blame_nodes(self._retries, lease, kind, told_error)
         elif lease.runner and status == _OK:
             self._registry.request_succeeded(node, lease.runner)

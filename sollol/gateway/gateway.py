@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -27,10 +29,14 @@ from sollol.gateway.model_rules import ModelRules
 from sollol.gateway.patience import Bounds
 from sollol.gateway.reload import LIVE, needs_restart
 from sollol.gateway.retries import RetryPolicy
+from sollol.gateway.shard import ShardState
+from sollol.gateway.sharded import Sharded
+from sollol.gateway.shards import Parts, Shards
 from sollol.gateway.skew import MissingRoutes
 from sollol.gateway.slowness import Slowness
 from sollol.gateway.targets import Policy
 from sollol.gateway.warming import Warming
+from sollol.gateway.workers import LlamaWorkers, Workers
 from sollol.metrics import Metrics
 from sollol.nodes import catalog
 from sollol.nodes.addresses import Resolve, resolve
@@ -43,7 +49,7 @@ from sollol.scheduling.decision import Prewarm
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.settings import NodeSettings, Settings
-from sollol.types import Model, NodeState, NodeView
+from sollol.types import Model, NodeState, NodeView, Source
 from sollol.upstream.http import Timeouts
 
 log = structlog.get_logger()
@@ -53,7 +59,7 @@ class Gateway:
     """One gateway. Each part owns its state; this only knows them all.
 
     ``clock`` is monotonic and the same for all parts, as is ``rng``; ``look_up`` resolves the names
-    of nodes.
+    of nodes, and ``workers`` finds and starts what models over several machines run on.
     """
 
     def __init__(
@@ -62,12 +68,16 @@ class Gateway:
         look_up: Resolve = resolve,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        workers: Workers | None = None,
     ) -> None:
         rng = rng or random.Random()
         self.settings = settings
         self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
-        scheduler = Scheduler(_limits(settings, self.rules), rng)
+        self.shards: Shards | None = None
+        has_workers = bool(settings.sharding.workers or settings.sharding.local_worker_gb)
+        is_allowed = self._is_allowed if has_workers else self.rules.is_allowed
+        scheduler = Scheduler(_limits(settings, is_allowed, self.rules), rng)
         self.estimates = Estimates(scheduler, settings.scheduling.state_file)
         self.admission = Admission(scheduler, self.clock, self._prewarm)
         self.bodies = BodyStore(
@@ -91,11 +101,18 @@ class Gateway:
             self.registry, self.admission, self.metrics, self.clock, look_soon=self.prober.look_soon
         )
         self.slowness = Slowness(self.admission.slow)
-        self.canaries = Canaries(
+        self.retries = RetryPolicy(
             self.registry,
+            RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
+            self.metrics,
+            self.prober.look_soon,
+            rng,
+            max_attempts=settings.upstream.max_attempts,
+        )
+        self.canaries = Canaries(
+            self.retries,
             self.admission,
             self.prober,
-            self.metrics,
             _canary_limits(settings),
             clock=self.clock,
         )
@@ -111,14 +128,6 @@ class Gateway:
             let_go=self.membership.let_go,
             clock=self.clock,
         )
-        self.retries = RetryPolicy(
-            self.registry,
-            RetryBudget(settings.failover.retry_share, settings.failover.retry_reserve),
-            self.metrics,
-            self.prober.look_soon,
-            rng,
-            max_attempts=settings.upstream.max_attempts,
-        )
         self.forwarder = Forwarder(
             self.registry,
             self.admission,
@@ -130,6 +139,23 @@ class Gateway:
         self.continuing = Continuing(self.forwarder, self.registry, self.clock)
         hedges = settings.failover.hedge
         self.hedging = Hedging(self.forwarder, self.retries, self.clock) if hedges else None
+        self.sharded: Sharded | None = None
+        if has_workers:
+            self.shards = Shards(
+                settings,
+                Parts(
+                    self.registry,
+                    self.prober,
+                    self.rules,
+                    self.metrics,
+                    workers or LlamaWorkers(settings.sharding),
+                ),
+                rules_changed=self.admission.rules_changed,
+                clock=self.clock,
+            )
+            self.sharded = Sharded(
+                self.shards, lambda call: self._node_forwarder_of(call).forward, self.clock
+            )
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, rng)
         self.blobs = Blobs(self.fleet, self.clock)
@@ -138,16 +164,25 @@ class Gateway:
     def stop(self) -> None:
         """Be ready for nobody, and refuse those who wait for a slot; what is under way goes on."""
         self.is_stopping = True
+        if self.shards is not None:
+            self.shards.stop()
         self.admission.drain()
 
     def is_ready(self) -> bool:
         """Whether a request could be served now."""
         if self.is_stopping:
             return False
+        if self.shards is not None and self.shards.shelf.models:
+            return True
         return any(view.is_open and view.models for view in self.registry.views())
 
-    def forwarder_of(self, call: Call) -> Forwarder | Continuing | Hedging:
+    def forwarder_of(self, call: Call) -> Forwarder | Continuing | Hedging | Sharded:
         """Return what forwards a call."""
+        if self.sharded is not None and self.sharded.is_for(call):
+            return self.sharded
+        return self._node_forwarder_of(call)
+
+    def _node_forwarder_of(self, call: Call) -> Forwarder | Continuing | Hedging:
         if call.continues:
             return self.continuing
         if self.hedging is not None and self.hedging.is_for(call):
@@ -176,6 +211,8 @@ class Gateway:
                 ]
                 if self.settings.probe.canary:
                     background.append(tasks.create_task(self.canaries.run(), name="canaries"))
+                if self.shards is not None:
+                    background.append(tasks.create_task(self.shards.run(), name="shards"))
                 tasks.create_task(self.estimates.run(), name="estimates")
                 try:
                     yield
@@ -206,13 +243,28 @@ class Gateway:
             self.registry.pass_time()
             self.forwarder.pass_time()
             self.slowness.look()
+            if self.shards is not None:
+                self.shards.pass_time()
 
     def _prewarm(self, effect: Prewarm) -> None:
         self.warming.begin(effect)
 
     def installed(self) -> list[Model]:
         """Return the models to list, the most recently modified first; aliases are among them."""
-        return self.rules.installed(catalog.listings(self.registry.views()))
+        shards = self.shards
+        if shards is None:
+            return self.rules.installed(catalog.listings(self.registry.views()))
+        views = (n.view for n in self.registry.nodes() if n.source is not Source.SHARD)
+        return self.rules.installed(shards.listings(catalog.listings(views)))
+
+    def resident(self) -> list[dict[str, Any]]:
+        """Return the models in memory, as ``/api/ps`` lists them."""
+        views: Iterable[NodeView] = self.registry.views()
+        return catalog.resident(views if self.shards is None else map(self.shards.shown, views))
+
+    def _is_allowed(self, node_id: str, key: str) -> bool:
+        is_allowed = self.rules.is_allowed(node_id, key)
+        return is_allowed and (self.shards is None or self.shards.is_allowed(node_id, key))
 
     def _settings_of(self, node_id: str) -> NodeSettings | None:
         node = self.registry.find(node_id)
@@ -222,12 +274,16 @@ class Gateway:
         self._routes.node_changed(view)
         self.admission.node_changed(view)
         self.slowness.node_changed(view)
+        if self.shards is not None:
+            self.shards.node_changed(view)
 
     def _node_removed(self, node_id: str) -> None:
         self._routes.node_removed(node_id)
         self.admission.node_removed(node_id)
         self.slowness.node_removed(node_id)
         self.metrics.forget_node(node_id)
+        if self.shards is not None:
+            self.shards.node_removed()
 
     def _gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         statistics = self.admission.statistics()
@@ -250,10 +306,15 @@ class Gateway:
                 gauges.setdefault(name, {})[of_node] = float(value)
             states = gauges.setdefault("sollol_node_state", {})
             states.update({(view.id, s.value): float(s is view.state) for s in NodeState})
+        if self.shards is not None:
+            shard_states = Counter(shard.state for shard in self.shards.all())
+            gauges["sollol_shards"] = {(s.value,): float(shard_states[s]) for s in ShardState}
         return gauges
 
 
-def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
+def _limits(
+    settings: Settings, is_allowed: Callable[[str, str], bool], rules: ModelRules
+) -> SchedulerLimits:
     queue, scheduling = settings.queue, settings.scheduling
     return SchedulerLimits(
         queue_max_length=queue.max_length,
@@ -264,7 +325,7 @@ def _limits(settings: Settings, rules: ModelRules) -> SchedulerLimits:
         explore_share=scheduling.explore_share,
         prewarms=scheduling.prewarm,
         uses_affinity=scheduling.affinity,
-        is_allowed=rules.is_allowed,
+        is_allowed=is_allowed,
         pinned_to=rules.pinned_to,
         counts_options=scheduling.context_protection != "off",
         adapts_options=scheduling.context_protection == "strip",

@@ -112,6 +112,9 @@ class Membership:
         if node.source is Source.EMBEDDED:
             text = f"{node_id} is started and stopped by the gateway; see embedded.enabled"
             raise NodeConflict(text)
+        if node.source is Source.SHARD:
+            text = f"{node_id} is started and stopped by the gateway; see: sollol shard stop"
+            raise NodeConflict(text)
         return await asyncio.shield(self._begin_removal(node, drain_s, "asked for"))
 
     def let_go(self, node_id: str, reason: str) -> None:

@@ -87,6 +87,8 @@ class Downstream:
     measured: Measured | None = None
     deadline: asyncio.Timeout | None = None
     """Until when the answer is to begin."""
+    when_good: tuple[Callable[[], None], ...] = ()
+    """To be done once the attempt under way begins to be answered with 200."""
 
     def __init__(self, answer: AnswerWriter, on_start: Callable[[int], Headers]) -> None:
         self.writer = answer
@@ -96,7 +98,7 @@ class Downstream:
 
     def start(self, status: int, headers: Headers, *, is_stream: bool = False) -> None:
         """Decide the status line and headers; ``on_start(status)`` adds the gateway's own."""
-        self._begin()
+        self._begin(status)
         self.is_stream = is_stream
         self.writer.start(status, headers + self._on_start(status))
 
@@ -113,11 +115,14 @@ class Downstream:
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
-        self._begin()
+        self._begin(status)
         self.writer.whole(status, headers + self._on_start(status), body)
 
-    def _begin(self) -> None:
+    def _begin(self, status: int) -> None:
         self.is_started = True
+        if self.when_good and status == _OK:
+            for act in self.when_good:
+                act()
         if self.deadline is not None:
             self.deadline.reschedule(None)
 

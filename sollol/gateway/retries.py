@@ -20,8 +20,11 @@ from sollol.gateway.failover import (
     classify,
 )
 from sollol.metrics import Metrics
+from sollol.nodes.health import Blame
 from sollol.nodes.registry import Registry
 from sollol.types import Lease
+
+Suspect = tuple[Lease, Failure, str]
 
 
 class RetryPolicy:
@@ -56,6 +59,7 @@ class Retries:
     Attributes:
         failure: the latest; what the caller is told if nothing better comes.
         excluded: nodes that it is not to be sent to.
+        avoided: nodes that failed, and may be tried again while there is no other.
 
     Args:
         crashes: those that came before, of what this request goes on with.
@@ -69,8 +73,13 @@ class Retries:
         self._tally = Tally(crashes)
         self._repeatable: set[str] = set()
         self._has_waited = False
-        self._suspects: list[tuple[Lease, Failure, str]] = []
+        self._crashed: set[str] = set()
+        """Nodes that crashed under it, be they blamed already."""
+        self._has_crashed_before = crashes > 0
+        self._suspects: list[Suspect] = []
+        """Crashes that may be the request's fault: where, what, and in which words."""
         self.excluded = excluded
+        self.avoided: frozenset[str] = frozenset()
         self.failure: SollolError = SollolError("no attempt was made")
 
     def failed(self, lease: Lease, error: SollolError, now: float, *, is_committed: bool) -> bool:
@@ -84,7 +93,6 @@ class Retries:
         if can_retry and rule.retry is Retry.BUDGET:
             can_retry = self._policy.budget.take(self._tokens, now)
         if not can_retry:
-            self._give_up()
             return False
         self._exclude(lease, rule)
         self._policy.metrics.retried(kind)
@@ -96,9 +104,15 @@ class Retries:
         self._exclude(lease, rule)
 
     def succeeded(self) -> None:
-        """Take note that another node did it: what failed before was not the request's fault."""
-        for lease, kind, text in self._suspects:
-            blame_nodes(self._policy, lease, kind, text)
+        """Take note that another node does it: what failed before was not the request's fault."""
+        self._blame_all(self._suspects)
+        self._suspects = []
+
+    def end(self) -> None:
+        """Take note that no attempt follows: what crashes on several nodes is the request's fault."""
+        if len(self._crashed) != 1 or self._has_crashed_before:
+            return
+        self._blame_all([suspect for suspect in self._suspects if RULES[suspect[1]].counts_alone])
 
     async def wait_to_repeat(self, most_s: float) -> bool:
         """Wait until a node that failed may be tried again; False if there is none.
@@ -117,6 +131,7 @@ class Retries:
             return True
         self._tally.repeats += 1
         self.excluded -= self._repeatable
+        self.avoided |= self._repeatable
         self._repeatable.clear()
         return True
 
@@ -136,25 +151,32 @@ class Retries:
         else:
             self._repeatable.discard(lease.node_id)
 
+    def _blame_all(self, suspects: list[Suspect]) -> None:
+        for lease, kind, text in suspects:
+            blame_nodes(self._policy, lease, kind, text)
+
     def _blame(self, lease: Lease, kind: Failure, error: SollolError) -> None:
         rule = RULES[kind]
         if kind is Failure.LIMITED:
             seconds = min(MAX_COOL_S, error.retry_after_s or 1.0)
             self._policy.registry.rest(lease.node_id, lease.runner, seconds, str(error))
-        elif rule.is_suspect:
+        elif rule.is_crash:
+            self._crashed.add(lease.node_id)
             self._suspects.append((lease, kind, str(error)))
+            self._policy.look_soon(lease.node_id, kind)
         else:
             blame_nodes(self._policy, lease, kind, str(error))
 
-    def _give_up(self) -> None:
-        """Count a crash that no other node was asked about; of more than one it is the request."""
-        if len(self._suspects) == 1 and self._suspects[0][1] is Failure.CRASHED:
-            blame_nodes(self._policy, *self._suspects[0])
 
+def blame_nodes(
+    policy: RetryPolicy, lease: Lease, kind: Failure, text: str, blame: Blame | None = None
+) -> None:
+    """Count a failure against the node, or the model on it, and look at the node soon.
 
-def blame_nodes(policy: RetryPolicy, lease: Lease, kind: Failure, text: str) -> None:
-    """Count a failure against the node, or the model on it, and look at the node soon."""
-    blame = RULES[kind].blame
+    Args:
+        blame: what it counts for, if not what the table says.
+    """
+    blame = blame or RULES[kind].blame
     policy.registry.request_failed(lease.node_id, lease.runner, blame, text)
     if blame.counts:
         policy.look_soon(lease.node_id, kind)

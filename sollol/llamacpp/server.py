@@ -42,6 +42,10 @@ class LlamaServer:
 
     The key keeps other users of this machine out. It travels in the environment, since everybody
     can read a command line.
+
+    Args:
+        on_line: called with each line of output.
+        on_poll: called again and again until it answers.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class LlamaServer:
         *,
         cwd: Path | None = None,
         on_line: LineCallback | None = None,
+        on_poll: Callable[[], None] | None = None,
         choose_port: Callable[[], int] = free_port,
     ) -> None:
         self.api_key = secrets.token_urlsafe(32)
@@ -59,6 +64,7 @@ class LlamaServer:
         self._arguments = arguments
         self._cwd = cwd
         self._on_line = on_line
+        self._on_poll = on_poll
         self._choose_port = choose_port
         self._child: ChildProcess | None = None
         self._stopped = False
@@ -135,6 +141,8 @@ class LlamaServer:
             while child.returncode is None:
                 if await _is_ready(client):
                     return True
+                if self._on_poll is not None:
+                    self._on_poll()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
                         await child.wait()

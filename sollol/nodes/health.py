@@ -72,8 +72,9 @@ def ejection_s(ejections: int, base_s: float, max_s: float) -> float:
 class Circuit:
     """Closed (``HEALTHY``), then by failures open (``EJECTED``), then ``HALF_OPEN``, then closed.
 
-    A failure while it is half-open opens it again, for longer; a success closes it. Neither means
-    anything while it is open: those requests were sent before.
+    A failure while it is half-open opens it again, for longer; the beginning of a good answer closes
+    it, and until one has come to its end a single failure opens it again. Neither means anything while
+    it is open: those requests were sent before, or as there was nowhere else to send them.
     """
 
     def __init__(self, limits: HealthLimits, rng: Random) -> None:
@@ -100,6 +101,12 @@ class Circuit:
         self._changed_at = now
         if self.state is NodeState.HALF_OPEN or self._failures >= self._limits.eject_after:
             self.open(now)
+
+    def begun(self, now: float) -> None:
+        """Close if half-open, for as long as nothing fails: a request begins to be answered."""
+        if self.state is NodeState.HALF_OPEN:
+            self._close(now)
+            self._failures = self._limits.eject_after - 1.0
 
     def succeeded(self, now: float) -> None:
         """Count a request that was answered as it should be."""
@@ -232,11 +239,15 @@ class Health:
         self._circuit_of(model).rest(now, seconds)
         self._settle()
 
+    def request_begun(self, model: str, now: float) -> None:
+        """A request begins to be answered as it should be; matters only while half-open."""
+        for circuit in self._circuits_of(model):
+            circuit.begun(now)
+        self._settle()
+
     def request_succeeded(self, model: str, now: float) -> None:
         """A request was answered as it should be; matters only while ``is_troubled``."""
-        self._circuit.succeeded(now)
-        circuit = self._models.get(model)
-        if circuit is not None:
+        for circuit in self._circuits_of(model):
             circuit.succeeded(now)
         self._settle()
 
@@ -268,6 +279,11 @@ class Health:
         if circuit is None:
             circuit = self._models[model] = Circuit(self._limits, self._rng)
         return circuit
+
+    def _circuits_of(self, model: str) -> list[Circuit]:
+        """Return those that an answer of a model tells of."""
+        circuit = self._models.get(model)
+        return [self._circuit] if circuit is None else [self._circuit, circuit]
 
     def _replaced(self, now: float) -> None:
         for circuit in (self._circuit, *self._models.values()):

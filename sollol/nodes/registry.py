@@ -239,6 +239,11 @@ class Registry:
             node.health.rest(runner, self._clock(), seconds)
             self._update(node, node.view)
 
+    def request_begun(self, node: Node, runner: str) -> None:
+        """Note that a node on trial has begun to answer as it should."""
+        node.health.request_begun(runner, self._clock())
+        self._update(node, node.view)
+
     def request_succeeded(self, node: Node, runner: str) -> None:
         """Note that a node answered as it should; of interest while its health is troubled."""
         node.health.request_succeeded(runner, self._clock())

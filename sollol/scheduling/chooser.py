@@ -198,7 +198,7 @@ class Chooser:
         if request.priority > TRIAL_PRIORITY:
             return None
         for runner in self.fleet.on_trial(request.model):
-            if runner.node.id in request.excluded:
+            if runner.node.id in request.excluded or runner.node.id in request.avoided:
                 continue
             priced = self._prices.price(runner, work, now)
             if priced.can_start and priced.total_s <= WORSE_AT_MOST * best.total_s:

@@ -107,6 +107,9 @@ class Fleet:
             runners = [runner for runner in runners if runner.node.id not in excluded]
         if columns.on_trial and request.takes_slot:
             runners = [runner for runner in runners if runner.may_take]
+        if request.avoided:
+            avoided = request.avoided
+            runners = [runner for runner in runners if runner.node.id not in avoided] or runners
         if columns.is_mixed:
             return _suited(runners, request.ask, prompt_tokens)
         return runners
@@ -121,7 +124,8 @@ class Fleet:
         columns = self._open.get(model)
         if columns is None or not columns.on_trial:
             return []
-        return [runner for runner in columns.runners if runner.is_on_trial and runner.may_take]
+        runners = [r for r in columns.runners if r.is_on_trial and not r.is_proven]
+        return [runner for runner in runners if runner.may_take]
 
     def bounds_s(self, runners: list[Runner], work: Work) -> list[float]:
         """Return what a request costs on each of its eligible runners at least, in seconds."""
@@ -212,7 +216,7 @@ class Fleet:
         return model not in node.view.outvoted or bool(self._pinned_to(model))
 
     def _resort_to(self, model: str, runner: Runner) -> None:
-        """Let an ejected runner have requests, one at a time, as no other can have any."""
+        """Let an ejected runner have requests, on trial, as no other can have any."""
         if runner.node.is_open or runner.node.view.state is NodeState.EJECTED:
             others = self._last_resort.setdefault(model, [])
             if runner not in others:
@@ -224,7 +228,7 @@ class Fleet:
         if columns is None:
             columns = self._open[model] = Columns(self.shared.burdens)
         if columns not in runner.columns:
-            runner.is_on_trial = is_on_trial
+            runner.is_on_trial, runner.is_proven = is_on_trial, False
             columns.add(runner)
 
     def _take_out(self, model: str, runner: Runner) -> bool:

@@ -52,6 +52,7 @@ class Leases:
             if runner.rates.prefill.count
             else 0.0,
             runner.decode_s * node.crowd,
+            runner.is_on_trial and not runner.is_proven,
         )
         if loads:
             begin_load(runner, options, terms.load_s, now)
@@ -70,6 +71,7 @@ class Leases:
             priced.cached_tokens,
             loads,
             verdict.rule is _EXPLORE,
+            lease.is_trial,
         )
         node.begin(held, now)
         runner.running[lease.id] = held

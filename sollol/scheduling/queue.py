@@ -107,7 +107,7 @@ class FairClock:
             del self._next[caller]
 
 
-Kind = tuple[frozenset[str], frozenset[str], Options, int]
+Kind = tuple[frozenset[str], frozenset[str], Options, int, frozenset[str]]
 
 
 def kind_of(request: RouteRequest) -> Kind:
@@ -116,8 +116,8 @@ def kind_of(request: RouteRequest) -> Kind:
     Where the first of a kind cannot start, those behind it cannot either; those of another may.
     Prompts are told apart by their length to a factor of four: a context must hold them.
     """
-    ask = request.ask
-    return request.excluded, ask.needs, ask.options, ask.prompt_bytes.bit_length() // 2
+    ask, length = request.ask, request.ask.prompt_bytes.bit_length() // 2
+    return request.excluded, ask.needs, ask.options, length, request.avoided
 
 
 class WaitQueue:

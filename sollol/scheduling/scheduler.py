@@ -3,6 +3,7 @@
     submit(request, now)          a request came             -> a grant, a refusal, or it waits
     spare(request, now)           a second copy may be sent  -> a grant, or nothing
     loaded(lease, now)            its model is in memory     -> grants
+    begun(lease, now)             it begins to be answered   -> grants
     full(lease, now)              its node had no room for it
     release(lease, now, ...)      an answer ended            -> grants to those who waited
     cancel(request_id)            a waiting caller left
@@ -139,7 +140,16 @@ class Scheduler:
         if held.runner.ready_at <= now:
             return []
         held.runner.ready_at = now
-        return self._serve([m for m in self._queue.models() if m in held.runner.node.by_model], now)
+        return self._serve_models_of(held.runner.node, now)
+
+    def begun(self, lease: Lease, now: float) -> list[Effect]:
+        """Note that a request on trial begins to be answered: its runner does its work."""
+        held = self._leases.find(lease)
+        if held is None or held.runner is None or not held.is_trial:
+            return []
+        held.is_trial = False
+        held.runner.is_proven = True
+        return self._serve_models_of(held.runner.node, now)
 
     def full(self, lease: Lease, now: float) -> None:
         """Note that the node had no room for a request: others use it too, so it gets less a while."""
@@ -271,9 +281,7 @@ class Scheduler:
     def load_ended(self, node_id: str, model: str, now: float, *, has_failed: bool) -> list[Effect]:
         """Take how carrying out a :class:`Prewarm` ended."""
         node = self._chooser.placement.ended(node_id, model, now, has_failed=has_failed)
-        if node is None or not len(self._queue):
-            return []
-        return self._serve([m for m in self._queue.models() if m in node.by_model], now)
+        return [] if node is None else self._serve_models_of(node, now)
 
     def unloaded(self, model: str) -> None:
         """Note that a caller had a model unloaded: it is not loaded again until it is asked for."""
@@ -376,7 +384,7 @@ class Scheduler:
         return self._fair.start(request) - request.priority * self._limits.ageing_s
 
     def _charge(self, request: RouteRequest, verdict: Verdict) -> float:
-        if request.excluded:  # one that is tried again was charged for the first time
+        if request.excluded or request.avoided:  # it was charged for the first time
             return 0.0
         return self._fair.charge(request, verdict.share_s())
 
@@ -447,11 +455,19 @@ class Scheduler:
             node.failure_share += FAILURE_SHARE * (has_failed - node.failure_share)
         if runner is None:
             return
+        if has_failed:
+            runner.is_proven = False
         if is_whole:
             runner.ready_at = min(runner.ready_at, now)
             runner.answered_at = now
         elif not runner.running and (runner.ready_at > now or (held.loads and has_failed)):
             runner.unload()
+
+    def _serve_models_of(self, node: Node, now: float) -> list[Effect]:
+        """Grant what can be granted to those who wait for any model of a node."""
+        if not len(self._queue):
+            return []
+        return self._serve([m for m in self._queue.models() if m in node.by_model], now)
 
     def _serve_slot(self, runner: Runner, now: float) -> list[Effect]:
         """Grant a slot that became free, or the room that it left, to one who waits for it."""

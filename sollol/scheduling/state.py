@@ -75,6 +75,8 @@ class Held(msgspec.Struct):
     loads: bool
     is_try: bool = False
     """The node was chosen to find out about it."""
+    is_trial: bool = False
+    """It is to show that the runner does its work, and nothing has come of it yet."""
     busy_area: float = 0.0
     """The node's :attr:`Node.busy_area` at the grant."""
     is_loaded: bool = False
@@ -160,7 +162,9 @@ class Runner:
         self.need_bytes = int(size_bytes * 1.15)
         """What it takes of the node's memory once loaded."""
         self.is_on_trial = False
-        """It gets one request at a time: it failed, and has to show that it does its work."""
+        """It failed, and has to show that it does its work."""
+        self.is_proven = False
+        """On trial, it has begun to answer, and nothing has failed there since."""
         self.slots = node.slots
         """The node's, or fewer while others use it too."""
         self._limited_until = 0.0
@@ -172,10 +176,11 @@ class Runner:
 
     @property
     def may_take(self) -> bool:
-        """Whether it may be given a request at all: on trial it takes one at a time."""
-        if not self.is_on_trial:
+        """Whether it may be given a request at all: on trial one at a time, until it is proven."""
+        if not self.is_on_trial or self.is_proven:
             return True
-        return not self.running and not (self.node.is_on_trial and self.node.in_flight)
+        held = self.node.held if self.node.is_on_trial else self.running
+        return not any(each.is_trial for each in held.values())
 
     def limit(self, slots: int, now: float) -> None:
         """Use only so many slots for a while, at least one."""
@@ -327,7 +332,7 @@ class Node:
         self.slots = view.slots
         self.is_open = False
         self.is_on_trial = False
-        """All its models together get one request at a time."""
+        """All its models together get one request at a time, until they are proven."""
         self.takes_options = True
         """Whether runner options of a request decide how a model is loaded there."""
         self.adapts = False

@@ -105,6 +105,29 @@ def worker_address(text: str) -> str:
     return address
 
 
+def listening_host(text: str) -> str:
+    """Return the address that an RPC server is to listen on.
+
+    Raises:
+        ValueError: it is no IPv4 address of a private network or of this machine.
+    """
+    if text == "localhost":
+        return "127.0.0.1"
+    try:
+        address = str(ipaddress.IPv4Address(text.strip()))
+    except ValueError:
+        raise ValueError(
+            "an RPC server of llama.cpp listens on an IPv4 address, such as 10.0.0.2"
+        ) from None
+    if address in ALL_ADDRESSES:
+        raise ValueError(
+            "that is every address of this machine, and whoever reaches an RPC server can run code "
+            "here; name the one in the private network"
+        )
+    check_private(address)
+    return address
+
+
 def host_of(address: str) -> str:
     """Return the host of ``host:port``."""
     return address.rpartition(":")[0]

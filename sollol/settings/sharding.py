@@ -32,9 +32,11 @@ class WorkerSettings(Group):
     memory_gb_per_s: Positive = 20.0
     """How fast it reads its memory, in 10^9 bytes a second; foretells the speed of answers."""
     round_trip_s: Seconds | None = None
-    """Seconds of a round trip to it; 0.0005, or 0.00005 on this machine, when not given."""
+    """Seconds of a round trip to it; measured when not given. Until it answers 0.0005, or 0.00005 on
+    this machine."""
     gbit_per_s: Positive | None = None
-    """What the network to it carries; 1, or 20 on this machine, when not given."""
+    """What the network to it carries; measured when not given. Until it answers 1, or 20 on this
+    machine."""
 
     @model_validator(mode="before")
     @classmethod
@@ -69,12 +71,18 @@ class ShardingSettings(Group):
 
     workers: Annotated[tuple[WorkerSettings, ...], BeforeValidator(worker_list)] = ()
     """The workers: `host:port=GB`, or mappings for what that cannot say."""
+    models: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(listed)] = ()
+    """Models that are always run over the workers: names, or patterns such as `*:70b`. Others are when
+    no node has them, or has the memory for them."""
+    local_worker_gb: Positive | None = None
+    """Run a worker on this machine as long as the gateway runs, which may take so much of its memory,
+    in units of 1024^3 bytes; none when not given."""
     store: ExpandedPath | None = None
     """Where the Ollama of this machine keeps its models; `OLLAMA_MODELS`, when set, changes the
     default. Its usual places are looked at when not given."""
     memory_gb: Positive | None = None
     """What the coordinator may take of this machine's memory, in units of 1024^3 bytes; what is
-    available when not given."""
+    available when not given, and never more."""
     memory_gb_per_s: Positive = 20.0
     """How fast this machine reads its memory, in 10^9 bytes a second."""
     context_length: Count = 4096
@@ -83,6 +91,16 @@ class ShardingSettings(Group):
     """Requests that are run at once."""
     cache_type: Literal["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = "f16"
     """How keys and values of the context are stored; shorter ones cost a little precision."""
+
+    keep_alive_s: Annotated[float, Field(allow_inf_nan=False)] = 300.0
+    """Seconds that a model keeps its workers after a request that does not say so itself; negative for
+    ever."""
+    load_timeout_s: Seconds = 600.0
+    """Seconds that a load may take; three times what is foretold where that is more."""
+    threads: Count | None = None
+    """CPU threads of the coordinator; half of the cores when not given."""
+    binary: ExpandedPath | None = None
+    """A `llama-server` to run as the coordinator, instead of the packaged one."""
 
     @field_validator("workers")
     @classmethod

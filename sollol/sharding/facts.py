@@ -9,6 +9,7 @@ from sollol.sharding.cache_layout import CACHELESS, LayerCache, layer_caches
 from sollol.sharding.fields import Fields
 from sollol.sharding.gguf import ADVICE, Header, Tensor
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
 _LAYER = re.compile(r"blk\.(\d+)\.").match
 _INPUTS = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 _OF_FIRST_LAYER = ("token_embd_norm.", "per_layer_model_proj.", "per_layer_proj_norm.")
@@ -87,7 +88,7 @@ def model_facts(headers: Sequence[Header], side_bytes: int = 0) -> ModelFacts:
         vocabulary=first.lengths.get("tokenizer.ggml.tokens", 0) or embedding.dimensions[-1],
         experts=experts,
         experts_used=max(fields.per_layer("expert_used_count", 0)),
-        has_chat_template="tokenizer.chat_template" in first.fields,
+        has_chat_template=CHAT_TEMPLATE in first.fields,
         file_bytes=sum(part.file_bytes for part in parts),
         input_bytes=sum(t.size_bytes for t in tensors if t.name.startswith(_INPUTS)),
         shared_bytes=sum(t.size_bytes for t in tensors if t.name.startswith(_SHARED)),

@@ -1,4 +1,4 @@
-"""How much memory this machine has left."""
+"""How much memory this machine has, and has left."""
 
 import os
 from pathlib import Path
@@ -15,4 +15,9 @@ def available_bytes(meminfo: Path = MEMINFO) -> int:
     for line in lines:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
+    return total_bytes()
+
+
+def total_bytes() -> int:
+    """Return all memory of this machine, as an RPC server on its CPU reports it."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

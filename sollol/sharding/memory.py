@@ -24,8 +24,10 @@ CELL_STEP = 256
 """llama.cpp rounds the length of a context up to a multiple of this."""
 PROCESS_BYTES = 8 * MIB
 """An idle RPC server."""
-COORDINATOR_BYTES = 256 * MIB
-"""A llama-server without a model's weights: programs, vocabulary, buffers of requests."""
+COORDINATOR_BYTES = 48 * MIB
+"""A llama-server without a model: programs and buffers of requests."""
+_TOKEN_BYTES = 256
+"""For each token of the vocabulary: its text, and the tables to find it."""
 _MASK_BYTES = 8
 """For each token of a batch and cell: 2 in build 10068, 8 in build 11434."""
 _ACTIVATION_BYTES = 8
@@ -108,15 +110,16 @@ class MemoryModel:
     def coordinator_bytes(self, layers: int = 0) -> int:
         """Return what the coordinator needs on its own host, with the first ``layers`` on its CPU.
 
-        The file is mapped, so that it needs no more than the part that stays there.
+        A tensor is in its memory twice while it is sent: as it was read, and as a message.
         """
         facts, options = self.facts, self.options
         masks = BATCH_TOKENS * _MASK_BYTES * cells(0, options)
         activations = BATCH_TOKENS * _ACTIVATION_BYTES * facts.embedding_length
-        logits = _LOGIT_BYTES * facts.vocabulary * options.slots
+        running = masks + activations + self._logit_bytes()
+        loading = 2 * max(self._largest)
         own = self.device(0, layers).total_bytes if layers else 0
-        sides = facts.input_bytes + facts.side_bytes
-        return COORDINATOR_BYTES + sides + masks + activations + logits + own
+        sides = facts.input_bytes + facts.side_bytes + _TOKEN_BYTES * facts.vocabulary
+        return COORDINATOR_BYTES + sides + max(running, loading) + own
 
     def _compute_bytes(self, first: int, end: int) -> int:
         """Return the budget for a batch while it is computed on a device with these units."""
@@ -124,8 +127,11 @@ class MemoryModel:
         masked = sum(count for count, uses in self._cells.items() if uses[end] > uses[first])
         batch = _ACTIVATION_BYTES * facts.activation_width + _MASK_BYTES * masked
         has_output = end == len(facts.units)
-        logits = _LOGIT_BYTES * facts.vocabulary * self.options.slots if has_output else 0
-        return BATCH_TOKENS * batch + logits
+        return BATCH_TOKENS * batch + (self._logit_bytes() if has_output else 0)
+
+    def _logit_bytes(self) -> int:
+        """Return what embeddings cost: llama-server computes logits for all tokens of a batch."""
+        return BATCH_TOKENS * _LOGIT_BYTES * self.facts.vocabulary
 
 
 def cells(window: int, options: RunOptions) -> int:

@@ -1,10 +1,10 @@
 """A model as people name it, brought to what a plan needs: its files and its facts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sollol.sharding.facts import ModelFacts, model_facts
+from sollol.sharding.facts import CHAT_TEMPLATE, ModelFacts, in_order, model_facts
 from sollol.sharding.gguf import read_header
 from sollol.sharding.ollama_store import StoredModel, find_model
 from sollol.sharding.support import check_runs
@@ -12,10 +12,16 @@ from sollol.sharding.support import check_runs
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A model whose files are on this machine and which llama.cpp can run."""
+    """A model whose files are on this machine and which llama.cpp can run.
+
+    ``chat_template``: the Jinja template in its file, empty without one. ``has_pooling``: the file
+    says how embeddings are made of tokens.
+    """
 
     stored: StoredModel
     facts: ModelFacts
+    chat_template: str = ""
+    has_pooling: bool = False
 
 
 def read_model(text: str, stores: Sequence[Path]) -> LocalModel:
@@ -31,11 +37,27 @@ def read_model(text: str, stores: Sequence[Path]) -> LocalModel:
     """
     path = Path(text)
     is_path = path.suffix == ".gguf" and ":" not in path.name  # a tag may end so: hf.co/a/b:c.gguf
-    stored = _own_file(path) if is_path else find_model(text, stores)
+    return local_model(_own_file(path) if is_path else find_model(text, stores))
+
+
+def local_model(stored: StoredModel) -> LocalModel:
+    """Return a model with its facts. Blocks.
+
+    Raises:
+        ModelBroken: a file is damaged or incomplete.
+        UnsupportedByEngine: llama.cpp cannot run it, or it cannot be split.
+    """
     headers = [read_header(path) for path in stored.parts]
     check_runs(headers, stored.kinds)
     beside = sum(path.stat().st_size for path in (*stored.projectors, *stored.adapters))
-    return LocalModel(stored, model_facts(headers, beside))
+    facts = model_facts(headers, beside)
+    first, *_ = parts = in_order(headers)
+    return LocalModel(
+        replace(stored, parts=tuple(part.path for part in parts)),
+        facts,
+        chat_template=str(first.fields.get(CHAT_TEMPLATE, "")),
+        has_pooling=f"{facts.architecture}.pooling_type" in first.fields,
+    )
 
 
 def _own_file(path: Path) -> StoredModel:

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator
 
+from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
+from sollol.sharding.template import choose_template
 
 FAILING_BUILD = 10434
 """The newest build of llama.cpp seen to abort with states on several workers; 11434 does not."""
 
 
-def notes(plan: Plan, *, has_template: bool) -> tuple[str, ...]:
-    """Return sentences; ``has_template``: Ollama brings a chat template of its own."""
-    return tuple(_notes(plan, has_template))
+def notes(plan: Plan, model: LocalModel) -> tuple[str, ...]:
+    """Return sentences."""
+    return tuple(_notes(plan, model))
 
 
-def _notes(plan: Plan, has_template: bool) -> Iterator[str]:
+def _notes(plan: Plan, model: LocalModel) -> Iterator[str]:
     facts, options = plan.facts, plan.options
     if len(plan.shares) > 1 and any(unit.cache.state_bytes for unit in facts.units):
         yield (
@@ -22,5 +24,10 @@ def _notes(plan: Plan, has_template: bool) -> Iterator[str]:
         )
     if 0 < facts.context_length < options.context_length:
         yield f"It was trained with {facts.context_length} tokens of context, and {options.context_length} are asked for."
-    if not facts.has_chat_template and not has_template:
+    template = choose_template(model.chat_template, model.stored.template)
+    if template.note:
+        yield template.note
+    if model.stored.system:
+        yield "Its system prompt in the store is not used; send one with each request."
+    if not facts.has_chat_template and not model.stored.template:
         yield "It has no chat template, so it completes text and does not chat."

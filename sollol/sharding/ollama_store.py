@@ -6,6 +6,7 @@ whatever a name, a manifest or a symbolic link says.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,17 @@ def find_model(text: str, stores: Sequence[Path], *, is_verified: bool = False) 
     raise _missing(text, stores, unreadable)
 
 
+def list_models(stores: Iterable[Path]) -> Iterator[StoredModel]:
+    """Yield every model by the name that it has there; what is broken or unreadable is left out. Blocks.
+
+    A name that two stores have is yielded for both, the first one first.
+    """
+    for directory in stores:
+        store = _Store(directory, is_verified=False)
+        with suppress(OSError):
+            yield from store.all()
+
+
 def _missing(text: str, stores: Iterable[Path], unreadable: Sequence[str]) -> SollolError:
     if unreadable:
         return ModelBroken(
@@ -140,6 +152,13 @@ class _Store:
             return None
         layer = Layer("model", digest, path.stat().st_size)
         return StoredModel(f"sha256:{digest}", None, (self._blob(layer),), kinds=("model",))
+
+    def all(self) -> Iterator[StoredModel]:
+        """Yield the models that are there as a whole."""
+        for path in self._manifest_paths():
+            with suppress(OSError, SollolError, ValueError):
+                name = parse_name("/".join(path.parts[-4:-1]) + f":{path.name}")
+                yield self._model(name.display, path, self._bytes(path, MAX_MANIFEST_BYTES))
 
     def _manifest_path(self, name: ModelName) -> Path | None:
         """Return the manifest's path; names keep their case but are compared without it."""

@@ -8,17 +8,20 @@ Source: llama.cpp, ggml/src/ggml-rpc/ggml-rpc.cpp.
 """
 
 import asyncio
+import os
 import socket
 import struct
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 
 from sollol.errors import WorkerFailed
 from sollol.settings.address import check_private, host_of
 
 TIMEOUT_S = 2.0
-_DEVICE_MEMORY, _HELLO, _DEVICE_COUNT = 11, 14, 15
+DEVICE_COUNT = 15
+"""The command with the shortest answer."""
+_DEVICE_MEMORY, _HELLO = 11, 14
 _HELLO_BYTES = 24
 """What a client says of itself; zeros ask for nothing special."""
 _MAX_ANSWER_BYTES = 1024
@@ -40,18 +43,78 @@ class Probe:
     address: str
     version: tuple[int, ...] = ()
     devices: tuple[Device, ...] = ()
-    round_trip_s: float = 0.0
     error: str = ""
 
 
-async def probe_all(addresses: Iterable[str], timeout_s: float = TIMEOUT_S) -> list[Probe]:
+class Connection:
+    """A conversation with an RPC server, which serves nobody else until it is closed."""
+
+    def __init__(
+        self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.address = address
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, command: int, body: bytes, layout: str) -> tuple[int, ...]:
+        """Send a command and return what the answer has, as ``struct`` reads ``layout``.
+
+        Raises:
+            WorkerFailed: the answer is none of an RPC server.
+        """
+        self.write(command, body)
+        (size,) = struct.unpack("<Q", await self._reader.readexactly(8))
+        wanted = struct.calcsize(layout)
+        if not wanted <= size <= _MAX_ANSWER_BYTES:
+            raise WorkerFailed(f"{self.address} does not answer as an RPC server of llama.cpp")
+        return struct.unpack(layout, (await self._reader.readexactly(size))[:wanted])
+
+    def write(self, command: int, body: bytes) -> None:
+        """Send a command without waiting; some have no answer."""
+        self._writer.write(struct.pack("<BQ", command, len(body)) + body)
+
+    async def hello(self) -> tuple[int, ...]:
+        """Return the version of the protocol; has to be the first command."""
+        return await self.ask(_HELLO, bytes(_HELLO_BYTES), "<3B")
+
+
+@asynccontextmanager
+async def connected(address: str, timeout_s: float) -> AsyncIterator[Connection]:
+    """Talk to a worker for ``timeout_s`` at most, and let go of it.
+
+    Raises:
+        WorkerFailed: its address is public, nobody answers there, or not an RPC server does.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            target = await _private_target(address)
+            reader, writer = await asyncio.open_connection(*target)
+            try:
+                yield Connection(address, reader, writer)
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+    except TimeoutError:
+        raise WorkerFailed(
+            f"{address} did not answer within {timeout_s:g} s; an RPC server that another "
+            "coordinator uses does not answer either"
+        ) from None
+    except (OSError, EOFError) as error:
+        raise WorkerFailed(f"no RPC server answers at {address}: {_reason(error)}") from None
+
+
+async def probe_all(
+    addresses: Iterable[str], expected: tuple[int, ...] = (), timeout_s: float = TIMEOUT_S
+) -> list[Probe]:
     """Probe workers side by side; what is wrong with one is its ``error``.
 
-    Workers of another version than the first that answers count as unusable: one coordinator drives
-    all of them, and some builds leave out in silence those they do not understand.
+    Workers of another version than ``expected``, or where that is not known than the first that
+    answers, count as unusable: one coordinator drives all of them, and some builds leave out in
+    silence those they do not understand.
     """
     probes = await asyncio.gather(*(_probe_or_error(address, timeout_s) for address in addresses))
-    expected = next((probe.version for probe in probes if probe.version), ())
+    expected = expected or next((probe.version for probe in probes if probe.version), ())
     return [_compared(probe, expected) for probe in probes]
 
 
@@ -65,24 +128,16 @@ async def probe(address: str, timeout_s: float = TIMEOUT_S) -> Probe:
     Raises:
         WorkerFailed: its address is public, nobody answers there, or not an RPC server does.
     """
-    try:
-        async with asyncio.timeout(timeout_s):
-            target = await _private_target(address)
-            reader, writer = await asyncio.open_connection(*target)
-            try:
-                return await _converse(address, reader, writer)
-            finally:
-                writer.close()
-                with suppress(OSError):
-                    await writer.wait_closed()
-    except TimeoutError:
-        raise WorkerFailed(
-            f"{address} did not answer within {timeout_s:g} s; an RPC server that another "
-            "coordinator uses does not answer either"
-        ) from None
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or "the connection was closed"
-        raise WorkerFailed(f"no RPC server answers at {address}: {reason}") from None
+    async with connected(address, timeout_s) as connection:
+        version = await connection.hello()
+        (count,) = await connection.ask(DEVICE_COUNT, b"", "<I")
+        if count > _MAX_DEVICES:
+            raise WorkerFailed(f"{address} claims {count} devices")
+        devices = [
+            Device(*await connection.ask(_DEVICE_MEMORY, struct.pack("<I", index), "<QQ"))
+            for index in range(count)
+        ]
+        return Probe(address, version, tuple(devices))
 
 
 def check_version(version: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -93,7 +148,7 @@ def check_version(version: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """
     if version[:1] != expected[:1]:
         raise WorkerFailed(
-            f"it speaks version {_dotted(version)} of the protocol, the others {_dotted(expected)}; "
+            f"it speaks version {_dotted(version)} of the protocol, and not {_dotted(expected)}; "
             "install the same llama.cpp on all machines"
         )
 
@@ -111,7 +166,7 @@ def _compared(probe: Probe, expected: tuple[int, ...]) -> Probe:
     try:
         check_version(probe.version, expected)
     except WorkerFailed as error:
-        return Probe(probe.address, probe.version, probe.devices, probe.round_trip_s, str(error))
+        return replace(probe, error=str(error))
     return probe
 
 
@@ -128,28 +183,12 @@ async def _private_target(address: str) -> tuple[str, int]:
     return target, port
 
 
-async def _converse(
-    address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> Probe:
-    async def ask(command: int, body: bytes, layout: str) -> tuple[int, ...]:
-        writer.write(struct.pack("<BQ", command, len(body)) + body)
-        (size,) = struct.unpack("<Q", await reader.readexactly(8))
-        wanted = struct.calcsize(layout)
-        if not wanted <= size <= _MAX_ANSWER_BYTES:
-            raise WorkerFailed(f"{address} does not answer as an RPC server of llama.cpp")
-        return struct.unpack(layout, (await reader.readexactly(size))[:wanted])
-
-    version = await ask(_HELLO, bytes(_HELLO_BYTES), "<3B")
-    started = asyncio.get_running_loop().time()
-    (count,) = await ask(_DEVICE_COUNT, b"", "<I")
-    round_trip_s = asyncio.get_running_loop().time() - started
-    if count > _MAX_DEVICES:
-        raise WorkerFailed(f"{address} claims {count} devices")
-    devices = [
-        Device(*await ask(_DEVICE_MEMORY, struct.pack("<I", index), "<QQ"))
-        for index in range(count)
-    ]
-    return Probe(address, version, tuple(devices), round_trip_s)
+def _reason(error: OSError | EOFError) -> str:
+    """Return the system's words, which asyncio replaces by its own for a refused connection."""
+    number = getattr(error, "errno", None) or 0
+    if number > 0:
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or "the connection was closed"
 
 
 def _dotted(version: Iterable[int]) -> str:

@@ -13,6 +13,8 @@ MAX_HEAD_BYTES = 65_536
 """For a response head with the interim (1xx) ones before it, and for the trailers."""
 MAX_HEADERS = 200
 _SWITCHING_PROTOCOLS = 101
+_NO_PARSER = httptools.HttpResponseParser(object())
+"""In place of one that is needed no more."""
 
 
 class AnswerParser:
@@ -102,6 +104,10 @@ class AnswerParser:
         if not self._until_eof or cause is not None:
             raise failures.cut(self._authority, cause, in_body=self.has_head)
         self.complete = True
+
+    def close(self) -> None:
+        """Let the parser go, which has our callbacks; no more bytes come."""
+        self._parser = _NO_PARSER
 
     def take(self) -> bytes:
         """Return all of the body that is here, in one piece."""

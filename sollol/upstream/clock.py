@@ -7,6 +7,10 @@ _MAX_TICK_S = 3600.0
 """Limits may be infinite; event loops do not take infinite delays."""
 
 
+def _nobody() -> None:
+    """Take the place of who was to be told."""
+
+
 class WaitClock:
     """Limits waits one after another with at most one event loop timer.
 
@@ -50,7 +54,8 @@ class WaitClock:
         self._since = None
 
     def close(self) -> None:
-        """End the wait and drop the timer, for good."""
+        """End the wait and drop the timer and who is to be told, for good."""
+        self._on_expired = _nobody
         self._closed = True
         self._since = None
         if self._timer is not None:

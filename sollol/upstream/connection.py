@@ -1,7 +1,6 @@
 """One TCP (or TLS) connection to a node, which carries one exchange at a time."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from math import inf
 from typing import cast
@@ -12,6 +11,7 @@ from sollol.upstream.answer import AnswerParser
 from sollol.upstream.clock import WaitClock
 from sollol.upstream.outbox import Outbox
 from sollol.upstream.request import Patience, Timeouts, UpstreamRequest
+from sollol.upstream.sockets import set_options, unconfirmed_bytes
 
 LEAST_LIMIT_S = 30.0
 """Limits of single requests that are below this, and below the pool's, may be noticed late."""
@@ -20,12 +20,6 @@ MAX_BUFFERED_BYTES = 262_144
 _ONE_WRITE_BYTES = 65_536
 Sink = Callable[[bytes], bool]
 """Takes a piece of a body and returns whether it has enough for now."""
-_KEEPALIVE = {  # finds a node without power in 30 s, which is otherwise never noticed
-    "TCP_KEEPIDLE": 15,
-    "TCP_KEEPINTVL": 5,
-    "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 30_000,  # milliseconds
-}
 
 
 class Connection(asyncio.Protocol):
@@ -58,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._connected = False
         self._busy = False
         self._request_sent = False
+        self._request_bytes = 0
         self._waited_s = 0.0
         self._has_body = False
         self._error: BaseException | None = None
@@ -71,6 +66,8 @@ class Connection(asyncio.Protocol):
         self.answer = AnswerParser(authority)
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.idle_since = 0.0
+        self.was_closed_before = False
+        """It is known that the node had closed it before any of the request under way came there."""
 
     @property
     def is_reusable(self) -> bool:
@@ -100,6 +97,7 @@ class Connection(asyncio.Protocol):
 
     def send_body(self, head: bytes, body: bytes) -> None:
         """Write a whole request."""
+        self._request_bytes = len(head) + len(body)
         if len(body) <= _ONE_WRITE_BYTES:
             self._outbox.put(self._transport, head + body)
         else:  # not worth a copy
@@ -213,7 +211,11 @@ class Connection(asyncio.Protocol):
         return self._clock.since if self._has_body or self._clock.since is None else -inf
 
     def abort(self) -> None:
-        """Close the socket at once, which makes the node stop working on the request."""
+        """Close the socket at once, which makes the node stop working on the request.
+
+        What went wrong before is forgotten: its traceback leads back here, which would be a cycle.
+        """
+        self._error = self._sink_error = None
         self.fail(failures.closed_here(self.authority))
 
     def fail(self, error: BaseException) -> None:
@@ -303,6 +305,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._clock.close()
+        self.answer.close()
         if self._connected:
             self._transport.abort()
         self._wake()
@@ -310,11 +313,24 @@ class Connection(asyncio.Protocol):
 
     def _ended(self, cause: Exception | None) -> None:
         if self._busy and self._error is None:
+            self.was_closed_before = not self.answer.started and self._is_unconfirmed()
             try:
                 self.answer.end(cause)
             except UpstreamCut as error:
                 self._error = error
         self._close()
+
+    def _is_unconfirmed(self) -> bool:
+        """Whether the node's system has not confirmed a single byte of a whole request.
+
+        An orderly end confirms all that came before it, so of that it is certain. What is reset was
+        confirmed at once or within 40 ms, unless the node had closed it or knows nothing of it. A request
+        of several writes may break on a later one; then it is not known, and taken to have come there.
+        """
+        self._outbox.flush()
+        unsent_bytes = self._transport.get_write_buffer_size()
+        unsent_bytes += unconfirmed_bytes(self._transport.get_extra_info("socket"))
+        return 0 < self._request_bytes <= unsent_bytes
 
     # Callbacks of asyncio
 
@@ -325,7 +341,7 @@ class Connection(asyncio.Protocol):
         if self._error is not None:
             self._transport.abort()
             return
-        _set_options(transport.get_extra_info("socket"))
+        set_options(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and tell the reader."""
@@ -386,12 +402,3 @@ class Connection(asyncio.Protocol):
         self._clock.stop()
         if self._request_sent:
             self._clock.start(self._first_byte_s)
-
-
-def _set_options(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
-        option = getattr(socket, name, None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -27,10 +27,6 @@ __all__ = [
 ]
 
 
-STALE_S = 1.0
-"""A connection that the node had closed before fails sooner; one that fails later was at work."""
-
-
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
     """Connections of one node: ``open`` and ``idle`` at this moment, the others since the start.
@@ -68,7 +64,8 @@ class NodeConnections:
         if origin.scheme == "https" and ssl_context is None:
             ssl_context = ssl.create_default_context()
         self._ssl_context = ssl_context if origin.scheme == "https" else None
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, None] = {}
+        """In the order in which they were opened, which is that of whoever waits for an answer."""
         self._idle: list[Connection] = []
         self._outbox = Outbox()
         self._closing: set[asyncio.Future[None]] = set()
@@ -76,8 +73,6 @@ class NodeConnections:
         self._closed = False
         self._opened_total = 0
         self._reused_total = 0
-        self._cuts = 0
-        """How often connections in use were closed on this side."""
 
     def statistics(self) -> ConnectionStatistics:
         """Return how many connections there are and were."""
@@ -88,7 +83,8 @@ class NodeConnections:
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and return when the head of the response is there.
 
-        An answer that comes before the body is sent ends the sending. A body that is an iterator
+        A request that a kept-alive connection did not carry, as the node had closed it, is sent on a
+        fresh one. An answer that comes before the body is sent ends the sending. A body that is an iterator
         is not closed here, and goes out on a fresh connection: it cannot be sent again when an
         idle connection turns out to be dead. Cancelling closes the connection.
 
@@ -102,17 +98,12 @@ class NodeConnections:
         if self._closed:
             raise failures.connections_closed(self._authority)
         head = encode_head(request, self._origin)
-        cuts = self._cuts
         idle = self._take_idle() if isinstance(request.body, bytes) else None
         if idle is not None:
-            sent_at = asyncio.get_running_loop().time()
             try:
                 return await self._exchange(idle, head, request)
             except UpstreamCut:
-                # A node may close an idle connection while our request is under way to it. With
-                # no byte of an answer that is the likely cause; a fresh connection will tell.
-                is_at_once = asyncio.get_running_loop().time() - sent_at < STALE_S
-                if idle.answer.started or self._cuts > cuts or not is_at_once:
+                if not idle.was_closed_before:
                     raise
         return await self._exchange(await self._connect(), head, request)
 
@@ -130,7 +121,6 @@ class NodeConnections:
 
         Whoever waits gets :class:`NodeDown`.
         """
-        self._cuts += 1
         since = asyncio.get_running_loop().time() - within_s
         for connection in list(self._open):
             at = connection.moved_at
@@ -140,7 +130,6 @@ class NodeConnections:
     async def aclose(self) -> None:
         """Close all connections, also those in use, and return when their sockets are closed."""
         self._closed = True
-        self._cuts += 1
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
@@ -180,7 +169,7 @@ class NodeConnections:
         if self._closed:
             connection.abort()
             raise failures.connections_closed(self._authority)
-        self._open.add(connection)
+        self._open[connection] = None
         self._opened_total += 1
         return connection
 
@@ -214,7 +203,7 @@ class NodeConnections:
         """Drop a connection that is closing; called by it, maybe more than once."""
         if connection not in self._open:
             return
-        self._open.discard(connection)
+        del self._open[connection]
         if connection in self._idle:
             self._idle.remove(connection)
         if not connection.lost.done():

@@ -67,6 +67,16 @@ def is_zero_keep_alive(raw: Raw) -> bool:
     return _is_zero_cached(text) if len(text) <= _CACHED_BYTES else _is_zero(text)
 
 
+def keep_alive_s(raw: Raw) -> float | None:
+    """Return what a ``keep_alive`` says, in seconds, negative for ever; None for null.
+
+    Args:
+        raw: the field's JSON text, for which :func:`is_zero_keep_alive` did not fail.
+    """
+    text = decode(raw)
+    return parse_duration(text) / 1e9 if isinstance(text, str) else text
+
+
 def _is_zero(json_text: bytes) -> bool:
     kind = kind_name(json_text)
     if kind == "null":

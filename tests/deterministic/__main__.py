@@ -1,6 +1,7 @@
 """Plays schedules: ``python -m tests.deterministic --schedules 10000``, or one: ``--seed 17 --trace``."""
 
 import argparse
+import hashlib
 import multiprocessing
 import os
 import sys
@@ -13,16 +14,16 @@ BLOCK = 50
 MOST_SHOWN = 20
 
 
-def _play_block(seeds: range) -> list[tuple[int, str]]:
-    """Play some schedules; return the seeds that failed, and why."""
+def _play_block(seeds: range) -> tuple[list[str], list[tuple[int, str]]]:
+    """Play some schedules; return the digests of those that passed, and which failed, and why."""
     be_quiet()
-    failed = []
+    digests, failed = [], []
     for seed in seeds:
         try:
-            play(seed)
+            digests.append(play(seed)[0])
         except ScheduleFailed as failure:
             failed.append((seed, failure.said))
-    return failed
+    return digests, failed
 
 
 def _play_many(first: int, count: int, processes: int) -> int:
@@ -32,16 +33,19 @@ def _play_many(first: int, count: int, processes: int) -> int:
         for start in range(first, first + count, BLOCK)
     ]
     failed: list[tuple[int, str]] = []
+    whole = hashlib.sha256()
     began = time.monotonic()
     with multiprocessing.Pool(processes) as pool:
-        for found in pool.imap(_play_block, blocks):
+        for digests, found in pool.imap(_play_block, blocks):
             failed += found
+            whole.update("".join(digests).encode())
     kinds = Counter("".join(c for c in said if not c.isdigit())[:60] for _, said in failed)
     for seed, said in failed[:MOST_SHOWN]:
         print(f"{seed}: {said[:200]}\n    python -m tests.deterministic --seed {seed} --trace")
     for kind, times in kinds.most_common(MOST_SHOWN):
         print(f"{times:6d}  {kind}")
     print(f"{count} schedules in {time.monotonic() - began:.0f} s, {len(failed)} failed")
+    print(whole.hexdigest())
     return 1 if failed else 0
 
 

@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 REASONS = {
     200: "OK",
@@ -18,12 +19,28 @@ JSON = b"application/json; charset=utf-8"
 CRASHED = "model runner has unexpectedly stopped, this may be due to resource limitations"
 FULL = "server busy, please try again.  maximum pending requests exceeded"
 BROKEN = "template: :1: unexpected EOF"
+PROBED = "Hi"
+"""What the gateway asks when it wants to know of a template."""
 LAST_CHUNK = b"0\r\n\r\n"
 
 
 def token(prompt: str, place: int) -> str:
     """Return one token of the answer to a prompt."""
     return f"{zlib.crc32(f'{prompt}|{place}'.encode()) & 0xFFFF:04x} "
+
+
+def count(text: str) -> int:
+    """Return how many tokens a text has."""
+    return text.count(" ")
+
+
+def template_probe(body: Mapping[str, Any]) -> dict[str, object] | None:
+    """Return the answer to a look at what a template makes of an answer's beginning; None if it is none."""
+    turns = body.get("messages", [{"content": body.get("prompt")}])
+    if turns[0]["content"] != PROBED:
+        return None
+    text: dict[str, object] = {"response": "x", "message": {"role": "assistant", "content": "x"}}
+    return {**text, **numbers(1, 0.0, 0.0, 0.0), "prompt_eval_count": 10 + len(turns) - 1}
 
 
 def head(status: int, content_type: bytes, *framing: bytes) -> bytes:

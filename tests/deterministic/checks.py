@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 from sollol.types import NodeState
 from tests.deterministic.client import Client, End, RequestPlan
 from tests.deterministic.loop import GRID_S
-from tests.deterministic.outcomes import check_budget, check_outcome, check_promise
+from tests.deterministic.outcomes import (
+    check_budget,
+    check_continued,
+    check_outcome,
+    check_promise,
+)
 from tests.deterministic.schedule import MODELS
 from tests.deterministic.watch import Watch
 from tests.scheduling import assert_books, assert_clean
@@ -43,6 +48,7 @@ class Checks:
         for client in self.world.clients.values():
             attempts = self.watch.attempts.get(client.plan.name, [])
             check_outcome(self.world, client, attempts)
+            check_continued(self.world, client)
             if client.plan.name not in self.no_budget:
                 check_promise(self.world, client, attempts)
         check_budget(self.world, self.watch.attempts)

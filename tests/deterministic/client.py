@@ -60,6 +60,10 @@ class RequestPlan:
     leave_turns: int = 2
     pause_ticks: int = 0
     """So long it does not read, from the first record on."""
+    continues: bool = False
+    """Another node is to go on with a stream that breaks off."""
+    upload_ticks: int = 0
+    """So much later than its head its body comes."""
 
     @property
     def prompt(self) -> str:
@@ -82,20 +86,21 @@ class RequestPlan:
         asked["options"] = {"num_predict": self.tokens}
         return json.dumps(asked).encode()
 
-    def message(self) -> bytes:
-        """Return the whole request."""
-        body = self.body()
+    def head(self) -> bytes:
+        """Return what comes before its body."""
         lines = [
             f"POST {self.path} HTTP/1.1",
             "host: localhost",
             f"x-request-id: {self.name}",
             f"x-sollol-priority: {self.priority}",
             "content-type: application/json",
-            f"content-length: {len(body)}",
+            f"content-length: {len(self.body())}",
         ]
         if self.deadline_s is not None:
             lines.append(f"x-sollol-deadline: {self.deadline_s:g}")
-        return "\r\n".join([*lines, "", ""]).encode() + body
+        if self.continues:
+            lines.append("x-sollol-on-cut: continue")
+        return "\r\n".join([*lines, "", ""]).encode()
 
 
 @dataclass(slots=True)
@@ -153,7 +158,11 @@ class Client:
         self.came_at = self._loop.time()
         self._note(f"{self.plan.name} comes for {self.plan.model}")
         protocol.connection_made(wire)
-        wire.send(self.plan.message())
+        if self.plan.upload_ticks:
+            wire.send(self.plan.head())
+            self._loop.call_later(self.plan.upload_ticks * GRID_S, wire.send, self.plan.body())
+        else:
+            wire.send(self.plan.head() + self.plan.body())
         if self.plan.leave is Leave.AFTER:
             self._loop.call_later(self.plan.leave_ticks * GRID_S, self.leave)
 

@@ -1,7 +1,7 @@
 """A request at a simulated node, from its arrival to the end of its answer."""
 
 import asyncio
-import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tests.deterministic import answers
@@ -16,25 +16,30 @@ class Generation:
     """Goes through: slot, load, prompt, tokens, end. Its node tells it when it has the first two.
 
     Attributes:
+        said: what the answer begins with, as another node has given it already.
         by: names it in every record: the node, and a number.
         window: the fault that it meets, if any.
         has_slot: it runs, or its model is being loaded for it.
         arrived: the tick in which it came.
+        began: the tick in which something of its answer went out; 0 before that.
         attempt: the gateway's, counted from 1.
         is_stuck: nothing more will come of it.
         ended: the tick in which it ended.
         how: how it ended; empty before that.
     """
 
-    def __init__(self, node: "SimulatedNode", wire: Wire, path: str, body: bytes) -> None:
-        asked: dict[str, Any] = json.loads(body)
+    def __init__(
+        self, node: "SimulatedNode", wire: Wire, path: str, asked: Mapping[str, Any]
+    ) -> None:
         self.node = node
         self.wire = wire
         self.path = path
         self.model: str = asked["model"]
-        self.prompt: str = (
-            asked["messages"][0]["content"] if "messages" in asked else asked.get("prompt", "")
-        ) or asked.get("input", "")
+        turns = asked.get("messages") or [
+            {"content": asked.get("prompt") or asked.get("input", "")}
+        ]
+        self.prompt: str = turns[0]["content"]
+        self.said: str = turns[-1]["content"] if len(turns) > 1 else ""
         self.is_stream: bool = asked.get("stream", True) and path != "/api/embed"
         self.tokens: int = asked.get("options", {}).get("num_predict", 1)
         self.by = f"{node.id}/{node.next_number()}"
@@ -44,6 +49,7 @@ class Generation:
         self.has_head = False
         self.is_stuck = False
         self.arrived = node.now
+        self.began = 0
         self.attempt = 0
         self.ended = 0
         self.how = ""
@@ -118,7 +124,8 @@ class Generation:
             self._finish()
             return
         if self.is_stream:
-            self._send(self._record(answers.token(self.prompt, self._done)))
+            self.began = self.began or self.node.now
+            self._send(self._record(self._token(self._done)))
         self._done += 1
         self._after(self.node.token_ticks, self._next_token)
 
@@ -145,6 +152,7 @@ class Generation:
         return True
 
     def _finish(self) -> None:
+        self.began = self.began or self.node.now
         tick = 1 / 100
         told = answers.numbers(
             self.tokens,
@@ -162,8 +170,10 @@ class Generation:
     def _whole(self) -> dict[str, object]:
         if self.path == "/api/embed":
             return {"model": self.model, "embeddings": [[0.5]], "by": self.by}
-        text = "".join(answers.token(self.prompt, place) for place in range(self.tokens))
-        return self._record(text)
+        return self._record("".join(self._token(place) for place in range(self.tokens)))
+
+    def _token(self, place: int) -> str:
+        return answers.token(self.prompt, answers.count(self.said) + place)
 
     def _record(self, text: str) -> dict[str, object]:
         return answers.record(self.path, self.model, text, self.by)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import socket
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -44,14 +45,29 @@ class Listener(Protocol):
         ...
 
 
+def _descriptor(unconfirmed_bytes: int) -> int:
+    """Return a descriptor that the system says has so much to send, or a little more."""
+    one, other = socket.socketpair()
+    one.send(bytes(unconfirmed_bytes))
+    other.detach()
+    return one.detach()
+
+
 class _Socket:
-    """Takes options and does nothing with them."""
+    """Takes options and does nothing with them; tells how much the far end has not confirmed."""
+
+    def __init__(self, unconfirmed_bytes: int) -> None:
+        self._descriptor = _descriptor(unconfirmed_bytes)
 
     def setsockopt(self, *_: object) -> None:
         """Do nothing."""
 
+    def fileno(self) -> int:
+        """Return what the system can be asked about."""
+        return self._descriptor
 
-_SOCKET = _Socket()
+
+_SOCKET, _LOST_SOCKET = _Socket(0), _Socket(BUFFER_BYTES)
 
 
 class Wire(asyncio.Transport):
@@ -84,7 +100,8 @@ class Wire(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return a socket that takes options, and who is there."""
-        return {"socket": _SOCKET, "peername": (self._peer, 1)}.get(name, default)
+        sock = _LOST_SOCKET if self.is_lost else _SOCKET
+        return {"socket": sock, "peername": (self._peer, 1)}.get(name, default)
 
     def write(self, data: Any) -> None:
         """Send bytes to the far end."""

@@ -1,6 +1,7 @@
 """A simulated Ollama on the virtual clock: slots with a queue behind them, loads, and faults."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from tests.deterministic.loop import GRID_S, VirtualLoop
 from tests.deterministic.network import Reach, Wire
 
 SLOW_FACTOR = 8
+TEMPLATE_TICKS = 2
+"""So long it takes to answer two looks at a template."""
 _REACHES = {
     Fault.REFUSE: Reach.REFUSED,
     Fault.RESTART: Reach.REFUSED,
@@ -53,6 +56,7 @@ class SimulatedNode:
         has_erred: something was wrong with it at some time, or a prompt was that kills runners.
         has_forgotten: it has lost what was in memory.
         reach: whether connections reach it.
+        told_at: the tick in which it answered a probe last, as it should.
         generations: requests that are here, in the order they came.
         loads: runners that are wanted in memory; the first is being loaded.
     """
@@ -73,6 +77,7 @@ class SimulatedNode:
         self.has_forgotten = False
         self.reach = Reach.OPEN
         self.refused_at = -1
+        self.told_at = -1
         self.windows: list[Window] = []
         self.generations: list[Generation] = []
         self.runners = {digest: Runner(name) for name, digest in plan.models.items()}
@@ -174,8 +179,12 @@ class SimulatedNode:
 
     def take(self, wire: Wire, path: str, body: bytes) -> None:
         """Take a request."""
-        if path in ("/api/chat", "/api/generate", "/api/embed"):
-            self._generate(Generation(self, wire, path, body))
+        asked = json.loads(body or b"{}")
+        probed = answers.template_probe(asked)
+        if probed is not None:
+            self._loop.call_later(GRID_S, wire.send, answers.whole(200, probed))
+        elif path in ("/api/chat", "/api/generate", "/api/embed"):
+            self._generate(Generation(self, wire, path, asked))
         elif not self._has(Fault.MUTE):
             self._loop.call_later(GRID_S, self._tell, wire, path)
 
@@ -184,6 +193,7 @@ class SimulatedNode:
         if self._has(Fault.DEAF):
             wire.send(answers.whole(500, {"error": "deaf"}))
             return
+        self.told_at = self.now
         if path == "/api/version":
             wire.send(answers.whole(200, {"version": "0.33.0"}))
             return

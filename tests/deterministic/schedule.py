@@ -1,7 +1,7 @@
 """Random schedules: nodes, requests and faults, all from one seed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from tests.deterministic.client import Leave, RequestPlan
@@ -15,6 +15,7 @@ POLICIES = ("fastest", "fastest", "fastest", "round_robin", "least_in_flight", "
 LENGTHS = (1, 2, 3, 5, 8, 15, 30)
 PATHS = ("/api/chat", "/api/chat", "/api/generate", "/api/embed")
 WINDOW_TICKS = (5, 20, 50, 100, 200, 400)
+UPLOAD_TICKS = (5, 20, 50, 100)
 LEAVES = (Leave.AFTER, Leave.AFTER, Leave.GRANT, Leave.EVE, Leave.RECORD)
 
 
@@ -61,7 +62,14 @@ def make_schedule(seed: int) -> Schedule:
     if not rock and rng.random() < 0.5:
         windows += tuple(_storm(rng, node_id) for node_id in ids)
     reserve = rng.choice((1, 3, 10, 10))
-    return Schedule(seed, rng.choice(POLICIES), nodes, requests, windows, rock, reserve)
+    policy = rng.choice(POLICIES)
+    requests = tuple(_with_late_body(rng, request) for request in requests)
+    requests = tuple(
+        replace(request, continues=request.is_stream and rng.random() < 0.4) for request in requests
+    )
+    if not rock and rng.random() < 0.2:
+        nodes, windows = _with_few_holders(rng, nodes, windows)
+    return Schedule(seed, policy, nodes, requests, windows, rock, reserve)
 
 
 def _node(rng: Random, node_id: str, *, has_all: bool) -> NodePlan:
@@ -102,6 +110,31 @@ def _storm(rng: Random, node: str) -> Window:
     fault = rng.choice((Fault.RESET, Fault.CUT, Fault.CRASH, Fault.CRASH, Fault.REFUSE))
     start = FIRST_AT + rng.choice((20, 30, 50, 80))
     return Window(node, fault, start, start + rng.choice((50, 100, 150)), after=1)
+
+
+def _with_late_body(rng: Random, request: RequestPlan) -> RequestPlan:
+    is_late = rng.random() < (0.3 if request.deadline_s else 0.05)
+    return replace(request, upload_ticks=rng.choice(UPLOAD_TICKS)) if is_late else request
+
+
+def _with_few_holders(
+    rng: Random, nodes: tuple[NodePlan, ...], windows: tuple[Window, ...]
+) -> tuple[tuple[NodePlan, ...], tuple[Window, ...]]:
+    """Let two nodes have a model, one of which fails until the other goes: the last resort is ejected."""
+    elsewhere = rng.choice(list(MODELS))
+    failing, going = rng.sample([node.id for node in nodes], 2)
+    start = FIRST_AT + rng.choice((5, 20, 50))
+    end = start + rng.choice((100, 200))
+    goes_at = start + rng.choice((20, 40, 80))
+    more = (
+        Window(failing, rng.choice((Fault.RESET, Fault.CUT)), start, end, after=1),
+        Window(going, rng.choice((Fault.RESTART, Fault.REFUSE)), goes_at, end),
+    )
+    few = {elsewhere: MODELS[elsewhere]}
+    nodes = tuple(
+        replace(node, models=MODELS if node.id in (failing, going) else few) for node in nodes
+    )
+    return nodes, windows + more
 
 
 def _window(rng: Random, node: str, span: int) -> Window:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sollol.types import NodeState, NodeView
-from tests.deterministic.client import End
+from tests.deterministic.failures import Failures
 from tests.deterministic.faults import Fault
 from tests.deterministic.generation import Generation
 from tests.deterministic.loop import TICKS_A_SECOND
@@ -31,96 +31,70 @@ LEGAL_OF_MODEL = {
     EJECTED: (HALF_OPEN,),
     HALF_OPEN: (EJECTED, HEALTHY),
 }
-_GOOD = ("done", "400", "404", "429", "503", "")
-_SURE = ("reset", "cut", "short")
-_SUSPECT = ("crashed", "500", "error record")
-"""Counted later, if at all: once the request has succeeded elsewhere."""
+_OPENING = ("state", "limited", "models", "outvoted")
+"""Fields of a view that decide what its node may be given."""
+
 _OF_THE_WIRE = (Fault.REFUSE, Fault.RESTART, Fault.PARTITION, Fault.VANISH)
 
 
 class States:
     """Watches the states that nodes have in the gateway.
 
+    It hears of every change, be there several in one moment.
+
     Attributes:
         since: when nodes, and runners on nodes, last came to their state, in ticks.
+        changed_at: when it last changed what a node may be given.
+        failures: what nodes have done wrong.
     """
 
     def __init__(self, world: "World") -> None:
         self.world = world
         self.since: dict[tuple[str, str], int] = {}
-        self._seen: dict[str, NodeView] = {}
-        self._bad: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
-        self._in_a_row: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
-        self._open: dict[str, list[Generation]] = {node_id: [] for node_id in world.nodes}
+        self.changed_at: dict[str, int] = {}
+        self.failures = Failures(world)
+        self._ejected_at: dict[tuple[str, str], int] = {}
+        """When ejections began that were seen, or may have begun unseen as a node went down."""
+        self._again: set[tuple[str, str]] = set()
+        """What was ejected on trial."""
+        self._closed_at = dict.fromkeys(world.nodes, 0)
+        """When a trial last went well, or began to, in ticks."""
+        self._news: list[NodeView] = []
+        registry = world.gateway.registry
+        self._seen = {view.id: view for view in registry.views()}
+        pass_on = registry._on_change
 
-    def arrived(self, generation: Generation) -> None:
-        """Follow a request to its end."""
-        self._open[generation.node.id].append(generation)
+        def hear(view: NodeView) -> None:
+            self._news.append(view)
+            pass_on(view)
+
+        registry._on_change = hear
 
     def look(self) -> None:
-        """Check what has changed since the clock moved last."""
-        for node_id in self._open:
-            self._sort(node_id)
-        for view in self.world.gateway.registry.views():
+        """Check what has changed since the last look."""
+        self.failures.look()
+        news, self._news = self._news, []
+        for view in news:
             before = self._seen.get(view.id)
-            if before is view:
-                continue
             if before is not None:
                 self._changed(view, before)
             self._seen[view.id] = view
-        for node_id in self._in_a_row:
-            if self._in_a_row[node_id]:
-                self._check_ejected(node_id)
-
-    def _sort(self, node_id: str) -> None:
-        """Put those that have ended to the bad ones, or forget the bad ones after a good one.
-
-        Of what ends in one moment the order is not known: the good come first, but last where it is
-        counted what must have been noticed.
-        """
-        ended = [each for each in self._open[node_id] if each.how]
-        if not ended:
-            return
-        self._open[node_id] = [each for each in self._open[node_id] if not each.how]
-        for generation in sorted(ended, key=lambda each: each.how != "done"):
-            if generation.how == "done":
-                self._bad[node_id] = [bad for bad in self._bad[node_id] if bad.how in _SUSPECT]
-            elif generation.how not in _GOOD and not self._has_left(generation):
-                self._bad[node_id].append(generation)
-        for generation in sorted(ended, key=lambda each: each.how == "done"):
-            self._count(generation)
-
-    def _count(self, generation: Generation) -> None:
-        """Count failures that are the node's beyond doubt; whatever else happens begins anew."""
-        row = self._in_a_row[generation.node.id]
-        told = self.world.clients[generation.request].told
-        which = generation.request, generation.attempt
-        if generation.how not in _SURE or told.end is End.LEFT:
-            row.clear()
-        elif which not in [(bad.request, bad.attempt) for bad in row]:
-            row.append(generation)
+        for node_id in self.world.nodes:
+            self._check_ejected(node_id)
 
     def _check_ejected(self, node_id: str) -> None:
-        """Check that a node is ejected after failures in a row, of which one will do on trial."""
-        node = self.world.gateway.registry.find(node_id)
-        assert node is not None
-        row, view = self._in_a_row[node_id], node.view
-        limits = {HEALTHY: EJECT_AFTER, HALF_OPEN: 1}
-        since = self.since.get((node_id, ""), 0)
-        late = [bad for bad in row if bad.arrived > since and self._is_told(bad)]
-        most = limits.get(view.state, len(row) + 1)
-        assert len(late) < most, f"{node_id} has failed {len(late)} times, and is {view.state}"
+        """Check that a node is ejected after failures in a row.
 
-    def _is_told(self, generation: Generation) -> bool:
-        """Whether the gateway's attempt has failed through the node, not by the request's deadline.
-
-        It may send a request once more by itself.
+        One will do on trial, and from the beginning of the answer that ends that to an answer's end.
         """
-        if self.world.clients[generation.request].told.status == 504:
-            return False
-        tries = self.world.gateway.journal.find(generation.request)[0].outcome.tries
-        is_of_past = generation.ended < self.world.loop.now
-        return is_of_past and bool(tries[generation.attempt - 1].error)
+        state = self._seen[node_id].state
+        if state not in (HEALTHY, HALF_OPEN):
+            return
+        is_proven = self.failures.may_have_succeeded(node_id, self._closed_at[node_id])
+        since = self.since.get((node_id, ""), 0)
+        count = len(self.failures.least(node_id, since, is_proven=is_proven))
+        most = EJECT_AFTER if state is HEALTHY and is_proven else 1
+        assert count < most, f"{node_id} has failed {count} times, and is {state}"
 
     def check_told(self) -> None:
         """Check that what the scheduler is told of the nodes is what is known of them."""
@@ -128,13 +102,16 @@ class States:
             if node.health.is_troubled or node.view.limited:
                 assert node.view.state is node.state(), f"{node.view.id} is not told of"
                 assert node.view.limited == node.health.limited(), f"{node.view.id} is not told of"
-            if self.world.nodes[node.view.id].refused_at == self.world.loop.now:
-                assert node.view.state is not HEALTHY, f"{node.view.id} is not there, and healthy"
+            self._check_refused(node.view)
 
-    def _has_left(self, generation: Generation) -> bool:
-        """Whether it ended because its caller went."""
-        told = self.world.clients[generation.request].told
-        return generation.how == "left" and told.end is End.LEFT
+    def _check_refused(self, view: NodeView) -> None:
+        """Check that a node which has refused a connection in this moment is down.
+
+        Not if it has answered a probe as well, on a connection that was open: the later one counts.
+        """
+        node, now = self.world.nodes[view.id], self.world.loop.now
+        if node.refused_at == now and node.told_at != now:
+            assert view.state is not HEALTHY, f"{view.id} is not there, and healthy"
 
     def _changed(self, view: NodeView, before: NodeView) -> None:
         now = self.world.loop.now
@@ -146,10 +123,13 @@ class States:
                 f"{view.id} is blamed for nothing"
             )
             self._check_length(view.id, "", before.state, view.state)
+            if before.state is HALF_OPEN and is_well:
+                self._closed_at[view.id] = now
             if (before.state, view.state) == (HEALTHY, EJECTED):
-                self._check_reason(view.id, self._bad[view.id])
-            if (before.state, view.state) != (UNHEALTHY, EJECTED):  # else it was ejected before
-                self.since[view.id, ""] = now
+                self._check_reason(view.id, self.failures.most(view.id))
+            self.since[view.id, ""] = now
+        if any(getattr(view, name) != getattr(before, name) for name in _OPENING):
+            self.changed_at[view.id] = now
         for runner in {**before.limited, **view.limited}:
             self._model_changed(
                 view,
@@ -173,7 +153,8 @@ class States:
         if not self._ever(view.id, (Fault.TOO_MANY,)):
             self._check_length(view.id, runner, before, after)
             if (before, after) == (HEALTHY, EJECTED):
-                bad = [bad for bad in self._bad[view.id] if bad.runner_key == runner]
+                most = self.failures.most(view.id)
+                bad = [bad for bad in most if bad.runner_key == runner]
                 self._check_reason(view.id, bad)
         self.since[view.id, runner] = self.world.loop.now
 
@@ -187,19 +168,22 @@ class States:
 
     def _check_length(self, node_id: str, runner: str, before: NodeState, after: NodeState) -> None:
         """Check how long an ejection took that has just ended."""
+        if before in (HEALTHY, HALF_OPEN) and after in (UNHEALTHY, EJECTED):
+            self._ejected_at[node_id, runner] = self.world.loop.now
         if (before, after) == (HALF_OPEN, EJECTED):
-            self.since[node_id, runner + " again"] = self.world.loop.now
+            self._again.add((node_id, runner))
         elif before is not EJECTED:
-            self.since.pop((node_id, runner + " again"), None)
+            self._again.discard((node_id, runner))
         if (before, after) != (EJECTED, HALF_OPEN):
             return
-        took_s = (self.world.loop.now - self.since[node_id, runner]) / TICKS_A_SECOND
-        is_again = (node_id, runner + " again") in self.since
+        took_s = (self.world.loop.now - self._ejected_at[node_id, runner]) / TICKS_A_SECOND
+        is_again = (node_id, runner) in self._again
         least_s = 0.8 * EJECT_S * (2 if is_again else 1) - 0.02
         most_s = 1.2 * MAX_EJECT_S + LATE_S
         assert least_s <= took_s <= most_s, f"{node_id} {runner} was ejected for {took_s:.2f} s"
 
     def _check_reason(self, node_id: str, bad: list[Generation]) -> None:
         """Check that there were enough failures in a row."""
-        if not self._ever(node_id, _OF_THE_WIRE):
+        is_proven = self.failures.has_succeeded(node_id, self._closed_at[node_id])
+        if is_proven and not self._ever(node_id, _OF_THE_WIRE):
             assert len(bad) >= EJECT_AFTER, f"{node_id} is ejected after {len(bad)} failures"

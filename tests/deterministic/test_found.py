@@ -21,6 +21,22 @@ def quiet() -> Iterator[None]:
     structlog.configure(**before)
 
 
+def test_who_failed_on_a_node_and_waits_for_it_goes_to_another_that_comes_up() -> None:
+    nodes = (NodePlan("n0", MODELS, slots=2), NodePlan("n1", MODELS))
+    windows = (
+        Window("n1", Fault.RESTART, 1, 250),
+        Window("n0", Fault.RESET, 40, 41),
+    )
+    requests = (
+        RequestPlan("r0", 30, "m0:latest", 400),
+        RequestPlan("r1", 40, "m0:latest", 3),
+        RequestPlan("r2", 42, "m0:latest", 400),
+    )
+    world = World(Schedule(0, "fastest", nodes, requests, windows))
+    world.run()
+    assert world.clients["r1"].told.headers["x-sollol-node"] == "n1"
+
+
 @pytest.mark.parametrize("seed", range(4))  # one half of them begins with the one node
 def test_an_error_in_place_of_a_stream_does_not_make_the_next_stream_whole(seed: int) -> None:
     nodes = tuple(NodePlan(name, MODELS) for name in ("n0", "n1"))

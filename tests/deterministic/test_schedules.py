@@ -34,7 +34,7 @@ def test_what_is_promised_holds(part: int) -> None:
 
 
 def test_the_same_seed_gives_the_same_run_in_another_process() -> None:
-    seeds = range(10)
+    seeds = [*range(10), 283, 1528]  # in the last two many wait for one node that goes down
     here = digest(seeds)
     assert digest(seeds) == here
     code = (

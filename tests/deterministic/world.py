@@ -21,6 +21,7 @@ from sollol.upstream.outbox import Outbox
 from sollol.wire.kinds import BODY_KINDS
 from tests.deterministic.checks import Checks
 from tests.deterministic.client import Client, Leave, RequestPlan
+from tests.deterministic.generation import Generation
 from tests.deterministic.loop import GRID_S, TICKS_A_SECOND, Deadlock, OutOfTime, VirtualLoop
 from tests.deterministic.network import SimulatedNetwork, Wire
 from tests.deterministic.node import SimulatedNode
@@ -63,6 +64,10 @@ class World:
         """Take down an event."""
         self.trace.append(f"{self.loop.now / TICKS_A_SECOND:.2f} {text}")
         self._news.set()
+
+    def attempts_of(self, request: str) -> list[Generation]:
+        """Return what has reached nodes of a request."""
+        return self._checks.watch.attempts[request]
 
     def run(self) -> str:
         """Play the schedule, check it, and return what stands for all that happened.

@@ -111,6 +111,10 @@ class Load:
             timeout_s,
         )
 
+    async def wait_ended(self, before: int) -> None:
+        """Return once all requests with a lower number have ended."""
+        await wait_for(lambda: sum(each.number < before for each in self.ended) == before)
+
     async def _send(self, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         begin = loop.time()
@@ -124,4 +128,4 @@ class Load:
         asked = {"model": MODEL, "prompt": f"{number}", "stream": False, "options": options}
         body = json.dumps(asked).encode()
         request = render("POST", "/api/generate", body, {"Connection": "close"})
-        self.ended.append(Answered(number, await talk(self._port, request)))
+        self.ended.append(Answered(number, await talk(self._port, request, quiet_s=60.0)))

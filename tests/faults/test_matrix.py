@@ -70,7 +70,8 @@ def _seen(case: Case, pair: Pair, heard: Heard, right: Heard) -> Seen | None:
     if heard.text == right.text and _is_whole(pair, heard):
         if (is_first, attempts) == (True, "1"):
             return Seen.UNHARMED
-        return Seen.RETRIED if (is_first, attempts) == (False, "2") else None
+        # A third: the time-outs are so short that a busy machine may let a healthy node exceed one.
+        return Seen.RETRIED if not is_first and attempts in {"2", "3"} else None
     if not is_first or not pair.is_streamed:
         return None
     if None in heard.records:

@@ -10,24 +10,13 @@ import pytest
 from sollol.bench.model_kinds import KINDS
 from sollol.bench.sharding_memory import CASES, Case, measure, running_worker, table
 from sollol.cli.main import main
-from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
+from sollol.llamacpp.binaries import find_binaries
 from sollol.llamacpp.server import LlamaServerFailed
 from sollol.sharding.memory import MIB, RunOptions
 from sollol.sharding.rpc import probe
+from tests.llamacpp.shards import NEEDS_WORKERS
 
-
-def missing_part() -> str:
-    """Say why a real worker cannot run here; empty if it can."""
-    try:
-        return "" if find_binaries().rpc_server else "llama.cpp was built without an RPC server"
-    except LlamaCppUnavailable as error:
-        return str(error)
-
-
-pytestmark = [
-    pytest.mark.llamacpp,
-    pytest.mark.skipif(bool(missing_part()), reason=missing_part()),
-]
+pytestmark = NEEDS_WORKERS
 
 
 @pytest.mark.parametrize(

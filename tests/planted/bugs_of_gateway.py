@@ -27,8 +27,8 @@ BUGS = (
     Bug(
         "closed_is_final",
         _FAILOVER,
-        "Failure.CLOSED: Rule(Blame.NODE, Retry.FREE, is_crash=True)",
-        "Failure.CLOSED: Rule(Blame.NODE, Retry.NEVER, is_crash=True)",
+        "Failure.CLOSED: Rule(Blame.NODE, Retry.FREE,",
+        "Failure.CLOSED: Rule(Blame.NODE, Retry.NEVER,",
         "a node that resets connections fails requests",
     ),
     Bug(
@@ -41,8 +41,8 @@ BUGS = (
     Bug(
         "server_error_is_final",
         _FAILOVER,
-        "        Blame.MODEL, Retry.BUDGET, is_crash=True, is_suspect=True, may_repeat=False\n",
-        "        Blame.MODEL, Retry.NEVER, is_crash=True, is_suspect=True, may_repeat=False\n",
+        "Failure.SERVER_ERROR: Rule(Blame.MODEL, Retry.BUDGET,",
+        "Failure.SERVER_ERROR: Rule(Blame.MODEL, Retry.NEVER,",
         "a 500 of one node is the answer",
     ),
     Bug(
@@ -55,8 +55,8 @@ BUGS = (
     Bug(
         "cut_is_free",
         _FAILOVER,
-        "Failure.CUT: Rule(Blame.NODE, Retry.BUDGET, is_crash=True)",
-        "Failure.CUT: Rule(Blame.NODE, Retry.FREE, is_crash=True)",
+        "Failure.CUT: Rule(Blame.NODE, Retry.BUDGET,",
+        "Failure.CUT: Rule(Blame.NODE, Retry.FREE,",
         "work that was done is done again without a bound",
     ),
     Bug(
@@ -132,8 +132,8 @@ BUGS = (
     Bug(
         "exclusion_is_dropped",
         _FORWARD,
-        "                excluded = retries.excluded\n            else:",
-        "            else:",
+        "return await self._acquire(call, retries.excluded, retries.avoided, outcome)",
+        "return await self._acquire(call, _NONE, _NONE, outcome)",
         "the node that failed is tried again at once",
     ),
     Bug(

@@ -14,6 +14,13 @@ BUGS = (
         "a node on trial may fail three times",
     ),
     Bug(
+        "trial_ends_for_good",
+        _HEALTH,
+        "            self._failures = self._limits.eject_after - 1.0\n",
+        "",
+        "a node that breaks after its first byte may fail three times again",
+    ),
+    Bug(
         "ejection_never_ends",
         _HEALTH,
         "if self.state is NodeState.EJECTED and now >= self.until:",
@@ -37,8 +44,8 @@ BUGS = (
     Bug(
         "trial_never_succeeds",
         _HEALTH,
-        "        if self.state is not NodeState.EJECTED:\n            self._close(now)",
-        "        if self.state is NodeState.HEALTHY:\n            self._close(now)",
+        "        self.state = NodeState.HEALTHY\n        self._failures",
+        "        self._failures",
         "no circuit ever closes",
     ),
     Bug(

@@ -102,6 +102,13 @@ BUGS = (
         "the node that failed is tried again at once",
     ),
     Bug(
+        "avoidance_is_not_looked_at",
+        _FLEET,
+        "        if request.avoided:\n",
+        "        if request.avoided and columns.is_mixed:\n",
+        "who failed on a node goes there again though another is up",
+    ),
+    Bug(
         "ejected_models_stay",
         _FLEET,
         "elif before.state is not view.state or before.limited != view.limited:",
@@ -139,8 +146,8 @@ BUGS = (
     Bug(
         "trial_is_for_each_model",
         _STATE,
-        "return not self.running and not (self.node.is_on_trial and self.node.in_flight)",
-        "return not self.running",
+        "held = self.node.held if self.node.is_on_trial else self.running",
+        "held = self.running",
         "a node on trial gets one request for each model",
     ),
     Bug(

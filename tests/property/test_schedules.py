@@ -78,6 +78,10 @@ class Schedule:
         self.asked: dict[str, RouteRequest] = {}
         self.waiting: dict[str, RouteRequest] = {}
         self.held: dict[int, Lease] = {}
+        self.trials: dict[int, Lease] = {}
+        """Those of which nothing has come yet."""
+        self.proven: dict[tuple[str, str], None] = {}
+        """Nodes and runners that have begun to answer a trial, and not failed since."""
         self.warming: list[Prewarm] = []
         self.gone: list[Node] = []
         self.digest = hashlib.sha256()
@@ -91,7 +95,7 @@ class Schedule:
             self.submit, self.submit, self.submit, self.submit, self.submit, self.submit,
             self.release, self.release, self.release, self.release,
             self.cancel, self.alter, self.remove, self.tick, self.tick, self.loaded, self.preview,
-            self.forbid, self.warmed, self.full,
+            self.forbid, self.warmed, self.full, self.begun,
         )  # fmt: skip
         for _ in range(EVENTS):
             self.now = round(self.now + self.rng.choice(PAUSES) * GRID_S, 2)
@@ -116,6 +120,8 @@ class Schedule:
             assert lease.id not in self.held, "a lease was granted twice"
             request = self.waiting.pop(lease.request_id)  # once, and asked for
             self.held[lease.id] = lease
+            if lease.is_trial:
+                self.trials[lease.id] = lease
             self.check_grant(request, lease)
 
     def warmed(self) -> None:
@@ -127,6 +133,15 @@ class Schedule:
                 self.sut.load_ended(effect.node_id, effect.model, self.now, has_failed=has_failed)
             )
 
+    def begun(self) -> None:
+        """Let an answer begin, on trial or not."""
+        if self.held:
+            lease = self.held[self.rng.choice(list(self.held))]
+            if self.trials.pop(lease.id, None):
+                self.proven[lease.node_id, lease.runner] = None
+            self.take(self.sut.begun(lease, self.now))
+            assert self.sut.begun(lease, self.now) == []
+
     def full(self) -> None:
         """Let a node say that it has no room for a request."""
         if self.held:
@@ -137,7 +152,7 @@ class Schedule:
         return view.is_open and not is_limited
 
     def check_state(self, request: RouteRequest, lease: Lease, view: NodeView) -> None:
-        """What is on trial has nothing else to do; what is ejected is the last resort."""
+        """What is on trial and not proven has no other trial; what is ejected is the last resort."""
         model = request.model
         if not self.is_open(view, model):
             assert view.is_open or view.state is NodeState.EJECTED
@@ -153,11 +168,14 @@ class Schedule:
             return
         others = [
             held
-            for held in self.held.values()
-            if held is not lease and held.node_id == view.id and held.runner
+            for held in self.trials.values()
+            if held is not lease and held.node_id == view.id
             if view.state is not NodeState.HEALTHY or held.runner == lease.runner
         ]
-        assert not others, "more than one at a time on trial"
+        is_trial = lease.is_trial and not others
+        assert is_trial or (view.id, lease.runner) in self.proven, (
+            "more than one at a time on trial"
+        )
 
     def check_grant(self, request: RouteRequest, lease: Lease) -> None:
         view = self.views[lease.node_id]
@@ -228,6 +246,9 @@ class Schedule:
             return
         lease = self.held.pop(self.rng.choice(list(self.held)))
         measured, has_failed = self.measured(), self.rng.random() < 0.1
+        self.trials.pop(lease.id, None)
+        if has_failed:
+            self.proven.pop((lease.node_id, lease.runner), None)
         self.take(self.sut.release(lease, self.now, measured, has_failed=has_failed))
         assert self.sut.release(lease, self.now, measured) == []
 
@@ -274,6 +295,8 @@ class Schedule:
         if before is not None:
             view = self.with_room_for_held(view, before)
         self.views[name] = view
+        if before is None or _what_limits(before) != _what_limits(view):
+            self.proven = {pair: None for pair in self.proven if pair[0] != name}
         self.take(self.sut.node_changed(view, self.now))
 
     def with_room_for_held(self, view: NodeView, before: NodeView) -> NodeView:
@@ -345,6 +368,10 @@ class Schedule:
         while self.warming:
             self.warmed()
         assert_clean(self.sut, self.now, self.gone)
+
+
+def _what_limits(view: NodeView) -> tuple[object, ...]:
+    return view.state, view.limited, view.models, view.outvoted
 
 
 def digest(seeds: range) -> str:

@@ -128,7 +128,8 @@ def test_what_may_have_been_killed_by_the_request() -> None:
 
 
 def test_what_is_only_blamed_when_another_node_can_do_it() -> None:
-    assert having("is_suspect") == {Failure.SERVER_ERROR, Failure.CRASHED}
+    assert having("is_crash") - having("counts_alone") == {Failure.SERVER_ERROR}
+    assert having("counts_alone") <= having("is_crash")
 
 
 def test_what_costs_no_attempt() -> None:

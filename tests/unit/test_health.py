@@ -240,3 +240,27 @@ def test_failures_of_a_model_are_remembered_whenever_the_clock_began() -> None:
         health.request_failed(Blame.MODEL, "m", "it broke", 1e6 + second)
         health.pass_time(1e6 + second + 0.25)
     assert health.limited() == {"m": OUT}
+
+
+@pytest.mark.parametrize("blame", [Blame.NODE, Blame.MODEL])
+def test_a_trial_is_over_when_its_answer_begins_and_lost_when_it_breaks(blame: Blame) -> None:
+    health = failed(healthy(), 3, 0.0, blame)
+    health.request_begun("m", 4.0)  # sent before it was ejected
+    assert OUT in (health.state, health.limited().get("m"))
+    health.pass_time(5.0)
+    health.request_begun("m", 6.0)
+    assert (health.state, health.limited(), health.is_troubled) == (UP, {}, True)
+    failed(health, 1, 7.0, blame)
+    health.pass_time(16.9)
+    assert OUT in (health.state, health.limited().get("m"))
+    health.pass_time(17.0)
+    assert TRIAL in (health.state, health.limited().get("m"))
+
+
+def test_a_trial_that_ends_well_starts_the_count_anew() -> None:
+    health = failed(healthy(), 3, 0.0)
+    health.pass_time(5.0)
+    health.request_begun("m", 6.0)
+    health.request_succeeded("m", 7.0)
+    assert not health.is_troubled
+    assert failed(health, 2, 8.0).state is UP

@@ -56,7 +56,6 @@ async def test_a_worker_tells_its_version_and_devices_and_is_left_at_once() -> N
         await asyncio.wait_for(closed.wait(), 5)
     assert (found.address, found.version, found.error) == (address, (4, 0, 3), "")
     assert found.devices == (Device(5, 10), Device(7, 8))
-    assert found.round_trip_s > 0
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ async def test_workers_of_different_versions_are_not_used_together() -> None:
     ):
         found = await probe_all(["127.0.0.1:1", one, two, three])
     assert [bool(result.error) for result in found] == [True, False, True, False]
-    assert "version 5.0.0 of the protocol, the others 4.0.3" in found[2].error
+    assert "version 5.0.0 of the protocol, and not 4.0.3" in found[2].error
     assert found[0] == Probe("127.0.0.1:1", error=found[0].error)
 
 

@@ -104,6 +104,37 @@ def test_one_that_was_tried_in_vain_is_not_tried_again() -> None:
     assert nodes(sut.submit(request, 1.0)) == ["b"]
 
 
+def test_a_node_that_failed_the_request_is_no_trial_for_it() -> None:
+    sut = scheduler(node("a", TRIAL), node("b"))
+    request = asks("x", avoided=frozenset({"a"}))
+    assert nodes(sut.submit(request, 1.0)) == ["b"]
+
+
+@pytest.mark.parametrize("policy", ["fastest", "least_in_flight"])
+def test_what_is_avoided_is_used_while_there_is_no_other(policy: str) -> None:
+    sut = scheduler(node("a", slots=1), node("b", DOWN), policy=policy)
+    first, second, third = (asks(name, avoided=frozenset({"a"})) for name in ("x", "y", "z"))
+    granted = sut.submit(first, 1.0)
+    assert nodes(granted) == ["a"]
+    assert not sut.submit(second, 1.0)
+    assert not sut.submit(third, 1.0)
+    effects = sut.node_changed(node("b", slots=1), 1.5)
+    assert nodes(effects) == ["b"]
+    assert not sut.release(leases(granted)[0], 1.6), "it waits for the other, as long as that is up"
+    effects += sut.node_changed(node("b", DOWN), 1.7)
+    assert nodes(effects) == ["b", "a"]
+    end(sut, leases(effects))
+
+
+def test_what_is_avoided_is_used_while_the_others_are_busy_with_their_trials() -> None:
+    sut = scheduler(node("a"), node("b", TRIAL))
+    granted = sut.submit(asks("x", excluded=frozenset({"a"})), 1.0)
+    assert nodes(granted) == ["b"]
+    more = sut.submit(asks("y", avoided=frozenset({"a"})), 1.0)
+    assert nodes(more) == ["a"]
+    end(sut, leases(granted) + leases(more))
+
+
 def test_all_models_of_a_half_open_node_share_its_one_request() -> None:
     sut = scheduler(node("a", TRIAL, "m", "n"))
     granted = submitted(sut, 1) + submitted(sut, 1, "n")
@@ -210,3 +241,53 @@ def test_one_slot_is_left_to_a_node_that_is_full_of_others() -> None:
     assert nodes(granted) == ["a"]
     sut.full(held[0], 1.0)  # of a lease that was given back: nothing
     end(sut, leases(granted))
+
+
+def begun(sut: Scheduler, lease: Lease) -> list[Effect]:
+    effects = sut.begun(lease, 1.5)
+    assert_books(sut)
+    return effects
+
+
+@pytest.mark.parametrize("shut", [node("a", OUT), limited("a", OUT), node("a", TRIAL)])
+def test_what_has_begun_to_answer_gets_all_it_has_slots_for(shut: NodeView) -> None:
+    sut = scheduler(shut)
+    granted = submitted(sut, 6)
+    assert nodes(granted) == ["a"]
+    assert leases(granted)[0].is_trial
+    more = leases(begun(sut, leases(granted)[0]))
+    assert [lease.is_trial for lease in more] == [False] * 3
+    assert begun(sut, leases(granted)[0]) == begun(sut, more[0]) == []
+    end(sut, leases(granted) + more)
+
+
+def test_what_fails_after_it_began_to_answer_is_on_trial_again() -> None:
+    sut = scheduler(node("a", OUT))
+    (trial,) = leases(submitted(sut, 1))
+    assert begun(sut, trial) == []
+    held = leases(submitted(sut, 1, "m", priority=6))
+    assert not held[0].is_trial
+    assert leases(sut.release(trial, 1.6, has_failed=True)) == []
+    again = leases(submitted(sut, 2))
+    assert [lease.is_trial for lease in again] == [True]
+    end(sut, held + again)
+
+
+def test_what_was_sent_before_is_no_trial() -> None:
+    sut = scheduler(node("a"))
+    before = leases(submitted(sut, 2))
+    sut.node_changed(node("a", TRIAL), 1.2)
+    (trial,) = leases(sut.submit(asks("x"), 1.3) + sut.submit(asks("y"), 1.3))
+    assert begun(sut, before[0]) == []
+    more = leases(begun(sut, trial))
+    assert [lease.request_id for lease in more] == ["y"]
+    end(sut, [*before, trial, *more])
+
+
+def test_each_model_of_a_half_open_node_shows_for_itself_that_it_works() -> None:
+    sut = scheduler(node("a", TRIAL, "m", "n"))
+    (trial,) = leases(submitted(sut, 2))
+    assert submitted(sut, 2, "n") == []
+    more = leases(begun(sut, trial))
+    assert sorted((lease.runner, lease.is_trial) for lease in more) == [("m", False), ("n", True)]
+    end(sut, [trial, *more])

@@ -393,7 +393,8 @@ def test_the_file_to_begin_with_changes_nothing_even_when_uncommented() -> None:
     assert loaded.settings == Settings()
     assert set(loaded.sources) == {*setting_names()} - {
         "nodes", "models", "embedded.threads", "embedded.binary", "embedded.model", "fleet.push_from",
-        "fleet.cloud_node", "sharding.store", "sharding.memory_gb", "queue.max_in_flight_per_caller", "scheduling.keep_alive",
+        "fleet.cloud_node", "sharding.store", "sharding.memory_gb", "sharding.local_worker_gb",
+        "sharding.threads", "sharding.binary", "queue.max_in_flight_per_caller", "scheduling.keep_alive",
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from sollol.bench.model_kinds import KINDS, Size, dense
 from sollol.cli.main import main
 from sollol.settings import ShardingSettings, WorkerSettings
 
-TWO = "--set=sharding.workers=10.0.0.2=0.055,127.0.0.1:9000=0.055"
+TWO = "--set=sharding.workers=127.0.0.2=0.055,127.0.0.1:9000=0.055"
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_a_plan_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "m: llama, 4 layers and the output" in out
     assert "1 x 2048 tokens of context as f16" in out
-    assert "10.0.0.2:50052" in out
+    assert "127.0.0.2:50052" in out
     assert "127.0.0.1:9000" in out
     assert ", output" in out
     assert "expect       2 workers, ~" in out
@@ -51,11 +51,15 @@ def test_a_plan_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert share["needs_bytes"] <= share["memory_bytes"] == 1 << 30
     assert told["alternatives"] == []
     assert told["notes"] == []
+    (link,) = told["links"]
+    assert (link["worker"], link["round_trip_is"], link["bytes_per_s_is"]) == (
+        "127.0.0.1:50052", "assumed", "assumed")  # fmt: skip
+    assert "Connection refused" in link["error"]
 
 
 def test_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     write_gguf(Path("hybrid.gguf"), KINDS["hybrid"]())
-    assert run("plan", "hybrid.gguf", "--set=sharding.workers=10.0.0.2=0.1,10.0.0.3=0.1") == 0
+    assert run("plan", "hybrid.gguf", "--set=sharding.workers=127.0.0.2=0.1,127.0.0.3=0.1") == 0
     assert "recurrent states" in capsys.readouterr().out
 
 
@@ -103,11 +107,11 @@ def test_the_store_of_the_environment_is_used(
 
 def test_workers_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     Path("sollol.yaml").write_text(
-        "sharding:\n  workers:\n    - gpu1:9000=1\n    - address: gpu2\n      memory_gb: 2\n"
+        "sharding:\n  workers:\n    - 127.0.0.2:9000=1\n    - address: 127.0.0.3\n      memory_gb: 2\n"
         "      round_trip_s: 0.0006\n      gbit_per_s: 10\n      memory_gb_per_s: 400\n"
     )
     assert run("plan", "m.gguf", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["shares"][0]["worker"] == "gpu2:50052"
+    assert json.loads(capsys.readouterr().out)["shares"][0]["worker"] == "127.0.0.3:50052"
 
 
 def test_links_of_workers() -> None:

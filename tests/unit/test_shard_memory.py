@@ -69,7 +69,7 @@ def test_masks_of_windows_and_logits_count_only_where_they_are(facts: ModelFacts
     windowed, both = memory.device(0, 5), memory.device(0, 6)
     assert both.compute_bytes - windowed.compute_bytes == 512 * 8 * 8192
     output = memory.device(12, 13)
-    assert output.compute_bytes == 512 * 8 * facts.activation_width + 4 * facts.vocabulary
+    assert output.compute_bytes == 512 * (8 * facts.activation_width + 4 * facts.vocabulary)
 
 
 def test_the_largest_tensor_counts_only_while_the_rest_is_not_there() -> None:

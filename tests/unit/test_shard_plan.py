@@ -9,7 +9,9 @@ from sollol.sharding.alternatives import alternatives
 from sollol.sharding.cache_layout import LayerCache
 from sollol.sharding.facts import ModelFacts, Unit
 from sollol.sharding.memory import GIB, MIB, MemoryModel, RunOptions
+from sollol.sharding.models import LocalModel
 from sollol.sharding.notes import notes
+from sollol.sharding.ollama_store import StoredModel
 from sollol.sharding.placing import MOST_WORKERS
 from sollol.sharding.plan import Coordinator, Fleet, Plan, Worker, find_plan, plan_shards
 from sollol.sharding.prediction import Link, Stage, expect
@@ -90,11 +92,11 @@ def test_more_workers_than_are_considered_are_no_harm() -> None:
 
 def test_what_does_not_fit_says_what_it_needs() -> None:
     with pytest.raises(
-        DoesNotFit, match=r"needs 3\.6 GB of the workers for 1 x 4096.* 1 have 1\.1 GB"
+        DoesNotFit, match=r"needs 3\.7 GB of the workers for 1 x 4096.* 1 have 1\.1 GB"
     ):
         plan_shards(FACTS, RunOptions(), fleet(worker("a", 1)))
     tight = Fleet((worker("a", 9),), (Coordinator("gateway", MIB, 1e9, {"a": NEAR}),))
-    with pytest.raises(DoesNotFit, match=r"coordinator.* needs 0\.4 GB on its own host.* 0\.0 GB"):
+    with pytest.raises(DoesNotFit, match=r"coordinator.* needs 0\.6 GB on its own host.* 0\.0 GB"):
         plan_shards(FACTS, RunOptions(), tight)
     with pytest.raises(DoesNotFit, match="coordinator"):
         plan_shards(FACTS, RunOptions(), Fleet((), ()))
@@ -174,11 +176,19 @@ def test_idle_experts_are_not_read() -> None:
 
 def test_notes_tell_what_numbers_do_not() -> None:
     two = fleet(worker("a", 2.4), worker("b", 2.4))
-    assert notes(plan_shards(FACTS, RunOptions(), two), has_template=False) == ()
+    assert notes(plan_shards(FACTS, RunOptions(), two), local(FACTS)) == ()
     remembering = replace(LAYER, cache=LayerCache(state_bytes=MIB))
     facts = replace(FACTS, units=(*(remembering,) * 10, FACTS.units[-1]), has_chat_template=False)
     plan = plan_shards(facts, RunOptions(8192), two)
-    told = notes(plan, has_template=False)
+    told = notes(plan, local(facts))
     assert ["recurrent" in told[0], "4096 tokens" in told[1], "chat" in told[2]] == [True] * 3
     one = plan_shards(facts, RunOptions(), fleet(worker("a", 9)))
-    assert notes(one, has_template=True) == ()
+    assert notes(one, local(facts, template="<|im_start|>")) == (
+        "It chats with llama.cpp's template 'chatml', which knows no tools.",
+    )
+    assert "system prompt" in notes(one, local(facts, template="x", system="Be kind."))[1]
+
+
+def local(facts: ModelFacts, **texts: str) -> LocalModel:
+    stored = StoredModel("m", None, (), **texts)  # type: ignore[arg-type]
+    return LocalModel(stored, facts)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import shutil
 import socket
 import ssl
@@ -13,7 +14,8 @@ import pytest
 
 from sollol.errors import ConnectFailed, ProtocolViolation, UpstreamCut
 from sollol.upstream.clock import WaitClock
-from sollol.upstream.http import Timeouts, UpstreamRequest
+from sollol.upstream.http import Origin, Timeouts, UpstreamRequest
+from sollol.upstream.sockets import unconfirmed_bytes
 from tests.scripted_node import (
     HELLO,
     MIB,
@@ -218,9 +220,30 @@ async def test_bytes_after_an_answer_end_the_connection(world: World) -> None:
     assert client.statistics().open == 0
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
-async def test_a_request_is_sent_again_if_its_reused_connection_was_dead(
-    world: World, how: str
+@pytest.mark.parametrize("size_bytes", [2, 60_000])
+async def test_a_request_is_sent_again_if_its_reused_connection_was_closed_before(
+    world: World, size_bytes: int
+) -> None:
+    loop = asyncio.get_running_loop()
+    node = await world.node(say_hello)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        client = world.connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        fetching = asyncio.create_task(fetch(client))
+        accepted, _ = await loop.sock_accept(listener)
+        with accepted:
+            await loop.sock_recv(accepted, MIB)
+            await loop.sock_sendall(accepted, HELLO)
+            await fetching
+        client._origin = Origin.parse(f"http://127.0.0.1:{node.port}")  # of the next connection
+        assert await fetch(client, post(bytes(size_bytes))) == b"hello"
+    assert node.accepted == 1
+    assert client.statistics().reused_total == 1
+
+
+@pytest.mark.parametrize(("how", "size_bytes"), [("close", 2), ("close", MIB), ("reset", MIB)])
+async def test_a_request_is_not_sent_again_once_the_node_had_it(
+    world: World, how: str, size_bytes: int
 ) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -230,9 +253,15 @@ async def test_a_request_is_sent_again_if_its_reused_connection_was_dead(
             peer.reset()
 
     client = await world.client(script)
-    for _ in range(3):
-        assert await fetch(client) == b"hello"
-    assert world.nodes[0].accepted == 3
+    await fetch(client)
+    with pytest.raises(UpstreamCut, match="without an answer"):
+        await client.send(post(bytes(size_bytes)))
+    assert world.nodes[0].accepted == 1
+
+
+def test_where_the_system_does_not_say_what_was_confirmed_all_of_it_was() -> None:
+    with open(os.devnull) as no_socket:
+        assert unconfirmed_bytes(no_socket) == 0  # type: ignore[arg-type]
 
 
 async def test_a_request_is_not_sent_again_from_a_fresh_connection(world: World) -> None:

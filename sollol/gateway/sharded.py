@@ -1,0 +1,176 @@
+"""A call for a model that may run over several machines: it is loaded first, then asked like any other.
+
+If it is lost before the client was sent anything, it is loaded anew and asked again, once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from sollol.errors import (
+    ClientDisconnected,
+    ConnectFailed,
+    MissingOnNode,
+    ModelNotFound,
+    NoNodeAvailable,
+    QueueTimeout,
+    UpstreamCut,
+    UpstreamTimeout,
+)
+from sollol.gateway.body import aside
+from sollol.gateway.call import Call, Outcome
+from sollol.gateway.deadline import too_late
+from sollol.gateway.fallback import Forward
+from sollol.gateway.relay import Downstream
+from sollol.gateway.rewriting import seen_in
+from sollol.gateway.shard import Shard
+from sollol.gateway.shards import Shards
+from sollol.types import Task
+from sollol.wire.bodies import JSON_UTF8
+from sollol.wire.checks import check_request, model_not_found
+from sollol.wire.goduration import keep_alive_s
+from sollol.wire.kinds import OPTIONAL, SHOW
+from sollol.wire.peek import Peek
+from sollol.wire.translate_request import LocalAnswer, translate
+
+MOST_TRIES = 2
+"""A request that was there both times when a coordinator ended may be what ends it."""
+
+NOTICED_S = 2.0
+"""How long after a connection broke the end of a process may be noticed."""
+
+_GONE = (ConnectFailed, UpstreamCut, UpstreamTimeout, NoNodeAvailable, ModelNotFound, MissingOnNode)
+"""What a request meets when its coordinator ends."""
+
+
+class Sharded:
+    """Forwards calls for models that run over several machines; all others as ever.
+
+    Args:
+        inner: gives what forwards a call to a node.
+    """
+
+    def __init__(
+        self, shards: Shards, inner: Callable[[Call], Forward], clock: Callable[[], float]
+    ) -> None:
+        self._shards = shards
+        self._inner = inner
+        self._clock = clock
+
+    def is_for(self, call: Call) -> bool:
+        """Whether a call may be for such a model, or its other names may be."""
+        return bool(call.others) or self._shards.may_be_for(call.model_key)
+
+    async def forward(self, call: Call, downstream: Downstream, outcome: Outcome) -> None:
+        """Answer ``call`` on ``downstream``.
+
+        Raises:
+            SollolError: as :meth:`Forwarder.forward`, and why the model cannot be run.
+        """
+        forward = self._inner(call)
+        if not await self._shards.is_needed(call.model_key):
+            if self._shards.are_alone:  # then a model that is not here is nowhere
+                raise ModelNotFound(f"model '{call.model}' not found")
+            await forward(call, downstream, outcome)
+            return
+        seen = await aside(call.body, _checked, call)
+        if call.kind is SHOW:
+            downstream.answer(200, [(b"content-type", JSON_UTF8)], await self._shown(call))
+        elif call.is_unload:
+            self._shards.unload(call.model_key)
+            answer = translate(call.kind, seen, call.model).response
+            assert isinstance(answer, LocalAnswer)
+            downstream.answer(200, [(b"content-type", answer.content_type)], answer.body)
+        else:
+            await self._until_answered(
+                call, _keep_alive_s(call, seen), forward, downstream, outcome
+            )
+
+    async def _until_answered(
+        self,
+        call: Call,
+        keep_s: float | None,
+        forward: Forward,
+        downstream: Downstream,
+        outcome: Outcome,
+    ) -> None:
+        tries_left = MOST_TRIES
+        while True:
+            await self._wait_left(call)
+            with self._shards.using(call.model_key) as shard:
+                life_over = await self._wait_ready(call, shard)
+                tries_left -= 1
+                try:
+                    await forward(call, downstream, outcome)
+                    return
+                except ClientDisconnected:
+                    raise
+                except _GONE as error:
+                    if downstream.is_started or not tries_left:
+                        raise
+                    if isinstance(error, UpstreamTimeout):
+                        shard.lost(str(error))
+                    if not await _comes(life_over):
+                        raise
+                finally:
+                    self._shards.keep(shard, keep_s)
+
+    async def _wait_left(self, call: Call) -> None:
+        """Wait for a model that makes room, to be loaded anew when it has.
+
+        Raises:
+            DeadlineExceeded: it takes too long.
+        """
+        while (shard := self._shards.leaving(call.model_key)) is not None:
+            left_s = min(self._shards.queue_timeout_s, call.left_s(self._clock()))
+            try:
+                async with asyncio.timeout(left_s):
+                    await shard.is_over.wait()
+            except TimeoutError:
+                is_late = call.is_too_late(self._clock())
+                text = f"{shard.name} is being unloaded, which takes too long"
+                raise (too_late(call) if is_late else QueueTimeout(text)) from None
+            await asyncio.sleep(0)  # its owner forgets it first
+
+    async def _wait_ready(self, call: Call, shard: Shard) -> asyncio.Event:
+        """Wait for the model, as long as the caller does; return what tells when it is lost.
+
+        Raises:
+            DeadlineExceeded: that is not long enough; the load goes on.
+            SollolError: it cannot be loaded.
+        """
+        left_s = call.left_s(self._clock())
+        try:
+            async with asyncio.timeout(None if call.deadline_s is None else left_s):
+                return await shard.wait_ready()
+        except TimeoutError:
+            raise too_late(call) from None
+
+    async def _shown(self, call: Call) -> bytes:
+        stored = await self._shards.shelf.find(call.model_key)
+        if stored is None:
+            raise model_not_found(call.kind, call.model)
+        return msgspec.json.encode(await self._shards.shelf.show(stored))
+
+
+def _checked(call: Call) -> Peek:
+    """Return what routing needs of a body, so that nothing is loaded for one that is to be refused."""
+    seen = seen_in(call.kind, call.body, dict(call.headers))
+    if call.kind.task is not Task.OTHER and call.kind not in OPTIONAL:
+        check_request(call.kind, seen)
+    return seen
+
+
+def _keep_alive_s(call: Call, seen: Peek) -> float | None:
+    raw = seen.fields.last_set("keep_alive") if "keep_alive" in call.kind.struct else None
+    return None if raw is None else keep_alive_s(raw)
+
+
+async def _comes(event: asyncio.Event) -> bool:
+    """Return whether something happens in a moment, or has happened."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(NOTICED_S):
+            await event.wait()
+    return event.is_set()

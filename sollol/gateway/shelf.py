@@ -1,0 +1,106 @@
+"""The models whose files are on this machine, in the stores of its Ollama."""
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sollol.errors import InvalidRequest, ModelNotFound
+from sollol.settings import ShardingSettings
+from sollol.sharding.gguf import read_header
+from sollol.sharding.models import LocalModel, local_model
+from sollol.sharding.ollama_store import StoredModel, default_stores, find_model, list_models
+from sollol.sharding.shown import listed, shown
+from sollol.sharding.support import check_runs
+from sollol.types import Model
+from sollol.wire.names import is_valid_name, model_key
+
+LOOK_S = 15.0
+"""Seconds between two looks at what there is; a model that is asked for is looked for at once."""
+
+
+class Shelf:
+    """What the stores hold; ``models`` by key, as it was when last looked."""
+
+    def __init__(self, settings: ShardingSettings) -> None:
+        self._stores = default_stores(sys.platform, Path.home(), settings.store)
+        self.models: Mapping[str, Model] = {}
+
+    async def run(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Take note of all models that there are."""
+        self.models = await asyncio.to_thread(_all_models, self._stores)
+
+    async def find(self, key: str) -> StoredModel | None:
+        """Return a model by its key; None if there is none.
+
+        Raises:
+            ModelBroken: its manifest or a blob is missing or damaged.
+        """
+        if not is_valid_name(key):  # a digest names a model too, but clients know it by its name
+            return None
+        try:
+            return await asyncio.to_thread(find_model, key, self._stores)
+        except (InvalidRequest, ModelNotFound):
+            return None
+
+    async def read(self, key: str) -> LocalModel:
+        """Return a model with its facts.
+
+        Raises:
+            ModelNotFound: it is not there any more.
+            ModelBroken: a file is missing, damaged or incomplete.
+            UnsupportedByEngine: llama.cpp cannot run it, or it cannot be split.
+        """
+        return await asyncio.to_thread(_read, key, self._stores)
+
+    async def show(self, stored: StoredModel) -> dict[str, Any]:
+        """Return what ``/api/show`` tells of a model.
+
+        Raises:
+            ModelBroken: its GGUF file cannot be read.
+            UnsupportedByEngine: it has none.
+        """
+        return await asyncio.to_thread(_shown, stored)
+
+
+def _read(key: str, stores: Sequence[Path]) -> LocalModel:
+    return local_model(find_model(key, stores))
+
+
+def _shown(stored: StoredModel) -> dict[str, Any]:
+    headers = [read_header(path) for path in stored.parts]
+    if not headers:
+        check_runs(headers, stored.kinds)
+    return shown(stored, headers, _modified_at(stored.manifest or stored.parts[0]))
+
+
+def _all_models(stores: Sequence[Path]) -> dict[str, Model]:
+    found: dict[str, Model] = {}
+    for stored in list_models(stores):
+        if stored.manifest is None or model_key(stored.name) in found:
+            continue
+        with suppress(OSError):  # it was deleted just now
+            model = _listed(stored, stored.manifest)
+            found[model.key] = model
+    return found
+
+
+def _listed(stored: StoredModel, manifest: Path) -> Model:
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    files = (*stored.parts, *stored.projectors, *stored.adapters)
+    size_bytes = sum(path.stat().st_size for path in files)
+    return listed(stored, digest, size_bytes, _modified_at(manifest))
+
+
+def _modified_at(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()

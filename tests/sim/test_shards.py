@@ -1,0 +1,379 @@
+"""Models over several machines: loaded when asked for, one node like any other, gone when idle or lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sollol.bench.sim.config import SimConfig, SimModel
+from sollol.bench.sim.node import SimNode
+from sollol.cli.main import main
+from sollol.errors import CoordinatorFailed
+from sollol.sharding.loading import LoadProgress
+from sollol.sharding.memory import MIB, MemoryModel, RunOptions
+from sollol.sharding.models import read_model
+from tests.gateways import RunningGateway, running_gateway, wait_for
+from tests.shards import GIB, ScriptedWorkers, Store
+
+pytestmark = pytest.mark.sim
+
+CONTEXT = 512
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "models")
+    store.small("one", "two")
+    return store
+
+
+def whole_bytes(store: Store) -> int:
+    """What a worker needs that holds all of a model."""
+    facts = read_model("one", [store.root]).facts
+    return MemoryModel(facts, RunOptions(CONTEXT)).device(0, len(facts.units)).total_bytes
+
+
+@asynccontextmanager
+async def sharding(
+    store: Store, workers: ScriptedWorkers, *nodes: Any, **groups: Any
+) -> AsyncIterator[tuple[RunningGateway, httpx.AsyncClient]]:
+    own = {"workers": workers.settings, "store": str(store.root), "context_length": CONTEXT}
+    groups["sharding"] = own | groups.get("sharding", {})
+    async with running_gateway(*nodes, workers=workers, **groups) as running:
+        async with httpx.AsyncClient(base_url=running.url, timeout=20, trust_env=False) as client:
+            yield running, client
+    assert all(made.is_stopped for made in workers.made)
+
+
+async def chat(client: httpx.AsyncClient, model: str, **fields: Any) -> httpx.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+    return await client.post("/api/chat", json=body | fields)
+
+
+async def shards(client: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
+    told = (await client.get("/sollol/v1/shards")).json()["shards"]
+    return {shard["model"]: shard for shard in told}
+
+
+async def test_first_requests_share_one_load(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB, w2=GIB)
+    workers.may_load.clear()
+    async with sharding(store, workers) as (_, client):
+        asked = [asyncio.ensure_future(chat(client, "one")) for _ in range(5)]
+        await wait_for(lambda: bool(workers.made))
+        (waiting,) = (await shards(client)).values()
+        assert (waiting["state"], waiting["requests"]) == ("loading", 5)
+        workers.may_load.set()
+        answers = await asyncio.gather(*asked)
+        assert [a.status_code for a in answers] == [200] * 5
+        assert answers[0].json()["message"]["content"] == "hello"
+        assert answers[0].headers["x-sollol-node"] == "shard:one:latest"
+        assert len(workers.made) == 1
+        (shard,) = (await shards(client)).values()
+        assert (shard["state"], shard["progress"], shard["requests"]) == ("ready", 1.0, 0)
+        assert shard["workers"][0]["weight_bytes"] > MIB
+        (held,) = (await client.get("/api/ps")).json()["models"]
+        assert held["name"] == "one:latest"
+        assert held["expires_at"][:13] == shard["expires_at"][:13]
+
+
+async def test_models_of_the_store_are_listed_once(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with (
+        SimNode(SimConfig(models=(SimModel("two"),))) as node,
+        sharding(store, workers, node.url) as (running, client),
+    ):
+        await wait_for(lambda: len(running.gateway.installed()) == 2)
+        await chat(client, "one")
+        tags = (await client.get("/api/tags")).json()["models"]
+        assert sorted(model["name"] for model in tags) == ["one:latest", "two:latest"]
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert sorted(model["id"] for model in listed) == ["one:latest", "two:latest"]
+        assert (await client.get("/v1/models/one")).status_code == 200
+        assert (await chat(client, "two")).headers["x-sollol-node"] == node.url[7:]
+        shown = await client.post("/api/show", json={"model": "one"})
+        assert shown.json()["model_info"]["general.architecture"] == "llama"
+    assert len(workers.made) == 1
+
+
+async def test_a_shown_model_is_not_loaded(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers) as (_, client):
+        assert (await client.post("/api/show", json={"model": "one"})).status_code == 200
+        missing = await client.post("/api/show", json={"model": "nope"})
+        assert missing.status_code == 404
+    assert not workers.made
+
+
+async def test_load_unload_and_stop(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers) as (_, client):
+        loaded = await client.post("/api/generate", json={"model": "one"})
+        assert loaded.json()["done_reason"] == "load"
+        assert len(workers.running) == 1
+        gone = await client.post("/api/generate", json={"model": "one", "keep_alive": 0})
+        assert gone.json()["done_reason"] == "unload"
+        await wait_for(lambda: not workers.running)
+        again = await client.post("/api/chat", json={"model": "one", "keep_alive": "0s"})
+        assert again.json()["done_reason"] == "unload"
+        assert len(workers.made) == 1
+        await chat(client, "one")
+        stopped = await client.delete("/sollol/v1/shards/one")
+        assert stopped.json() == {"model": "one:latest", "requests": 0}
+        await wait_for(lambda: not workers.running)
+        assert (await client.delete("/sollol/v1/shards/one")).status_code == 404
+        assert (await client.delete("/sollol/v1/nodes/shard:one:latest")).status_code == 404
+
+
+async def test_an_idle_model_leaves_when_its_time_is_over(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers, sharding={"keep_alive_s": 0.5}) as (_, client):
+        await chat(client, "one", keep_alive=-1)
+        (kept,) = (await shards(client)).values()
+        assert kept["expires_at"].startswith("2318")
+        await chat(client, "one")
+        await wait_for(lambda: not workers.running)
+        await chat(client, "one", keep_alive=0)
+        await wait_for(lambda: not workers.running)
+    assert len(workers.made) == 2
+
+
+async def test_a_lost_model_is_loaded_again_for_who_waits(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB, w2=GIB)
+    async with sharding(store, workers) as (_, client):
+        await chat(client, "one")
+        first = workers.made[0]
+        first.hold.clear()
+        asked = asyncio.ensure_future(chat(client, "one"))
+        await wait_for(lambda: first.asked == 2)
+        lost = first.plan.shares[0].worker.name
+        workers.unusable[lost] = "no RPC server answers"
+        await first.die(f"worker {lost} was lost")
+        assert (await asked).status_code == 200
+        assert workers.made[1].plan.shares[0].worker.name != lost
+        metrics = (await client.get("/metrics")).text
+        assert "sollol_shard_losses_total 1.0" in metrics
+        assert 'sollol_shards{state="ready"} 1.0' in metrics
+
+
+async def test_a_request_that_ends_it_twice_is_not_sent_again(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers) as (_, client):
+        workers.hold_all = True
+        asked = asyncio.ensure_future(chat(client, "one"))
+        for count in (1, 2):
+            await wait_for(lambda count=count: len(workers.made) == count)  # type: ignore[misc]
+            made = workers.made[-1]
+            await wait_for(lambda made=made: made.asked == 1)  # type: ignore[misc]
+            await made.die("it aborted")
+        assert (await asked).status_code == 502
+        workers.hold_all = False
+        assert (await chat(client, "one")).status_code == 200
+
+
+async def test_one_that_is_lost_again_and_again_is_given_up(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers) as (_, client):
+        await chat(client, "one")
+        workers.failures += [CoordinatorFailed("no")]
+        await workers.made[-1].die("it aborted")
+        await wait_for(lambda: len(workers.made) == 2)
+        answer = await chat(client, "one")
+        assert (answer.status_code, answer.json()["error"]) == (502, "no")
+        (failed,) = (await shards(client)).values()
+        assert failed["state"] == "failed"
+        assert failed["retry_after_s"] > 0
+
+
+async def test_a_failed_load_is_tried_on_other_workers_only(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    workers.failures.append(CoordinatorFailed("llama-server ended: out of memory"))
+    async with sharding(store, workers) as (_, client):
+        answer = await chat(client, "one")
+        assert answer.status_code == 502
+        assert "out of memory" in answer.json()["error"]
+        again = await chat(client, "one")
+        assert (again.status_code, len(workers.made)) == (502, 1)
+        assert int(again.headers["retry-after"]) >= 1
+        await asyncio.sleep(1.1)
+        assert (await chat(client, "one")).status_code == 200
+
+
+async def test_two_models_have_workers_of_their_own(store: Store) -> None:
+    size = whole_bytes(store) + MIB
+    workers = ScriptedWorkers(w1=size, w2=size)
+    async with sharding(store, workers) as (_, client):
+        assert (await chat(client, "one")).status_code == 200
+        assert (await chat(client, "two")).status_code == 200
+        used = [made.plan.shares[0].worker.name for made in workers.running]
+        assert len(set(used)) == 2
+
+
+async def test_an_idle_model_makes_room(store: Store) -> None:
+    workers = ScriptedWorkers(w1=whole_bytes(store) + MIB)
+    async with sharding(store, workers) as (_, client):
+        for model in ("one", "two", "one"):
+            assert (await chat(client, model)).status_code == 200
+            assert [made.name for made in workers.running] == [f"{model}:latest"]
+
+
+async def test_a_busy_model_is_waited_for(store: Store) -> None:
+    workers = ScriptedWorkers(w1=whole_bytes(store) + MIB)
+    async with sharding(store, workers) as (_, client):
+        await chat(client, "one")
+        workers.made[0].hold.clear()
+        busy = asyncio.ensure_future(chat(client, "one"))
+        await wait_for(lambda: workers.made[0].asked == 2)
+        waits = asyncio.ensure_future(chat(client, "two"))
+        while (await shards(client))["one:latest"]["state"] != "leaving":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        late = asyncio.ensure_future(chat(client, "one"))
+        await asyncio.sleep(0.05)
+        workers.made[0].hold.set()
+        answers = await asyncio.gather(busy, waits, late)
+        assert [a.status_code for a in answers] == [200] * 3
+        assert [made.name for made in workers.made] == ["one:latest", "two:latest", "one:latest"]
+
+
+async def test_a_wait_for_workers_ends(store: Store) -> None:
+    workers = ScriptedWorkers(w1=whole_bytes(store) + MIB)
+    async with sharding(store, workers, queue={"timeout_s": 0.5}) as (_, client):
+        await chat(client, "one")
+        workers.made[0].hold.clear()
+        busy = asyncio.ensure_future(chat(client, "one"))
+        await wait_for(lambda: workers.made[0].asked == 2)
+        waits = await chat(client, "two")
+        assert waits.status_code == 504
+        late = await chat(client, "one")
+        assert late.status_code == 504
+        workers.made[0].hold.set()
+        assert (await busy).status_code == 200
+
+
+async def test_what_does_not_fit_is_said_with_the_workers_that_are_missing(store: Store) -> None:
+    workers = ScriptedWorkers(w1=whole_bytes(store) // 4, w2=GIB)
+    workers.unusable["10.0.0.2:50052"] = "no RPC server answers there"
+    async with sharding(store, workers) as (_, client):
+        answer = await client.post(
+            "/v1/chat/completions",
+            json={"model": "one", "messages": [{"role": "user", "content": "x"}]},
+        )
+        assert answer.status_code == 503
+        assert "no RPC server answers" in answer.json()["error"]["message"]
+        workers.unusable["10.0.0.1:50052"] = "it timed out"
+        answer = await chat(client, "one")
+        assert (answer.status_code, "it timed out" in answer.json()["error"]) == (502, True)
+    assert not workers.made
+
+
+async def test_nodes_that_lack_the_memory_are_not_asked(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    models = (SimModel("one", size_gib=8), SimModel("two", size_gib=1))
+    async with SimNode(SimConfig(models=models)) as node:
+        listed = {"url": node.url, "memory_gb": 4}
+        async with sharding(store, workers, listed) as (running, client):
+            assert (await chat(client, "one")).headers["x-sollol-node"] == "shard:one:latest"
+            assert (await chat(client, "two")).headers["x-sollol-node"] == node.url[7:]
+            changes = listed | {"memory_gb": 16}
+            reloaded = running.gateway.settings.model_validate(
+                running.gateway.settings.model_dump() | {"nodes": [changes]}
+            )
+            await client.delete("/sollol/v1/shards/one")
+            await wait_for(lambda: not workers.running)
+            running.gateway.reload(reloaded)
+            assert (await chat(client, "one")).headers["x-sollol-node"] == node.url[7:]
+    assert len(workers.made) == 1
+
+
+async def test_listed_models_run_over_workers_though_nodes_have_them(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    models = (SimModel("one"), SimModel("other"))
+    async with (
+        SimNode(SimConfig(models=models)) as node,
+        sharding(store, workers, node.url, sharding={"models": "one,o*er"}) as (_, client),
+    ):
+        assert (await chat(client, "one")).headers["x-sollol-node"] == "shard:one:latest"
+        # Its files are not here, so that only the node can run it.
+        assert (await chat(client, "other")).headers["x-sollol-node"] == node.url[7:]
+
+
+async def test_a_deadline_ends_the_wait_but_not_the_load(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    workers.may_load.clear()
+    async with sharding(store, workers) as (_, client):
+        late = await client.post(
+            "/api/generate",
+            json={"model": "one", "prompt": "x", "stream": False},
+            headers={"x-sollol-deadline": "0.1"},
+        )
+        assert late.status_code == 504
+        workers.may_load.set()
+        await wait_for(lambda: bool(workers.running))
+        assert (await chat(client, "one")).status_code == 200
+    assert len(workers.made) == 1
+
+
+async def test_wrong_requests_load_nothing(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers) as (_, client):
+        wrong = await client.post("/api/chat", json={"model": "one", "messages": "x"})
+        assert wrong.status_code == 400
+        for name in ("nope", "../one", "one@sha256:0", "/etc/passwd.gguf", "one:cloud"):
+            assert (await chat(client, name)).status_code in (400, 404)
+    assert not workers.made
+
+
+async def test_a_stop_in_the_middle_of_a_load_leaves_nothing(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    workers.may_load.clear()
+    async with sharding(store, workers) as (running, client):
+        asked = asyncio.ensure_future(chat(client, "one"))
+        await wait_for(lambda: bool(workers.made))
+        running.gateway.stop()
+        assert (await asked).status_code == 503
+    assert workers.made[0].is_stopped
+
+
+async def test_without_workers_there_are_none() -> None:
+    async with running_gateway() as running:
+        async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
+            assert (await client.get("/sollol/v1/shards")).json() == {
+                "enabled": False,
+                "shards": [],
+            }
+            assert (await client.delete("/sollol/v1/shards/x")).status_code == 404
+
+
+async def test_the_cli_shows_and_stops_them(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def sollol(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            await asyncio.to_thread(main, ["shard", *arguments])
+        return capsys.readouterr().out
+
+    workers = ScriptedWorkers(w1=GIB, w2=GIB)
+    async with sharding(store, workers) as (running, client):
+        assert "No model runs" in await sollol("ps", "--url", running.url)
+        workers.may_load.clear()
+        asked = asyncio.ensure_future(chat(client, "one"))
+        await wait_for(lambda: bool(workers.made))
+        workers.made[0].on_progress(LoadProgress(0.5, 12.0))
+        assert "loading 50%, ~12 s left" in await sollol("ps", "--url", running.url)
+        workers.may_load.set()
+        await asked
+        shown = await sollol("ps", "--url", running.url)
+        assert "ready" in shown
+        assert "10.0.0.1:50052" in shown
+        assert '"enabled": true' in await sollol("ps", "--json", "--url", running.url)
+        assert "leaves its workers." in await sollol("stop", "one", "--url", running.url)
+        await wait_for(lambda: not workers.running)
+        workers.failures.append(CoordinatorFailed("out of memory"))
+        await chat(client, "two")
+        assert "two:latest: out of memory" in await sollol("ps", "--url", running.url)
+    async with running_gateway() as running:
+        assert "has no workers" in await sollol("ps", "--url", running.url)
