@@ -59,12 +59,18 @@ async def shards(client: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
     return {shard["model"]: shard for shard in told}
 
 
+def users_of(running: RunningGateway) -> list[int]:
+    """How many requests each model over several workers has."""
+    assert running.gateway.shards is not None
+    return [shard.users for shard in running.gateway.shards.all()]
+
+
 async def test_first_requests_share_one_load(store: Store) -> None:
     workers = ScriptedWorkers(w1=GIB, w2=GIB)
     workers.may_load.clear()
-    async with sharding(store, workers) as (_, client):
+    async with sharding(store, workers) as (running, client):
         asked = [asyncio.ensure_future(chat(client, "one")) for _ in range(5)]
-        await wait_for(lambda: bool(workers.made))
+        await wait_for(lambda: users_of(running) == [5])
         (waiting,) = (await shards(client)).values()
         assert (waiting["state"], waiting["requests"]) == ("loading", 5)
         workers.may_load.set()
