@@ -4,6 +4,8 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
+# Where it is set, every process that a test starts would compile all libraries again.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup serve test check fix bench bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
@@ -34,7 +36,7 @@ serve: $(VENV)/.serve  ## Start the gateway; ARGS="--node http://gpu1:11434" pas
 	@exec $(BIN)/sollol serve $(ARGS)
 
 test: $(VENV)/.dev  ## Run every test
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev  ## Format, lint, types, layers; changes nothing
 	$(BIN)/ruff format --check .
