@@ -5,6 +5,8 @@ COMPILED ?= .venv-compiled
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
+# Where it is set, every process that a test starts would compile all libraries again.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup serve compiled test check fix bench bench-compiled bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
@@ -45,7 +47,7 @@ compiled: $(BIN)/uv  ## Make .venv-compiled, whose sollol has its hot path in C 
 	@echo "Start it with $(COMPILED)/bin/sollol serve"
 
 test: $(VENV)/.dev  ## Run every test
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev  ## Format, lint, types, layers; changes nothing
 	$(BIN)/ruff format --check .

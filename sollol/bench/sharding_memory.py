@@ -16,7 +16,8 @@ from sollol.bench.model_kinds import KINDS, Size, dense
 from sollol.bench.sharding.workers import WorkerSpec, running_workers
 from sollol.llamacpp.binaries import LlamaBinaries, find_binaries
 from sollol.llamacpp.server import LlamaServer, LlamaServerFailed
-from sollol.sharding.allocations import Allocation, allocations
+from sollol.sharding.allocation_log import AllocationLog
+from sollol.sharding.allocations import Allocation
 from sollol.sharding.command import Launch, server_arguments
 from sollol.sharding.memory import MIB, DeviceMemory, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
@@ -88,17 +89,15 @@ async def measure(case: Case, binaries: LlamaBinaries, directory: Path) -> Measu
     memory = MemoryModel(model.facts, case.options)
     first = max(round(case.share * len(model.facts.units)), 1)
     async with running_worker(binaries) as one, running_worker(binaries) as other:
-        lines: list[str] = []
+        log = AllocationLog()
         plan = split_at(memory, [one, other], first)
         arguments = server_arguments(plan, model, Launch("model", directory, 1, {}))
-        server = LlamaServer(binaries, arguments, on_line=lines.append)
+        server = LlamaServer(binaries, arguments, on_line=log.read)
         is_running = await _is_started(server)
+        taken = await log.allocations()
         await server.stop()
-    taken = allocations(lines)
     if one not in taken or other not in taken:
-        raise LlamaServerFailed(
-            f"{case.name}: no worker holds anything:\n" + "\n".join(lines[-20:])
-        )
+        raise LlamaServerFailed(f"{case.name}: no worker holds anything:\n" + server.log_tail())
     foreseen = tuple(share.memory for share in plan.shares)
     return Measurement(case, foreseen, (taken[one], taken[other]), is_running)
 

@@ -6,7 +6,6 @@ this machine alone. So a start is one only when the log says of every worker wha
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +14,8 @@ from sollol.llamacpp.binaries import LlamaBinaries
 from sollol.llamacpp.embedded import default_threads
 from sollol.llamacpp.process import LOG_LINES
 from sollol.llamacpp.server import LlamaServer, LlamaServerFailed, ending_text
-from sollol.sharding.allocations import Allocation, allocations
+from sollol.sharding.allocation_log import AllocationLog
+from sollol.sharding.allocations import Allocation
 from sollol.sharding.command import Launch, links, server_arguments
 from sollol.sharding.ending import is_worker_lost, reason
 from sollol.sharding.loading import LoadProgress, LoadWatch, read_bytes_of
@@ -24,9 +24,6 @@ from sollol.sharding.plan import Plan
 from sollol.sharding.rpc import Probe, probe_all
 
 STOP_GRACE_S = 10.0
-LOG_TIMEOUT_S = 5.0
-"""How long the log may be behind the first answer."""
-_LISTENING = "listening on http"
 
 
 ProgressCallback = Callable[[LoadProgress], None]
@@ -60,8 +57,7 @@ class CoordinatorProcess:
         self._threads = threads or default_threads()
         self._on_progress = on_progress
         self._watch: LoadWatch | None = None
-        self._placed: list[str] = []
-        self._is_listening = asyncio.Event()
+        self._allocation_log = AllocationLog()
         self._server = LlamaServer(binaries, ())
         self._is_stopped = False
 
@@ -138,7 +134,7 @@ class CoordinatorProcess:
             self._binaries,
             server_arguments(self._plan, self._model, launch),
             cwd=directory,
-            on_line=self._read_line,
+            on_line=self._allocation_log.read,
             on_poll=self._look_at_load,
         )
 
@@ -146,19 +142,8 @@ class CoordinatorProcess:
         if self._watch is not None:
             self._watch.look(read_bytes_of(self.pid))
 
-    def _read_line(self, line: str) -> None:
-        if self._is_listening.is_set():
-            return
-        if "buffer size" in line:
-            self._placed.append(line)
-        elif _LISTENING in line:
-            self._is_listening.set()
-
     async def _check_placement(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOG_TIMEOUT_S):
-                await self._is_listening.wait()
-        self.placement = allocations(self._placed)
+        self.placement = await self._allocation_log.allocations()
         holding = [name for name, held in self.placement.items() if held.weight_mib > 0]
         empty = [name for name in self._workers if name not in holding]
         if empty:
