@@ -1,12 +1,13 @@
 # Two commands are enough to begin: `make serve` and `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
+COMPILED ?= .venv-compiled
 ARGS   ?=
 BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Where it is set, every process that a test starts would compile all libraries again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup serve test check fix bench bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve compiled test check fix bench bench-compiled bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -35,6 +36,16 @@ setup: $(VENV)/.dev  ## Make .venv with everything a developer needs (pinned)
 serve: $(VENV)/.serve  ## Start the gateway; ARGS="--node http://gpu1:11434" passes options
 	@exec $(BIN)/sollol serve $(ARGS)
 
+# Into an environment of its own, through an sdist in a temporary folder: compiled files beside the
+# source would be run in its place after an edit.
+compiled: $(BIN)/uv  ## Make .venv-compiled, whose sollol has its hot path in C (needs a C compiler)
+	@rm -rf $(COMPILED)/dist
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/uv build --quiet --python $(BIN)/python --build-constraints requirements-dev.txt --out-dir $(COMPILED)/dist .
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(COMPILED)
+	$(BIN)/uv pip install --quiet --python $(COMPILED) --require-hashes --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --python $(COMPILED) --no-deps --reinstall $(COMPILED)/dist/*.whl
+	@echo "Start it with $(COMPILED)/bin/sollol serve"
+
 test: $(VENV)/.dev  ## Run every test
 	$(BIN)/pytest --numprocesses 4 --dist worksteal $(ARGS)
 
@@ -50,6 +61,9 @@ fix: $(VENV)/.dev  ## Format and apply safe lint fixes
 
 bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an httpx proxy
 	$(BIN)/python -m sollol.bench.data_plane $(ARGS)
+
+bench-compiled: compiled  ## The same with the hot path in C
+	PYTHONSAFEPATH=1 $(COMPILED)/bin/python -m sollol.bench.data_plane $(ARGS)
 
 limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes and a virtual clock
 	$(BIN)/python -m sollol.bench.scheduler_limits $(ARGS)

@@ -1,6 +1,5 @@
 """Reads request bodies, within bounds of size and patience."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -12,6 +11,7 @@ from sollol.gateway.body import Body, no_room
 from sollol.gateway.body_store import BodyStore, Incoming
 from sollol.gateway.gateway import Gateway
 from sollol.types import LOWEST_PRIORITY, Comer
+from sollol.upstream.waits import within
 from sollol.wire.urgency import priority_of
 
 
@@ -124,8 +124,7 @@ async def next_piece(request: Request, stall_timeout_s: float) -> bytes:
         ClientDisconnected: the caller left before its end.
     """
     try:
-        async with asyncio.timeout(stall_timeout_s):
-            return await request.read()
+        return await within(stall_timeout_s, request.read())
     except TimeoutError:
         text = f"no more of the request body came for {stall_timeout_s:g} s"
         raise InvalidRequest(text) from None

@@ -75,8 +75,7 @@ class Inference:
             bodies.whole(request) if request.is_complete else await bodies.read(request)
         )
         if b"content-encoding" in request.headers and is_compressed(arrival.kind, request):
-            with body:
-                body = gateway.bodies.hold(await aside(body, _decompressed, body))
+            body = await self._decompressed(body)
         with body:
             call = (
                 await aside(body, self._calls.make, arrival, request, body)
@@ -98,6 +97,11 @@ class Inference:
             finally:
                 if call.body is not body:
                     call.body.close()
+
+    async def _decompressed(self, body: Body) -> Body:
+        """Return a body as it was before it was compressed; the one that came is closed."""
+        with body:
+            return self._gateway.bodies.hold(await aside(body, _decompressed, body))
 
 
 def is_compressed(kind: BodyKind, request: Request) -> bool:

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 from sollol.api.answer import Answer
+from sollol.api.arrival import OllamaArrival
 from sollol.api.body import BodyReader, next_piece
 from sollol.api.request import Request
-from sollol.api.serving import OllamaArrival, Serving, shown_id
+from sollol.api.serving import Serving, shown_id
 from sollol.errors import FleetFailed
 from sollol.gateway.body import Body, aside
 from sollol.gateway.fleet import Ask, Headers, Nodes

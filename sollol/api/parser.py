@@ -6,9 +6,9 @@ make with any request.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import httptools
-import msgspec
 
 from sollol.api.request import Headers, Request
 
@@ -19,7 +19,7 @@ HEAD_TOO_LARGE = b"431 Request Header Fields Too Large"
 UNKNOWN_VERSION = b"505 HTTP Version Not Supported"
 
 
-class Head(msgspec.Struct):
+class Head(NamedTuple):
     """The head of a request: names of headers in lower case, ``is_old`` for HTTP/1.0."""
 
     method: str
@@ -47,6 +47,8 @@ class RequestParser:
         is_in_head: a head has begun, or the first one is waited for.
         begun: how many requests have begun.
     """
+
+    __deletable__ = ["_parser", "_on_head", "_on_end"]  # noqa: RUF012, how mypyc wants to be told
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -23,6 +23,7 @@ from sollol.api.parser import Head, Refused, RequestParser
 from sollol.api.request import Request
 from sollol.errors import ClientDisconnected
 from sollol.upstream.outbox import Outbox
+from sollol.upstream.waits import within
 
 log = structlog.get_logger()
 
@@ -66,25 +67,33 @@ class CommonHeaders:
         return self._lines
 
 
+class Shared:
+    """What all connections of a server have in common."""
+
+    def __init__(self, limits: ProtocolLimits, door: Door, outbox: Outbox) -> None:
+        self.limits = limits
+        self.door = door
+        self.outbox = outbox
+        self.headers = CommonHeaders()
+
+
 class GatewayProtocol(asyncio.Protocol):
-    """One connection of a caller. What is a ``ClassVar`` is set on a subclass for each server.
+    """One connection of a caller; uvicorn gives all but the first argument.
 
     One request is served at a time, by a task of its own; those that a caller sends before it has
     the answer wait in the order they came.
     """
 
-    limits: ClassVar[ProtocolLimits] = ProtocolLimits()
-    common: ClassVar[CommonHeaders] = CommonHeaders()
-    door: ClassVar[Door]
-    outbox: ClassVar[Outbox]
-
     def __init__(
         self,
+        shared: Shared,
         config: uvicorn.Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._shared = shared
+        self._limits = shared.limits
         self._app = cast(Application, config.loaded_app)
         self._state = server_state
         self._loop = _loop or asyncio.get_running_loop()
@@ -94,8 +103,8 @@ class GatewayProtocol(asyncio.Protocol):
         self._idle_since = self._loop.time()
         # What comes in:
         self._parser = RequestParser(
-            max_header_bytes=self.limits.max_header_bytes,
-            max_headers=self.limits.max_headers,
+            max_header_bytes=self._limits.max_header_bytes,
+            max_headers=self._limits.max_headers,
             on_head=self._head_came,
             on_end=self._request_ended,
         )
@@ -134,8 +143,7 @@ class GatewayProtocol(asyncio.Protocol):
             return
         self._room = self._room or asyncio.Event()
         try:
-            async with asyncio.timeout(self.limits.write_timeout_s):
-                await self._room.wait()
+            await within(self._limits.write_timeout_s, self._room.wait())
         except TimeoutError:
             self._reset()
             raise ClientDisconnected("the client does not read its answer") from None
@@ -146,7 +154,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def common_headers(self) -> bytes:
         """Return the lines of the headers that every answer has."""
-        return self.common.lines(self._state.default_headers)
+        return self._shared.headers.lines(self._state.default_headers)
 
     def hold_back(self) -> None:
         """Read nothing more of the caller for now."""
@@ -173,10 +181,10 @@ class GatewayProtocol(asyncio.Protocol):
         """Start to wait for a head; silence counts as a slow one."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         self.peer = address_of(transport.get_extra_info("peername"))
-        self.write = partial(self.outbox.put, self._transport)
+        self.write = partial(self._shared.outbox.put, self._transport)
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._arm_timer()
-        entry = self.door.entry(len(self._state.connections))
+        entry = self._shared.door.entry(len(self._state.connections))
         if entry is not Entry.FREE:
             self._is_spare = True
             if entry is Entry.NONE:
@@ -204,7 +212,7 @@ class GatewayProtocol(asyncio.Protocol):
         """
         self._is_half_closed = True
         if self._serving is None or self._on_lost is not None:
-            self.outbox.flush()
+            self._shared.outbox.flush()
             return False
         self._serving[1].keep_alive = False
         return True
@@ -358,7 +366,7 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once all is written."""
-        self.outbox.flush()
+        self._shared.outbox.flush()
         if not self._transport.is_closing():
             self._closing_since = self._loop.time()
             self._unsent_bytes = self._transport.get_write_buffer_size()
@@ -375,7 +383,7 @@ class GatewayProtocol(asyncio.Protocol):
     # Time
 
     def _arm_timer(self) -> None:
-        delay_s = min(self.limits.header_timeout_s, self.limits.keep_alive_s)
+        delay_s = min(self._limits.header_timeout_s, self._limits.keep_alive_s)
         self._timer = self._loop.call_later(delay_s, self._check_time)
 
     def _check_time(self) -> None:
@@ -386,9 +394,9 @@ class GatewayProtocol(asyncio.Protocol):
         elif self._serving is not None:  # whoever waits for an answer is not slow
             pass
         elif self._parser.is_in_head:
-            if now - self._head_since >= self.limits.header_timeout_s:
+            if now - self._head_since >= self._limits.header_timeout_s:
                 self._refuse(b"408 Request Timeout")
-        elif now - self._idle_since >= self.limits.keep_alive_s:
+        elif now - self._idle_since >= self._limits.keep_alive_s:
             self._close()
         self._arm_timer()
 
@@ -397,7 +405,7 @@ class GatewayProtocol(asyncio.Protocol):
         unsent_bytes = self._transport.get_write_buffer_size()
         if unsent_bytes < self._unsent_bytes:
             self._closing_since, self._unsent_bytes = now, unsent_bytes
-        elif now - since >= self.limits.write_timeout_s:
+        elif now - since >= self._limits.write_timeout_s:
             self._reset()
 
 

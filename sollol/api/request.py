@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import httptools
@@ -177,7 +177,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes, str]:
         ValueError: it is not one.
     """
     try:
-        url = httptools.parse_url(target)
+        url: Any = httptools.parse_url(target)  # its stubs know nothing of parts that are missing
     except httptools.HttpParserInvalidURLError as error:
         raise ValueError(f"not a request target: {target[:100]!r}") from error
     raw_path = url.path or b"/"

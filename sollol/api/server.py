@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import cast
 
 import uvicorn
 
 from sollol.api.door import Door
-from sollol.api.protocol import GatewayProtocol, ProtocolLimits
+from sollol.api.protocol import GatewayProtocol, ProtocolLimits, Shared
 from sollol.settings import ServerSettings
 from sollol.upstream.outbox import Outbox
 
@@ -36,11 +37,11 @@ class GatewayServer(uvicorn.Server):
             keep_alive_s=settings.keep_alive_s,
         )
         door = Door(max_connections or settings.max_connections)
-        parts = {"limits": limits, "door": door, "outbox": Outbox()}
+        shared = Shared(limits, door, Outbox())
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
             interface="asgi3",  # which it is not: GatewayProtocol calls it in its own way
-            http=type("BoundProtocol", (GatewayProtocol,), parts),
+            http=partial(GatewayProtocol, shared),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,

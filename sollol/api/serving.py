@@ -11,7 +11,6 @@ from math import ceil
 from random import uniform
 from typing import Any, Protocol, TypeVar
 
-import msgspec
 import structlog
 
 from sollol import logs
@@ -24,7 +23,7 @@ from sollol.gateway.forward import end_broken
 from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
 from sollol.types import Dialect
-from sollol.wire.bodies import error_response, ollama_error_record
+from sollol.wire.bodies import error_response
 
 log = structlog.get_logger()
 
@@ -73,28 +72,6 @@ class Arrival(Protocol):
     def noted(self) -> dict[str, Any]:
         """Return the fields of its log line that others do not have."""
         ...
-
-
-class OllamaArrival(msgspec.Struct, kw_only=True):
-    """What requests on ``/api`` besides inference have in common."""
-
-    shown_id: str
-    arrived_at: float
-    outcome: Outcome = msgspec.field(default_factory=Outcome)
-
-    @property
-    def dialect(self) -> Dialect:
-        """The caller's."""
-        return Dialect.OLLAMA
-
-    @property
-    def error_record(self) -> Callable[[str], bytes]:
-        """Writes the end of a stream that failed after it began."""
-        return ollama_error_record
-
-    def told_refused(self) -> Headers:
-        """Return the headers that a refusal has besides."""
-        return []
 
 
 Arrived = TypeVar("Arrived", bound=Arrival)

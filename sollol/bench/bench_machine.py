@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sollol import __version__
+from sollol.compiled import is_compiled
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "httpx")
@@ -59,7 +60,7 @@ def describe_machine(nginx: str | None, wrk: str | None) -> list[tuple[str, str]
         ("CPU", f"{_cpu_model()}, {os.cpu_count()} cores"),
         ("Kernel", platform.release()),
         ("Python", platform.python_version()),
-        ("SOLLOL", __version__),
+        ("SOLLOL", f"{__version__}, hot path {'compiled' if is_compiled() else 'in plain Python'}"),
         ("Packages", packages),
         ("nginx", _first_line([nginx, "-v"]) if nginx else "not installed"),
         ("wrk", _first_line([wrk, "-v"]).partition(" Copyright")[0] if wrk else "not installed"),

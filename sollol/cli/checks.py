@@ -15,6 +15,7 @@ from typing import Literal
 import httpx
 
 from sollol.cli.output import bytes_text
+from sollol.compiled import is_compiled
 from sollol.llamacpp.binaries import INSTALL_HINT
 from sollol.settings import (
     EMBEDDED_ID,
@@ -53,6 +54,7 @@ def check_all(settings: Settings, cpuinfo: Path) -> list[Check]:
     is_up = any(check.status == "ok" for check in nodes)
     return [
         check_python(sys.version_info[:3]),
+        check_compiled(is_compiled=is_compiled()),
         check_port(settings.server),
         *check_pins(settings),
         *nodes,
@@ -73,6 +75,11 @@ def check_python(version: tuple[int, ...]) -> Check:
     if version < OLDEST_PYTHON:
         return Check("fail", "Python", text, "Install Python 3.11 or newer.")
     return Check("ok", "Python", f"{text} on {platform.system()} {platform.machine()}")
+
+
+def check_compiled(*, is_compiled: bool) -> Check:
+    """Tell whether the hot path is compiled; it works either way."""
+    return Check("ok", "hot path", "compiled" if is_compiled else "plain Python")
 
 
 def check_port(server: ServerSettings) -> Check:

@@ -38,6 +38,7 @@ from sollol.gateway.watch import Watch
 from sollol.nodes.registry import Node, Registry
 from sollol.scheduling.decision import Decision, Grant
 from sollol.types import Engine, Lease, Measured, NodeState, NodeView, Task
+from sollol.upstream.waits import within
 from sollol.wire.kinds import SHOW
 from sollol.wire.measured import NOTHING_TOLD
 
@@ -342,10 +343,9 @@ class Forwarder:
 
     async def _unload_elsewhere(self, call: Call, node_id: str) -> None:
         """Unload a model from all other nodes too: the caller knows only of one server."""
-        async with asyncio.TaskGroup() as unloading:
-            for node in self._registry.nodes():
-                if node.view.id != node_id and holds_in_memory(node.view, call.model_key):
-                    unloading.create_task(self._unload(call, node))
+        others = (node for node in self._registry.nodes() if node.view.id != node_id)
+        holding = [node for node in others if holds_in_memory(node.view, call.model_key)]
+        await asyncio.gather(*(self._unload(call, node) for node in holding))
 
     async def _unload(self, call: Call, node: Node) -> None:
         """Ask one node; one that fails is taken to hold the model still, until it is next probed."""
@@ -353,10 +353,9 @@ class Forwarder:
         if isinstance(exchange, LocalAnswer):
             return
         with contextlib.suppress(SollolError, TimeoutError):
-            async with asyncio.timeout(UNLOAD_S):
-                upstream = await node.connections.send(exchange.request)
-                upstream.close()
-                self._note_residency(call, node, upstream.status)
+            upstream = await within(UNLOAD_S, node.connections.send(exchange.request))
+            upstream.close()
+            self._note_residency(call, node, upstream.status)
 
     def _note_residency(self, call: Call, node: Node, status: int) -> None:
         """Take note that a model has left a node's memory, or look whether it is there now."""

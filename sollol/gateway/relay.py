@@ -192,10 +192,15 @@ def _failed(
 ) -> UpstreamStatus:
     """Return the error for an answer that says what went wrong; ``status`` if not the node's own."""
     text = body[:MAX_TOLD].decode("utf-8", "replace").strip()
-    given = next((value for name, value in upstream.headers if name == b"retry-after"), b"")
-    retry_after_s = min(MAX_RETRY_AFTER_S, float(given)) if given.isdigit() else None
+    retry_after_s = asked_wait_s(upstream.headers)
     status = status or upstream.status
     return UpstreamStatus(text, status, content_type, body, retry_after_s=retry_after_s)
+
+
+def asked_wait_s(headers: Headers) -> float | None:
+    """Return for how long a node wants to be left alone; None if it does not say so in seconds."""
+    given = next((value for name, value in headers if name == b"retry-after"), b"")
+    return min(MAX_RETRY_AFTER_S, float(given)) if given.isdigit() else None
 
 
 async def _relay_stream(

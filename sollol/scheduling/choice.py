@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from random import Random
 
-from sollol.scheduling.cost import Priced
 from sollol.scheduling.policies.policy import Policy
 from sollol.scheduling.state import Runner
+from sollol.scheduling.work import Priced
 
 _PRICED = float("inf")
 total_s = attrgetter("total_s")

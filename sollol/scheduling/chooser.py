@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from sollol.scheduling.choice import by_cost, by_rank, pick, total_s
-from sollol.scheduling.cost import Priced, Prices
+from sollol.scheduling.cost import Prices
 from sollol.scheduling.decision import MAX_OPTIONS, Rule
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.explore import WORSE_AT_MOST, Explorer
@@ -18,7 +18,7 @@ from sollol.scheduling.policies import POLICIES
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.state import Held, Runner
 from sollol.scheduling.verdict import Verdict
-from sollol.scheduling.work import Work
+from sollol.scheduling.work import Priced, Work
 from sollol.types import Measured, RouteRequest
 
 VERSION = 1

@@ -7,36 +7,15 @@ there are no weights and no points. ``docs/architecture/routing.md`` works throu
 from bisect import bisect_left
 from heapq import heapify, heapreplace
 
-import msgspec
-
 from sollol.scheduling.decision import Obstacle, Terms
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.remaining import remaining_s
 from sollol.scheduling.room import NO_ROOM_NEEDED, Room, make_room
 from sollol.scheduling.state import Node, Runner, Shape
-from sollol.scheduling.work import YIELDS, Work
+from sollol.scheduling.work import YIELDS, Priced, Work
 
 RETRY_S = 1.0
 """What a failed attempt costs besides the time it took."""
-
-
-class Priced(msgspec.Struct, gc=False):
-    """A runner and what the request costs there."""
-
-    runner: Runner
-    terms: Terms
-    total_s: float
-    cached_tokens: int
-    loads: bool
-    """The model must be loaded first."""
-    obstacle: Obstacle
-    other: Runner | None
-    """The runner that stands in the way, if it is one."""
-
-    @property
-    def can_start(self) -> bool:
-        """Whether the request can be sent there now."""
-        return not self.obstacle
 
 
 class Prices:

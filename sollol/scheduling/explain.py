@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import MAX_OPTIONS, Decision, Obstacle, Option, Rule
 from sollol.scheduling.verdict import Verdict
+from sollol.scheduling.work import Priced
 from sollol.wire.names import shown_key
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sollol.scheduling.average import Average
-from sollol.scheduling.cost import Priced
+from sollol.scheduling.work import Priced
 
 STALE_S = 10.0
 """What was measured more lately than this is believed."""

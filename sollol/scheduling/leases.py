@@ -3,11 +3,11 @@
 import itertools
 from collections.abc import Mapping
 
-from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Rule, Terms
 from sollol.scheduling.memory import begin_load
 from sollol.scheduling.state import Held, Node
 from sollol.scheduling.verdict import Verdict
+from sollol.scheduling.work import Priced
 from sollol.types import Lease, RouteRequest
 
 _NO_TERMS = Terms()

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from sollol.scheduling.cost import Priced, Prices
+from sollol.scheduling.cost import Prices
 from sollol.scheduling.decision import Prewarm
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.fleet import Fleet
 from sollol.scheduling.memory import begin_load, beside, together, victims
 from sollol.scheduling.state import Node, Runner
-from sollol.scheduling.work import Work
+from sollol.scheduling.work import Priced, Work
 from sollol.types import Engine
 
 PLAN_S = 2.0

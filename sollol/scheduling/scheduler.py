@@ -30,7 +30,6 @@ from random import Random
 from sollol.errors import QueueFull, QueueTimeout, ShuttingDown
 from sollol.scheduling import explain
 from sollol.scheduling.chooser import Chooser
-from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statistics
 from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
@@ -48,6 +47,7 @@ from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
 from sollol.scheduling.state import Held, Node, Runner
 from sollol.scheduling.verdict import Verdict
 from sollol.scheduling.waiting import claim_room, is_impatient, plan, unplan
+from sollol.scheduling.work import Priced
 from sollol.types import Comer, Lease, Measured, NodeView, RouteRequest
 
 LOOK_AHEAD = 4

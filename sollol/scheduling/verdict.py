@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Rule
-from sollol.scheduling.work import Work
+from sollol.scheduling.work import Priced, Work
 from sollol.types import RouteRequest
 
 

@@ -2,11 +2,10 @@
 
 from bisect import bisect_left, insort
 
-from sollol.scheduling.cost import Priced
 from sollol.scheduling.decision import Obstacle
 from sollol.scheduling.queue import Waiting
 from sollol.scheduling.room import leaving, may_claim
-from sollol.scheduling.work import Work
+from sollol.scheduling.work import Priced, Work
 
 
 def plan(waiting: Waiting, priced: Priced) -> None:

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from sollol.scheduling.state import Options
+from sollol.scheduling.decision import Obstacle, Terms
+from sollol.scheduling.state import Options, Runner
 
 YIELDS = 3.0
 """Who is less urgent by so many levels does not slow another one down, nor push out its model."""
@@ -20,3 +21,22 @@ class Work(msgspec.Struct, gc=False):
     """Its place in the queue: who has a smaller one goes first."""
     level: float
     """Its priority, and one more for each time it has waited what a level is worth."""
+
+
+class Priced(msgspec.Struct, gc=False):
+    """A runner and what the request costs there."""
+
+    runner: Runner
+    terms: Terms
+    total_s: float
+    cached_tokens: int
+    loads: bool
+    """The model must be loaded first."""
+    obstacle: Obstacle
+    other: Runner | None
+    """The runner that stands in the way, if it is one."""
+
+    @property
+    def can_start(self) -> bool:
+        """Whether the request can be sent there now."""
+        return not self.obstacle

@@ -7,7 +7,6 @@ request body, no timer per request. ``request.py`` writes heads, ``connection.py
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from sollol.errors import UpstreamCut
@@ -16,6 +15,7 @@ from sollol.upstream.connection import Connection
 from sollol.upstream.outbox import Outbox
 from sollol.upstream.request import Origin, Timeouts, UpstreamRequest, encode_head
 from sollol.upstream.response import UpstreamResponse
+from sollol.upstream.waits import send_stream, within
 
 __all__ = [
     "ConnectionStatistics",
@@ -147,7 +147,7 @@ class NodeConnections:
                 connection.send_body(head, request.body)
                 await connection.wait_head()
             else:
-                await _stream(connection, head, request.body, request.content_length)
+                await send_stream(connection, head, request.body, request.content_length)
         except BaseException:
             connection.abort()
             raise
@@ -156,10 +156,10 @@ class NodeConnections:
     async def _connect(self) -> Connection:
         connection = Connection(self._authority, self._timeouts, self._outbox, self._forget)
         try:
-            async with asyncio.timeout(self._timeouts.connect_s):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, self._origin.host, self._origin.port, ssl=self._ssl_context
-                )
+            connecting = asyncio.get_running_loop().create_connection(
+                lambda: connection, self._origin.host, self._origin.port, ssl=self._ssl_context
+            )
+            await within(self._timeouts.connect_s, connecting)
         except BaseException as error:
             connection.abort()  # also if it comes about after all
             if isinstance(error, OSError):
@@ -209,25 +209,3 @@ class NodeConnections:
         if not connection.lost.done():
             self._closing.add(connection.lost)
             connection.lost.add_done_callback(self._closing.discard)
-
-
-async def _stream(
-    connection: Connection, head: bytes, body: AsyncIterator[bytes], content_length: int | None
-) -> None:
-    """Send a body while it comes, until it ends or the head of an answer is there.
-
-    The sender is the one task of this client: the node may answer while the iterator waits.
-    """
-
-    def sender_ended(sender: asyncio.Task[None]) -> None:
-        error = asyncio.CancelledError() if sender.cancelled() else sender.exception()
-        if error is not None and not connection.answer.has_head:
-            connection.fail(error)
-
-    sender = asyncio.create_task(connection.stream_body(head, body, content_length))
-    sender.add_done_callback(sender_ended)
-    try:
-        await connection.wait_head()
-    finally:
-        sender.cancel()
-        await asyncio.wait([sender])

@@ -17,6 +17,7 @@ callers of one application would be sent to one node. A prompt without messages 
 
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -203,7 +204,7 @@ def _hash(known_by: bytes) -> int:
     return len(known_by) << 32 | crc32(known_by)
 
 
-class _Form(msgspec.Struct, frozen=True):
+class _Form(NamedTuple):
     """Where a kind of body has what an :class:`Ask` tells."""
 
     read: Callable[[Fields, Prompt], None] = _chat

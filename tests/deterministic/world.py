@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 from sollol.api.answer import Answer
 from sollol.api.door import Door
 from sollol.api.inference import Inference
-from sollol.api.protocol import GatewayProtocol, ProtocolLimits
+from sollol.api.protocol import GatewayProtocol, ProtocolLimits, Shared
 from sollol.api.request import Request
 from sollol.gateway.gateway import Gateway
 from sollol.settings import Settings
@@ -189,11 +189,10 @@ def _acceptor(gateway: Gateway) -> Callable[[], Any]:
     def app(request: Request, answer: Answer) -> Any:
         return inference.serve(BODY_KINDS[request.path], request, answer)
 
-    parts = {"limits": ProtocolLimits(), "door": Door(10_000), "outbox": Outbox()}
-    bound = type("BoundProtocol", (GatewayProtocol,), parts)
+    shared = Shared(ProtocolLimits(), Door(10_000), Outbox())
     config: Any = SimpleNamespace(loaded_app=app)
     state = ServerState()
-    return lambda: bound(config, state, {})
+    return lambda: GatewayProtocol(shared, config, state, {})
 
 
 def make_settings(schedule: Schedule) -> Settings:

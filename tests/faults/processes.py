@@ -112,8 +112,8 @@ class Load:
         )
 
     async def wait_ended(self, before: int) -> None:
-        """Return once all requests with a lower number have ended."""
-        await wait_for(lambda: sum(each.number < before for each in self.ended) == before)
+        """Return once all requests with a lower number have ended, soon or, on a busy machine, late."""
+        await wait_for(lambda: sum(each.number < before for each in self.ended) == before, 40)
 
     async def _send(self, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()

@@ -1,11 +1,8 @@
 """What is read of a node's answer that says what went wrong."""
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 import pytest
 
-from sollol.gateway.relay import MAX_RETRY_AFTER_S, _failed
+from sollol.gateway.relay import MAX_RETRY_AFTER_S, asked_wait_s
 
 
 @pytest.mark.parametrize(
@@ -23,6 +20,4 @@ from sollol.gateway.relay import MAX_RETRY_AFTER_S, _failed
 def test_a_wait_that_a_node_asks_for_is_a_number_within_reason(
     given: bytes, seconds: float | None
 ) -> None:
-    upstream: Any = SimpleNamespace(status=429, headers=[(b"retry-after", given)])
-    error = _failed(cast(Any, upstream), b"text/plain", b"later")
-    assert error.retry_after_s == seconds
+    assert asked_wait_s([(b"retry-after", given)]) == seconds

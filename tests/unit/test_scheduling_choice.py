@@ -10,7 +10,7 @@ from hypothesis.strategies import integers
 
 from sollol.scheduling import explain
 from sollol.scheduling.choice import ALIKE, by_cost, by_rank, pick
-from sollol.scheduling.cost import Priced, Prices, bound_s
+from sollol.scheduling.cost import Prices, bound_s
 from sollol.scheduling.decision import Obstacle, Option, Rule, Terms
 from sollol.scheduling.demand import Demand
 from sollol.scheduling.explore import FOLLOW_LOOKS, MAX_DEBT, Explorer
@@ -23,7 +23,7 @@ from sollol.scheduling.remaining import remaining_s
 from sollol.scheduling.scheduler import Scheduler
 from sollol.scheduling.state import Held, Node, Options, Runner, Shape
 from sollol.scheduling.verdict import Verdict
-from sollol.scheduling.work import Work
+from sollol.scheduling.work import Priced, Work
 from sollol.types import Ask, Lease, Measured, NodeView, Task
 from tests.scheduling import GB, asks, leases, nodes_of, view
 
