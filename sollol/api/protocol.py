@@ -22,7 +22,7 @@ from sollol.api.door import ALWAYS_ANSWERED, FULL, FULL_HEADERS, Door, Entry
 from sollol.api.parser import Head, Refused, RequestParser
 from sollol.api.request import Request
 from sollol.errors import ClientDisconnected
-from sollol.upstream.outbox import Outbox
+from sollol.upstream.outbox import Outbox, fd_of
 from sollol.upstream.waits import within
 
 log = structlog.get_logger()
@@ -181,7 +181,7 @@ class GatewayProtocol(asyncio.Protocol):
         """Start to wait for a head; silence counts as a slow one."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         self.peer = address_of(transport.get_extra_info("peername"))
-        self.write = partial(self._shared.outbox.put, self._transport)
+        self.write = partial(self._shared.outbox.put, self._transport, fd=fd_of(transport))
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._arm_timer()
         entry = self._shared.door.entry(len(self._state.connections))

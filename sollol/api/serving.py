@@ -135,10 +135,16 @@ class Serving:
             log.exception("request_failed", request_id=arrival.shown_id)
             await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
         finally:
+            # What was written leaves at the end of this turn of the event loop: keep the books in
+            # the next, which begins with them and only then reads what comes in.
             duration_s = self._clock() - arrival.arrived_at
-            if note is not None:
-                note(arrival, duration_s)
-            self._done(arrival, duration_s)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._end, arrival, duration_s, note)
+
+    def _end(self, arrival: Arrived, duration_s: float, note: Note[Arrived] | None) -> None:
+        if note is not None:
+            note(arrival, duration_s)
+        self._done(arrival, duration_s)
 
     def _started(self, arrival: Arrival, status: int) -> Headers:
         """Note the commit point and return the headers that tell of the decision."""

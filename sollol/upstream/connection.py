@@ -9,7 +9,7 @@ from sollol.errors import ProtocolViolation, UpstreamCut
 from sollol.upstream import failures
 from sollol.upstream.answer import AnswerParser
 from sollol.upstream.clock import WaitClock
-from sollol.upstream.outbox import Outbox
+from sollol.upstream.outbox import NO_FD, Outbox, fd_of
 from sollol.upstream.request import Patience, Timeouts, UpstreamRequest
 from sollol.upstream.sockets import set_options, unconfirmed_bytes
 
@@ -49,6 +49,7 @@ class Connection(asyncio.Protocol):
         tick_s = min(timeouts.first_byte_s, timeouts.stall_s, LEAST_LIMIT_S)
         self._clock = WaitClock(self._loop, tick_s, self._expired)
         self._transport: asyncio.Transport  # set when the connection is made
+        self._fd = NO_FD
         self._connected = False
         self._busy = False
         self._request_sent = False
@@ -99,7 +100,7 @@ class Connection(asyncio.Protocol):
         """Write a whole request."""
         self._request_bytes = len(head) + len(body)
         if len(body) <= _ONE_WRITE_BYTES:
-            self._outbox.put(self._transport, head + body)
+            self._outbox.put(self._transport, head + body, self._fd)
         else:  # not worth a copy
             self._write(head)
             self._write(body)
@@ -342,6 +343,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         set_options(transport.get_extra_info("socket"))
+        self._fd = fd_of(transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and tell the reader."""
