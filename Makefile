@@ -40,7 +40,7 @@ serve: $(VENV)/.serve  ## Start the gateway; ARGS="--node http://gpu1:11434" pas
 # source would be run in its place after an edit.
 compiled: $(BIN)/uv  ## Make .venv-compiled, whose sollol has its hot path in C (needs a C compiler)
 	@rm -rf $(COMPILED)/dist
-	HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/uv build --quiet --python $(BIN)/python --build-constraints requirements-dev.txt --out-dir $(COMPILED)/dist .
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(BIN)/uv build --python $(BIN)/python --build-constraints requirements-dev.txt --out-dir $(COMPILED)/dist .
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(COMPILED)
 	$(BIN)/uv pip install --quiet --python $(COMPILED) --require-hashes --requirement requirements.txt
 	$(BIN)/uv pip install --quiet --python $(COMPILED) --no-deps --reinstall $(COMPILED)/dist/*.whl
