@@ -13,6 +13,8 @@ from sollol.cli.errors import CommandError
 if TYPE_CHECKING:
     import httpx
 
+    from sollol.settings import ServerSettings
+
 ANSWER_TIMEOUT_S = 10.0
 CHAT_TIMEOUT_S = 900.0
 """A first token may wait in the queue and for the model's load, a pull for a slow disk."""
@@ -32,7 +34,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other p
 
 def configured_url() -> str:
     """Return where a gateway with the settings of this place and environment listens."""
-    server = read_settings(None).settings.server
+    return url_of(read_settings(None).settings.server)
+
+
+def url_of(server: "ServerSettings") -> str:
+    """Return where a gateway with these settings answers this machine."""
     host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
 

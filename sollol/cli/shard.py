@@ -9,13 +9,13 @@ import typer
 
 from sollol.cli.environment import ConfigOption, SetOption, read_settings
 from sollol.cli.errors import CommandError
-from sollol.cli.gateway import Gateway, JsonOption, UrlOption
+from sollol.cli.gateway import Gateway, JsonOption, UrlOption, url_of
 from sollol.cli.output import print_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sollol.settings import ShardingSettings
+    from sollol.settings import ServerSettings, ShardingSettings
     from sollol.sharding.fleet import Seen
     from sollol.sharding.memory import RunOptions
 
@@ -30,7 +30,8 @@ _WORKERS = """Example:
   sollol shard workers --set sharding.workers=10.0.0.2=24,10.0.0.3=24"""
 _NO_WORKERS = (
     "No worker is known. List them, with their memory in GB: "
-    "--set sharding.workers=10.0.0.2:50052=24,10.0.0.3=16"
+    "--set sharding.workers=10.0.0.2:50052=24,10.0.0.3=16; or let the gateway run one here: "
+    "--set sharding.local_worker_gb=16"
 )
 
 
@@ -66,22 +67,22 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
     settings = read_settings(config, assignments or (), options).settings.sharding
     from sollol.cli.shard_text import as_dict, link_dict, link_text, print_plan, ways_out
     from sollol.errors import DoesNotFit, SollolError
+    from sollol.settings import LOCAL_LINK, LOCAL_WORKER
     from sollol.sharding.alternatives import alternatives
     from sollol.sharding.fleet import fleet_of
     from sollol.sharding.models import read_model
     from sollol.sharding.notes import notes
     from sollol.sharding.ollama_store import default_stores
     from sollol.sharding.plan import find_plan, plan_shards
+    from sollol.sharding.prediction import Link
 
-    if not settings.workers:
-        raise CommandError(_NO_WORKERS, exit_code=2)
     seen = _seen(settings)
     run_options, fleet = _run_options(settings), fleet_of(settings, seen)
+    local = LOCAL_WORKER, Link(*LOCAL_LINK)
     try:
         found = read_model(model, default_stores(sys.platform, Path.home(), settings.store))
-        others = alternatives(
-            found.facts, run_options, fleet, find_plan(found.facts, run_options, fleet)
-        )
+        fitting = find_plan(found.facts, run_options, fleet)
+        others = alternatives(found.facts, run_options, fleet, fitting, local)
         try:
             best = plan_shards(found.facts, run_options, fleet)
         except DoesNotFit as error:
@@ -98,20 +99,25 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
 
 @app.command("workers", epilog=_WORKERS)
 def workers(
-    config: ConfigOption = None, assignments: SetOption = None, as_json: JsonOption = False
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Ask every listed worker for its version and memory, and measure the link; exit 1 if one cannot be used."""
-    settings = read_settings(config, assignments or ()).settings.sharding
-    if not settings.workers:
-        raise CommandError(_NO_WORKERS, exit_code=2)
-    from sollol.cli.shard_text import print_workers, worker_dict
+    """Ask every worker for its version and memory, and measure the link; exit 1 if one cannot be used.
 
-    seen = _seen(settings)
+    One that holds a part of a model answers nobody else: the gateway is asked which model that is.
+    """
+    loaded = read_settings(config, assignments or ()).settings
+    settings = loaded.sharding
+    from sollol.cli.shard_text import print_workers, told_workers
+
+    told = told_workers(_seen(settings), lambda: _held(url, loaded.server))
     if as_json:
-        print_json({"workers": [worker_dict(one) for one in seen]})
+        print_json({"workers": told})
     else:
-        print_workers(seen)
-    if any(one.probe.error for one in seen):
+        print_workers(told)
+    if any(one["error"] and not one["model"] for one in told):
         raise typer.Exit(1)
 
 
@@ -139,17 +145,37 @@ def stop(
 
 
 def _seen(settings: "ShardingSettings") -> "Sequence[Seen]":
-    """Return what the workers answer; they are compared with the llama.cpp here, if there is one."""
+    """Return what the workers answer; they are compared with the llama.cpp here, if there is one.
+
+    The gateway's own worker runs as long as that does, so it is taken as the settings say.
+    """
+    own = settings.local_worker
+    if not settings.workers and own is None:
+        raise CommandError(_NO_WORKERS, exit_code=2)
     import asyncio
 
     from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
-    from sollol.sharding.fleet import survey
+    from sollol.sharding.fleet import Seen, survey
+    from sollol.sharding.links import MeasuredLink
+    from sollol.sharding.rpc import Probe
 
     try:
         binaries = find_binaries()
     except LlamaCppUnavailable:
         binaries = None
-    return asyncio.run(survey(settings.workers, binaries))
+    seen = asyncio.run(survey(settings.workers, binaries))
+    return seen if own is None else (*seen, Seen(own, Probe(own.address), MeasuredLink()))
+
+
+def _held(url: str | None, server: "ServerSettings") -> dict[str, str]:
+    """Return which model of the running gateway each worker holds a part of; none without one."""
+    try:
+        answer = Gateway(url or url_of(server)).get("/sollol/v1/shards")
+    except CommandError:
+        return {}
+    return {
+        one["address"]: shard["model"] for shard in answer["shards"] for one in shard["workers"]
+    }
 
 
 def _run_options(settings: "ShardingSettings") -> "RunOptions":

@@ -16,10 +16,12 @@ from sollol.settings.model import (
 )
 from sollol.settings.nodes import EMBEDDED_ID, DiscoverySettings, EmbeddedSettings, NodeSettings
 from sollol.settings.scheduling import ModelSettings, QueueSettings, SchedulingSettings
-from sollol.settings.sharding import ShardingSettings, WorkerSettings
+from sollol.settings.sharding import LOCAL_LINK, LOCAL_WORKER, ShardingSettings, WorkerSettings
 
 __all__ = [
     "EMBEDDED_ID",
+    "LOCAL_LINK",
+    "LOCAL_WORKER",
     "DiscoverySettings",
     "EmbeddedSettings",
     "Loaded",

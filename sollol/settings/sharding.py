@@ -10,6 +10,10 @@ from sollol.settings.values import Count, ExpandedPath, Group, Seconds, listed, 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _LOOPBACK_ROUND_TRIP_S, _ROUND_TRIP_S = 0.00005, 0.0005
 _LOOPBACK_GBIT_PER_S, _GBIT_PER_S = 20.0, 1.0
+LOCAL_LINK = _LOOPBACK_ROUND_TRIP_S, _LOOPBACK_GBIT_PER_S * 1e9 / 8
+"""Of a worker on this machine: seconds of a round trip, and bytes a second."""
+LOCAL_WORKER = "127.0.0.1:*"
+"""What stands for the address of the gateway's own worker while none runs: its port is found then."""
 
 
 def worker_list(value: object) -> object:
@@ -101,6 +105,14 @@ class ShardingSettings(Group):
     """CPU threads of the coordinator; half of the cores when not given."""
     binary: ExpandedPath | None = None
     """A `llama-server` to run as the coordinator, instead of the packaged one."""
+
+    @property
+    def local_worker(self) -> WorkerSettings | None:
+        """The worker that the gateway runs itself, as a plan takes it before it runs."""
+        if self.local_worker_gb is None:
+            return None
+        listed = WorkerSettings(address="127.0.0.1", memory_gb=self.local_worker_gb)
+        return listed.model_copy(update={"address": LOCAL_WORKER})
 
     @field_validator("workers")
     @classmethod

@@ -1,16 +1,21 @@
-"""What else could be done with a model: less context, smaller keys and values, one node alone. Pure.
+"""What else could be done with a model: less context, smaller keys and values, a worker here. Pure.
 
 Shown beside a plan, and in place of one where the model does not fit.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sollol.errors import InvalidRequest
 from sollol.sharding.facts import ModelFacts
-from sollol.sharding.memory import CELL_STEP, RunOptions
-from sollol.sharding.plan import Fleet, Plan, find_plan
+from sollol.sharding.memory import CELL_STEP, GIB, MemoryModel, RunOptions
+from sollol.sharding.misfit import memory_gb
+from sollol.sharding.plan import Coordinator, Fleet, Plan, Worker, find_plan
+from sollol.sharding.prediction import Link
 
+_STEP_BYTES = GIB // 10
+"""How finely the memory of a worker beside the coordinator is searched."""
 _SMALLER_TYPES = {"f32": "f16", "f16": "q8_0", "bf16": "q8_0", "q8_0": "q4_0"}
 
 
@@ -23,10 +28,18 @@ class Alternative:
 
 
 def alternatives(
-    facts: ModelFacts, options: RunOptions, fleet: Fleet, plan: Plan | None
+    facts: ModelFacts,
+    options: RunOptions,
+    fleet: Fleet,
+    plan: Plan | None,
+    local: tuple[str, Link],
 ) -> tuple[Alternative, ...]:
-    """Return what would need fewer workers than ``plan``, or would fit where there is none."""
-    ways = (_smaller_cache, _less_context, _one_node)
+    """Return what would need fewer workers than ``plan``, or would fit where there is none.
+
+    Args:
+        local: name and link of a worker that the gateway would run beside the coordinator.
+    """
+    ways = (_smaller_cache, _less_context, partial(_local_worker, local))
     return tuple(
         alternative
         for way in ways
@@ -76,16 +89,41 @@ def _less_context(facts: ModelFacts, options: RunOptions, fleet: Fleet) -> Alter
     return Alternative(f"{shorter.context_length} tokens of context for each slot", plan)
 
 
-def _one_node(facts: ModelFacts, options: RunOptions, fleet: Fleet) -> Alternative | None:
-    """Return the plan with the largest worker at most, and as few layers on the CPU as that needs."""
-    largest = sorted(fleet.workers, key=lambda worker: worker.memory_bytes)[-1:]
-    alone = replace(fleet, workers=tuple(largest))
-    for layers in range(1, len(facts.units) + 1):
-        plan = find_plan(facts, options, alone, cpu_layers=layers)
-        if plan is not None:
-            where = f"{layers} of {len(facts.units)} layers" if plan.shares else "all layers"
-            return Alternative(f"{where} on the CPU of {plan.coordinator.name}", plan)
-    return None
+def _local_worker(
+    local: tuple[str, Link], facts: ModelFacts, options: RunOptions, fleet: Fleet
+) -> Alternative | None:
+    """Return the plan with the smallest worker beside the coordinator that spares most others."""
+    hosts = [host for host in fleet.coordinators if all(w.host != host.name for w in fleet.workers)]
+    if not hosts:
+        return None
+    host = hosts[0]
+
+    def plan_with(steps: int) -> Plan | None:
+        return find_plan(facts, options, _beside(fleet, host, local, steps * _STEP_BYTES))
+
+    room = host.memory_bytes - MemoryModel(facts, options).coordinator_bytes()
+    low, high = 1, room // _STEP_BYTES
+    plan = plan_with(high) if high >= low else None
+    if plan is None:
+        return None
+    fewest = len(plan.shares)
+    while low < high:
+        middle = (low + high) // 2
+        smaller = plan_with(middle)
+        if smaller is not None and len(smaller.shares) == fewest:
+            plan, high = smaller, middle
+        else:
+            low = middle + 1
+    return Alternative(f"sharding.local_worker_gb={memory_gb(high * _STEP_BYTES):g}", plan)
+
+
+def _beside(fleet: Fleet, host: Coordinator, local: tuple[str, Link], size_bytes: int) -> Fleet:
+    """Return a fleet with one worker more, which takes its memory from the coordinator's host."""
+    name, link = local
+    own = Worker(name, host.name, size_bytes, host.memory_bytes_per_s)
+    left = host.memory_bytes - size_bytes
+    links = {**host.links, name: link}
+    return Fleet((*fleet.workers, own), (replace(host, memory_bytes=left, links=links),))
 
 
 def _most(is_enough: Callable[[int], bool], limit: int) -> int:

@@ -45,6 +45,17 @@ class Packer:
             if mask.bit_count() == fewest:
                 yield _order(reach, mask)
 
+    def least_bytes(self, count: int) -> int:
+        """Return the least memory with which ``count`` equal workers hold everything."""
+        low, high = 0, self._memory.device(self._first, self._count).total_bytes
+        while low < high:
+            middle = (low + high) // 2
+            at = self._first
+            for _ in range(count):
+                at = self._fill(at, middle)
+            low, high = (low, middle) if at == self._count else (middle + 1, high)
+        return high
+
     def evenly(self, workers: Sequence[int], memories: Sequence[int]) -> Packing:
         """Return where each worker's units end when all are filled to the same part.
 

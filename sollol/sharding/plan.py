@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sollol.errors import DoesNotFit
 from sollol.sharding.facts import ModelFacts
 from sollol.sharding.memory import DeviceMemory, MemoryModel, RunOptions
+from sollol.sharding.misfit import gb_text, misfit_text
 from sollol.sharding.placing import MOST_WORKERS, Packer, Packing
 from sollol.sharding.prediction import ROUND_TRIPS, Expectation, Link, Stage, expect
 
@@ -85,7 +86,7 @@ def plan_shards(facts: ModelFacts, options: RunOptions, fleet: Fleet) -> Plan:
     """Return the best plan.
 
     Raises:
-        DoesNotFit: no coordinator, or the workers together, have too little memory.
+        DoesNotFit: no coordinator, or the workers, have too little memory.
         InvalidRequest: the model's keys or values cannot be stored as the options say.
     """
     plan = find_plan(facts, options, fleet)
@@ -96,16 +97,11 @@ def plan_shards(facts: ModelFacts, options: RunOptions, fleet: Fleet) -> Plan:
     if all(host.memory_bytes < needed for host in fleet.coordinators):
         most = max((host.memory_bytes for host in fleet.coordinators), default=0)
         raise DoesNotFit(
-            f"The coordinator of this model needs {_gb(needed)} on its own host, which has "
-            f"{_gb(most)} for it. Give it more with sharding.memory_gb, or free some."
+            f"The coordinator of this model needs {gb_text(needed)} on its own host, which has "
+            f"{gb_text(most)} for it. Give it more with sharding.memory_gb, or free some."
         )
-    whole = memory.device(0, len(facts.units)).total_bytes
-    total = sum(worker.memory_bytes for worker in fleet.workers)
-    raise DoesNotFit(
-        f"The model needs {_gb(whole)} of the workers for {options.slots} x "
-        f"{options.context_length} tokens of context; {len(fleet.workers)} have {_gb(total)}, "
-        "which must hold whole layers."
-    )
+    workers = {worker.name: worker.memory_bytes for worker in fleet.workers}
+    raise DoesNotFit(misfit_text(memory, workers))
 
 
 def find_plan(
@@ -205,7 +201,3 @@ def _slowness_s(memory: MemoryModel, worker: Worker, host: Coordinator) -> float
 
 def _nearness(worker: Worker, host: Coordinator) -> tuple[float, str]:
     return host.links[worker.name].round_trip_s, worker.name
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"

@@ -17,6 +17,7 @@ from sollol.sharding.plan import Coordinator, Fleet, Plan, Worker, find_plan, pl
 from sollol.sharding.prediction import Link
 
 GB = 10**9
+LOCAL = "local", Link(5e-5, 2.5e9)
 caches = st.builds(
     LayerCache,
     kv_heads=st.sampled_from([0, 1, 8]),
@@ -183,9 +184,8 @@ def test_alternatives_are_plans_that_need_fewer_workers(
 ) -> None:
     fleet = fleet_of(memories, host_bytes=4 * GB)
     plan = find_plan(facts, options, fleet)
-    for alternative in alternatives(facts, options, fleet, plan):
-        if alternative.plan.shares:
-            check(alternative.plan)
+    for alternative in alternatives(facts, options, fleet, plan, LOCAL):
+        check(alternative.plan)
         assert plan is None or len(alternative.plan.shares) < len(plan.shares)
 
 

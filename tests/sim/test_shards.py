@@ -1,6 +1,7 @@
 """Models over several machines: loaded when asked for, one node like any other, gone when idle or lost."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -352,6 +353,22 @@ async def test_without_workers_there_are_none() -> None:
                 "shards": [],
             }
             assert (await client.delete("/sollol/v1/shards/x")).status_code == 404
+
+
+async def test_workers_that_hold_a_model_are_busy_and_well(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = ScriptedWorkers()
+    workers.memories["127.0.0.1:1"] = GIB
+    arguments = ["shard", "workers", "--set", "sharding.workers=127.0.0.1:1=1"]
+    async with sharding(store, workers) as (running, client):
+        assert (await chat(client, "one")).status_code == 200
+        with pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(main, [*arguments, "--url", running.url])
+    assert not ended.value.code
+    out = capsys.readouterr().out
+    assert re.search(r"^127\.0\.0\.1:1 +busy +", out, re.MULTILINE)
+    assert "\n127.0.0.1:1: it holds a part of one:latest" in out
 
 
 async def test_the_cli_shows_and_stops_them(

@@ -9,7 +9,11 @@ import pytest
 from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import KINDS, Size, dense
 from sollol.cli.main import main
+from sollol.cli.shard_text import print_workers, told_workers
 from sollol.settings import ShardingSettings, WorkerSettings
+from sollol.sharding.fleet import Seen
+from sollol.sharding.links import MeasuredLink
+from sollol.sharding.rpc import Probe
 
 TWO = "--set=sharding.workers=127.0.0.2=0.055,127.0.0.1:9000=0.055"
 
@@ -66,8 +70,23 @@ def test_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_does_not_fit_names_ways_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("plan", "m.gguf", "--context", "32768", TWO, "--set=sharding.memory_gb=1") == 1
     error = capsys.readouterr().err
-    assert "The model needs" in error
+    assert "The model does not fit: with 1 x 32768 tokens" in error
+    assert "127.0.0.2:50052 may take 0.0591 GB" in error
     assert "\nOr with " in error
+
+
+def test_the_worker_of_the_gateway_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    own = "--set=sharding.local_worker_gb=1"
+    assert run("plan", "m.gguf", own) == 0
+    out = capsys.readouterr().out
+    assert "127.0.0.1:*" in out
+    assert "link to 127.0.0.1:*: 0.05 ms assumed, 20 Gbit/s assumed" in out
+    assert run("plan", "m.gguf", own, "--json", "--set=sharding.workers=127.0.0.2=0.055") == 0
+    assert json.loads(capsys.readouterr().out)["shares"][0]["worker"] == "127.0.0.1:*"
+    assert run("workers", own) == 0
+    out = capsys.readouterr().out
+    assert "gateway's" in out
+    assert "127.0.0.1:*: the gateway runs it on this machine" in out
 
 
 @pytest.mark.parametrize(
@@ -133,7 +152,23 @@ def test_workers_must_be_a_list() -> None:
 def test_workers_that_do_not_answer_are_listed_and_fail(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("workers") == 2
     assert run("workers", "--set=sharding.workers=127.0.0.1:1=1") == 1
-    assert "no RPC server answers at 127.0.0.1:1" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "--set sharding.local_worker_gb=16" in captured.err
+    header, row, empty, remark = captured.out.splitlines()
+    assert row.split()[:3] == ["127.0.0.1:1", "no", "answer"]
+    assert (len(header) < 100, empty) == (True, "")
+    assert remark.startswith("127.0.0.1:1: no RPC server answers at 127.0.0.1:1")
     assert run("workers", "--json", "--set=sharding.workers=127.0.0.1:1=1") == 1
     (told,) = json.loads(capsys.readouterr().out)["workers"]
     assert (told["version"], told["devices"], told["declared_bytes"]) == ("", [], 1 << 30)
+    assert (told["state"], told["model"]) == ("no answer", "")
+
+
+def test_workers_of_another_version_are_unusable(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ShardingSettings.model_validate({"workers": "10.0.0.2=1,10.0.0.3=1"})
+    probes = (Probe("10.0.0.2:50052", (4, 0, 3)), Probe("10.0.0.3:50052", (3, 0, 0), error="old"))
+    seen = [Seen(*each, MeasuredLink()) for each in zip(settings.workers, probes, strict=True)]
+    told = told_workers(seen, dict)
+    assert [one["state"] for one in told] == ["answers", "unusable"]
+    print_workers(told[:1])
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -34,6 +34,7 @@ FACTS = ModelFacts(
     units=(*(LAYER,) * 10, Unit(200 * MIB, 0, 200 * MIB)),
 )
 NEAR, FAR = Link(0.0001, 1e9), Link(0.005, 1e7)
+LOCAL = "local", NEAR
 
 
 def fleet(*workers: Worker, links: dict[str, Link] | None = None, host: str = "gateway") -> Fleet:
@@ -91,12 +92,13 @@ def test_more_workers_than_are_considered_are_no_harm() -> None:
 
 
 def test_what_does_not_fit_says_what_it_needs() -> None:
-    with pytest.raises(
-        DoesNotFit, match=r"needs 3\.7 GB of the workers for 1 x 4096.* 1 have 1\.1 GB"
-    ):
+    one = r"with 1 x 4096 tokens.* needs 3\.\d+ GB .*, and a may take 1\.07 GB"
+    with pytest.raises(DoesNotFit, match=one):
         plan_shards(FACTS, RunOptions(), fleet(worker("a", 1)))
     tight = Fleet((worker("a", 9),), (Coordinator("gateway", MIB, 1e9, {"a": NEAR}),))
-    with pytest.raises(DoesNotFit, match=r"coordinator.* needs 0\.6 GB on its own host.* 0\.0 GB"):
+    with pytest.raises(
+        DoesNotFit, match=r"coordinator.* needs 0\.583 GB on its own host.* 0\.00105 GB"
+    ):
         plan_shards(FACTS, RunOptions(), tight)
     with pytest.raises(DoesNotFit, match="coordinator"):
         plan_shards(FACTS, RunOptions(), Fleet((), ()))
@@ -119,23 +121,52 @@ def test_the_alternatives_to_two_workers() -> None:
     workers = fleet(worker("a", 3.9), worker("b", 2))
     plan = plan_shards(FACTS, options, workers)
     assert len(plan.shares) == 2
-    found = {other.what: other.plan for other in alternatives(FACTS, options, workers, plan)}
+    found = {other.what: other.plan for other in alternatives(FACTS, options, workers, plan, LOCAL)}
     less = next(plan for what, plan in found.items() if "tokens of context" in what)
     assert len(less.shares) == 1
     longer = replace(options, context_length=less.options.context_length + 256)
     assert len(plan_shards(FACTS, longer, workers).shares) == 2
-    cpu = next(plan for what, plan in found.items() if "layers on the CPU of gateway" in what)
-    assert len(cpu.shares) == 1
-    fewer = find_plan(
-        FACTS, options, replace(workers, workers=workers.workers[:1]), cpu.cpu_layers - 1
-    )
-    assert fewer is None
+    what, own = next(item for item in found.items() if "sharding.local_worker_gb=" in item[0])
+    assert names(own) == ["local"]
+    (share,) = own.shares
+    assert float(what.rpartition("=")[2]) * GIB - share.memory.total_bytes < 0.2 * GIB
+    assert own.coordinator_bytes + share.worker.memory_bytes <= 8 * GIB
+
+
+def test_a_worker_beside_the_coordinator_is_offered_once() -> None:
+    options = RunOptions(65536)
+    for host, expected in (("", True), ("gateway", False)):
+        workers = fleet(worker("a", 2.5, host), worker("b", 2.5))
+        found = alternatives(FACTS, options, workers, None, LOCAL)
+        assert any("local_worker_gb" in other.what for other in found) is expected
+
+
+def test_what_does_not_fit_says_what_each_worker_would_need() -> None:
+    two = [worker("a", 1), worker("b", 1.5)]
+    with pytest.raises(DoesNotFit) as raised:
+        plan_shards(FACTS, RunOptions(), fleet(*two))
+    text = str(raised.value)
+    assert "it needs 2 workers with " in text
+    assert "a may take 1.07 GB, b may take 1.61 GB" in text
+    assert "sharding.context_length, sharding.slots or sharding.cache_type" in text
+    enough = float(text.partition("sharding.workers=HOST:PORT=")[2].split()[0])
+    plan_shards(FACTS, RunOptions(), fleet(worker("a", enough), worker("b", enough)))
+    less = enough - 0.02
+    assert find_plan(FACTS, RunOptions(), fleet(worker("a", less), worker("b", less))) is None
+
+
+def test_of_many_workers_that_are_too_small_the_range_is_told() -> None:
+    many = [worker(f"w{number}", 0.2 + number / 100) for number in range(MOST_WORKERS + 3)]
+    with pytest.raises(DoesNotFit, match=rf"needs {MOST_WORKERS} workers with .*the 15 there are"):
+        plan_shards(FACTS, RunOptions(), fleet(*many))
+    with pytest.raises(DoesNotFit, match=r"needs 3\.\d+ GB .*, and there is no worker"):
+        plan_shards(FACTS, RunOptions(), fleet())
 
 
 def test_the_alternatives_to_nothing() -> None:
     options = RunOptions(65536)
     workers = fleet(worker("a", 2.5), worker("b", 2.5))
-    found = [other.what for other in alternatives(FACTS, options, workers, None)]
+    found = [other.what for other in alternatives(FACTS, options, workers, None, LOCAL)]
     assert found[0] in ("keys and values as q8_0", "keys and values as q4_0")
     assert "tokens of context" in found[1]
 
@@ -144,13 +175,13 @@ def test_no_smaller_type_is_offered_where_heads_do_not_divide() -> None:
     odd = replace(LAYER, cache=LayerCache(8, 80, 80))
     facts = replace(FACTS, units=(*(odd,) * 10, FACTS.units[-1]))
     workers = fleet(worker("a", 2.5), worker("b", 2.5))
-    found = alternatives(facts, RunOptions(65536), workers, None)
+    found = alternatives(facts, RunOptions(65536), workers, None, LOCAL)
     assert [other for other in found if "keys" in other.what] == []
 
 
 def test_nothing_is_offered_where_nothing_helps() -> None:
     tight = Fleet((worker("a", 0.1),), (Coordinator("gateway", GIB // 2, 1e9, {"a": NEAR}),))
-    assert alternatives(FACTS, RunOptions(), tight, None) == ()
+    assert alternatives(FACTS, RunOptions(), tight, None, LOCAL) == ()
 
 
 def test_what_to_expect_of_a_token() -> None:
