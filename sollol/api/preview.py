@@ -15,6 +15,7 @@ from sollol.errors import InvalidRequest, ModelNotFound
 from sollol.gateway.body import Body, aside
 from sollol.gateway.call import Call
 from sollol.gateway.gateway import Gateway
+from sollol.gateway.shard import ShardState
 from sollol.scheduling.decision import Decision, Terms
 from sollol.types import Ask
 from sollol.wire.checks import model_not_found
@@ -49,8 +50,10 @@ class Asked(BaseModel):
 class Preview(BaseModel):
     """What would be decided at this moment.
 
-    ``would`` is ``run``, ``wait`` or ``refuse`` (the queue is full). ``predicted_wait_s`` and
-    ``predicted_s``, from arrival to the end, are null where the policy compares no seconds.
+    ``would`` is ``run``, ``wait``, ``refuse`` (the queue is full, or the model could not be loaded
+    lately) or ``load``: the model runs over workers, and is not loaded yet. ``predicted_wait_s`` and
+    ``predicted_s``, from arrival to the end, are null where the policy compares no seconds. Of a model
+    that is not loaded nothing is predicted: they and ``complexity`` are null, and no node is compared.
     ``takes_slot`` is false for what a node answers at once, such as the facts of a model.
     """
 
@@ -63,7 +66,7 @@ class Preview(BaseModel):
     would: str
     predicted_wait_s: float | None
     predicted_s: float | None
-    complexity: Complexity
+    complexity: Complexity | None
     ask: Asked
     decision: Explained
 
@@ -89,7 +92,8 @@ def preview_router(gateway: Gateway) -> APIRouter:
         arrival = Arrival(kind, came.headers, "preview", "", gateway.clock(), kind.task)
         call = await aside(body, calls.make, arrival, came, body)
         with call.body:
-            return _preview(gateway, call)
+            unloaded = await _unloaded(gateway, call)
+            return _preview(gateway, call) if unloaded is None else unloaded
 
     return router
 
@@ -101,6 +105,57 @@ def _kind(path: str) -> BodyKind:
     if kind.is_multipart:
         raise InvalidRequest(f"{path} takes a form, which cannot be given as JSON")
     return kind
+
+
+async def _unloaded(gateway: Gateway, call: Call) -> Preview | None:
+    """Return what is told of a model that runs over workers and is not loaded; None of all others.
+
+    Raises:
+        ModelBroken: its files are damaged.
+    """
+    shards, sharded = gateway.shards, gateway.sharded
+    if shards is None or sharded is None or not sharded.is_for(call):
+        return None
+    if not await shards.is_needed(call.model_key):
+        return None
+    shard, rest = shards.find(call.model_key), shards.rests().get(call.model_key)
+    if shard is not None and shard.state is ShardState.READY:
+        return None
+    if not call.takes_slot:
+        would, reason = "run", "it is answered from the model's files, without a load"
+    elif shard is not None:
+        would, reason = "load", "the model is being loaded over workers (sollol shard ps)"
+    elif rest is None:
+        would, reason = "load", "the model would first be loaded over workers (sollol shard plan)"
+    else:
+        would, reason = "refuse", f"the model could not be loaded over workers: {rest.error}"
+    return _undecided(call, would, reason)
+
+
+def _undecided(call: Call, would: str, reason: str) -> Preview:
+    return Preview(
+        path=call.kind.path,
+        task=call.kind.task,
+        model=call.model,
+        priority=call.priority,
+        caller=call.caller,
+        takes_slot=call.takes_slot,
+        would=would,
+        predicted_wait_s=None,
+        predicted_s=None,
+        complexity=None,
+        ask=_asked(call.ask),
+        decision=Explained(
+            node="",
+            rule="",
+            reason=reason,
+            policy="",
+            considered=0,
+            prompt_tokens=0,
+            output_tokens=0,
+            options=[],
+        ),
+    )
 
 
 def _preview(gateway: Gateway, call: Call) -> Preview:

@@ -25,6 +25,11 @@ _WOULD = {
     "wait": "waits for a slot",
     "refuse": "is refused: the queue is full",
 }
+_WOULD_UNLOADED = {
+    "run": "begins at once",
+    "load": "waits until that is done",
+    "refuse": "is refused for some seconds",
+}
 
 
 def route(
@@ -45,6 +50,9 @@ def route(
     answer = Gateway(url).send("POST", "/sollol/v1/route", question)
     if as_json:
         print_json(answer)
+        return
+    if not answer["decision"]["rule"]:
+        print_lines(why=answer["decision"]["reason"], it=_WOULD_UNLOADED[answer["would"]])
         return
     print_options(answer["decision"])
     print()

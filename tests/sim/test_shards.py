@@ -371,6 +371,51 @@ async def test_workers_that_hold_a_model_are_busy_and_well(
     assert "\n127.0.0.1:1: it holds a part of one:latest" in out
 
 
+async def previewed(client: httpx.AsyncClient, path: str = "/api/chat") -> dict[str, Any]:
+    body = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
+    answer = await client.post("/sollol/v1/route", json={"path": path, "body": body})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def test_what_would_be_done_is_told_of_a_model_that_is_not_loaded(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    workers.may_load.clear()
+    async with sharding(store, workers) as (_, client):
+        told = await previewed(client)
+        assert (told["would"], told["predicted_s"], told["complexity"]) == ("load", None, None)
+        assert "would first be loaded over workers" in told["decision"]["reason"]
+        assert (await previewed(client, "/api/show"))["would"] == "run"
+        assert not workers.made
+        asked = asyncio.ensure_future(chat(client, "one"))
+        await wait_for(lambda: bool(workers.made))
+        assert "is being loaded" in (await previewed(client))["decision"]["reason"]
+        workers.failures.append(CoordinatorFailed("it aborted"))
+        workers.may_load.set()
+        assert (await asked).status_code == 502
+        told = await previewed(client)
+        assert (told["would"], told["decision"]["node"]) == ("refuse", "")
+        assert told["decision"]["reason"].endswith("it aborted")
+        await asyncio.sleep(1.1)
+        await chat(client, "one")
+        assert (await previewed(client))["decision"]["node"] == "shard:one:latest"
+        unknown = {"path": "/api/chat", "body": {"model": "none"}}
+        assert (await client.post("/sollol/v1/route", json=unknown)).status_code == 404
+
+
+async def test_the_cli_tells_of_a_model_that_is_not_loaded(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with sharding(store, ScriptedWorkers(w1=GIB)) as (running, _):
+        with pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(main, ["route", "one", "hi", "--url", running.url])
+    out = capsys.readouterr().out
+    assert not ended.value.code
+    assert "Why:         the model would first be loaded over workers" in out
+    assert "It:          waits until that is done" in out
+
+
 async def test_the_cli_shows_and_stops_them(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
