@@ -110,12 +110,12 @@ class Continuation(View):
     """A stream that broke off and was to be gone on with.
 
     ``outcome`` is ``continued``, ``failed``, ``refused`` or ``cancelled``, and ``reason`` why. ``tokens``
-    are those that the client had before.
+    are those that the client had before; null where they were not counted.
     """
 
     outcome: str
     reason: str
-    tokens: int
+    tokens: int | None
 
 
 class Complexity(View):

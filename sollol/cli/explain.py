@@ -40,7 +40,7 @@ _COLUMNS = (
 _REAL = (("load", "load_s"), ("prefill", "prompt_s"), ("decode", "output_s"), ("total", "total_s"))
 _CONTINUED = {
     "continued": "another node went on",
-    "failed": "another node went on, and failed too",
+    "failed": "another node was to go on, and failed too",
     "refused": "no other node could go on",
     "cancelled": "the client left while another node went on",
 }
@@ -132,7 +132,8 @@ def _continuation(continuation: Told | None) -> str:
         return ""
     how = _CONTINUED[continuation["outcome"]]
     reason = f": {continuation['reason']}" if continuation["reason"] else ""
-    return f"after {continuation['tokens']} tokens; {how}{reason}"
+    tokens = "some" if continuation["tokens"] is None else continuation["tokens"]
+    return f"after {tokens} tokens; {how}{reason}"
 
 
 def _predicted(attempt: Told) -> str:

@@ -116,12 +116,13 @@ class Continuation(msgspec.Struct, gc=False, array_like=True):
     """What became of a stream that broke off and was to be gone on with.
 
     ``outcome`` is ``continued``, ``failed`` (it broke off again), ``refused`` (it could not be done) or
-    ``cancelled``; ``reason`` is why. ``tokens`` are those that the client had before.
+    ``cancelled``; ``reason`` is why. ``tokens`` are those that the client had before; None where they
+    were not counted.
     """
 
     outcome: str
     reason: str = ""
-    tokens: int = 0
+    tokens: int | None = None
 
 
 class Outcome(msgspec.Struct, gc=False, array_like=True):

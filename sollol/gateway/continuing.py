@@ -37,6 +37,7 @@ from sollol.wire.continuation import (
     Manner,
     SecondLeg,
     check_request,
+    count_tokens,
     how_it_continues,
     needs_probe,
     probe_key,
@@ -231,7 +232,8 @@ class Continuing:
             cut = self._cut(call, recording, outcome, failure)
             plan = await aside(call.body, _planned, cut)
         except SollolError as refusal:
-            outcome.continuation = Continuation("refused", _shortened(refusal))
+            tokens = await aside(call.body, _counted, call.kind, recording.pieces)
+            outcome.continuation = Continuation("refused", _shortened(refusal), tokens)
             raise failure from refusal
         with plan.call.body:
             joined = _Joined(downstream, recording.push, plan.joiner)
@@ -268,6 +270,7 @@ class Continuing:
         call = msgspec.structs.replace(plan.call, seam=seam)
         continuation = Continuation("cancelled", "", plan.delivered.tokens)
         outcome.continuation = continuation
+        tries = len(outcome.tries)
         second = Outcome(tries=outcome.tries, queue_wait_s=outcome.queue_wait_s)
 
         def begun(_: int) -> Headers:
@@ -285,7 +288,8 @@ class Continuing:
             continuation.outcome, continuation.reason = "refused", _shortened(refusal)
             raise failure from refusal
         except SollolError as error:
-            continuation.outcome, continuation.reason = "failed", _shortened(error)
+            continuation.outcome = "failed" if len(outcome.tries) > tries else "refused"
+            continuation.reason = _shortened(error)
             if joined.has_begun:
                 raise
             raise failure from error
@@ -338,6 +342,10 @@ class Continuing:
             upstream.close()
         translator = exchange.translator
         return answer if translator is None else translator.feed(answer) + translator.finish()
+
+
+def _counted(kind: BodyKind, pieces: list[bytes] | None) -> int | None:
+    return None if pieces is None else count_tokens(kind, b"".join(pieces))
 
 
 def _shortened(error: SollolError) -> str:

@@ -16,6 +16,7 @@ by as many. What cannot be gone on with exactly is refused with ``CannotContinue
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -185,6 +186,15 @@ def read_delivered(kind: BodyKind, sent: bytes) -> Delivered:
         raise CannotContinue("the model was thinking")
     in_event = is_sse and not sent.endswith((b"\n\n", b"\n\r\n"))
     return Delivered(text, len(texts), is_finished, has_usage, head, in_event)
+
+
+def count_tokens(kind: BodyKind, sent: bytes) -> int:
+    """Return how many records of a stream have text or thoughts, as far as they can be read."""
+    count = 0
+    with suppress(ValueError, RecursionError, ProtocolViolation):
+        for piece in _event_pieces(sent) if kind is V1_CHAT else _record_pieces(sent):
+            count += bool(piece.content or piece.thinking)
+    return count
 
 
 def second_leg(kind: BodyKind, fields: Fields, delivered: Delivered) -> SecondLeg:

@@ -172,6 +172,7 @@ async def test_what_cannot_be_exact_ends_in_an_error(
         told = await pair.latest()
         assert told["continuation"]["outcome"] == "refused"
         assert reason in told["continuation"]["reason"]
+        assert told["continuation"]["tokens"] == 3
         assert "error" in records(ended)[-1]
         assert (told["outcome"], len(told["attempts"])) == ("upstream_cut", 1)
         assert await pair.count("refused") == 1
@@ -197,6 +198,20 @@ async def test_another_digest_is_another_model() -> None:
         assert "error" in ended[-1]
         reason = (await pair.latest())["continuation"]["reason"]
         assert reason == "no other node has the same model on the same engine"
+        assert (await pair.latest())["continuation"]["tokens"] == 3
+
+
+async def test_a_second_node_that_is_not_up_is_none() -> None:
+    async with a_pair() as pair:
+        drained = {"draining": True}
+        answer = await pair.fleet.client.patch("/sollol/v1/nodes/b", json=drained)
+        assert answer.status_code == 200
+        ended = records(await pair.cut(*CASES["chat"], CUT))
+        assert "error" in ended[-1]
+        told = await pair.latest()
+        assert (told["continuation"]["outcome"], told["continuation"]["tokens"]) == ("refused", 3)
+        assert len(told["attempts"]) == 1
+        assert await pair.count("refused") == 1
 
 
 async def test_thoughts_are_not_gone_on_with() -> None:

@@ -15,6 +15,7 @@ from sollol.wire.continuation import (
     SecondLeg,
     check_request,
     continues,
+    count_tokens,
     how_it_continues,
     needs_probe,
     probe_key,
@@ -381,3 +382,11 @@ def test_any_cut_of_any_text_gives_the_whole(
     made = join(kind, delivered, echoes=echoes)
     rest = made.feed(write(*map(record, [*repeated, *texts[cut_at:]])))
     assert delivered.text + read_delivered(kind, rest).text == "".join(texts)
+
+
+def test_tokens_are_counted_as_far_as_they_can_be_read() -> None:
+    line = b'{"message":{"role":"assistant","content":"","thinking":"hm"},"done":false}\n'
+    told = line + line.replace(b'"content":""', b'"content":"a"') + b'{"message":{}}\n'
+    assert count_tokens(CHAT, told) == 2
+    assert count_tokens(CHAT, told + b"{no\n" + line) == 2
+    assert count_tokens(V1_CHAT, b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n') == 1
