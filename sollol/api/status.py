@@ -1,10 +1,14 @@
 """The gateway's own routes: is it up, what does it count. Nodes: ``nodes.py``."""
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from sollol.gateway.gateway import Gateway
+from sollol.nodes.health import NOT_PROBED
+from sollol.types import NodeState, NodeView
 
 
 class Health(BaseModel):
@@ -14,7 +18,11 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether a request could be served: ``ready``, ``starting`` or ``stopping``."""
+    """Whether a request could be served.
+
+    ``status`` is ``ready``, ``stopping``, ``starting`` (a node was not asked yet), ``no_node`` (none is
+    known, or none is up) or ``no_model`` (those that are up have none).
+    """
 
     status: str
     nodes: int
@@ -45,9 +53,18 @@ def status_router(gateway: Gateway) -> APIRouter:
 
 def _readiness(gateway: Gateway) -> Readiness:
     views = gateway.registry.views()
-    status = "ready" if gateway.is_ready() else "starting"
     return Readiness(
-        status="stopping" if gateway.is_stopping else status,
+        status=_status(gateway, views),
         nodes=len(views),
         healthy_nodes=sum(view.state == "healthy" for view in views),
     )
+
+
+def _status(gateway: Gateway, views: Sequence[NodeView]) -> str:
+    if gateway.is_stopping:
+        return "stopping"
+    if gateway.is_ready():
+        return "ready"
+    if any(view.state is NodeState.UNHEALTHY and view.last_error == NOT_PROBED for view in views):
+        return "starting"
+    return "no_model" if any(view.is_open for view in views) else "no_node"

@@ -26,15 +26,20 @@ _COLORS = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.
 def doctor(
     config: ConfigOption = None, assignments: SetOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check this machine, the settings and the nodes, and say what to do; exit 1 if one fails."""
+    """Check this machine, the settings, the nodes and the workers, and say what to do; exit 1 if one fails."""
     from sollol.cli.checks import check_all, check_settings
+    from sollol.cli.shard_checks import check_sharding
 
     try:
         settings = read_settings(config, assignments or ()).settings
     except CommandError as error:
         checks: list[Check] = [check_settings(error.lines)]
     else:
-        checks = [check_settings(()), *check_all(settings, Path("/proc/cpuinfo"))]
+        checks = [
+            check_settings(()),
+            *check_all(settings, Path("/proc/cpuinfo")),
+            *check_sharding(settings),
+        ]
     if as_json:
         print_json({"checks": [check.as_dict() for check in checks]})
     else:

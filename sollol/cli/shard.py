@@ -13,10 +13,7 @@ from sollol.cli.gateway import Gateway, JsonOption, UrlOption, url_of
 from sollol.cli.output import print_json, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sollol.settings import ServerSettings, ShardingSettings
-    from sollol.sharding.fleet import Seen
+    from sollol.settings import ShardingSettings
     from sollol.sharding.memory import RunOptions
 
 app = typer.Typer(help="Run one model over several machines.", no_args_is_help=True)
@@ -66,6 +63,7 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
     }
     settings = read_settings(config, assignments or (), options).settings.sharding
     from sollol.cli.shard_text import as_dict, link_dict, link_text, print_plan, ways_out
+    from sollol.cli.shard_workers import seen_workers
     from sollol.errors import DoesNotFit, SollolError
     from sollol.settings import LOCAL_LINK, LOCAL_WORKER
     from sollol.sharding.alternatives import alternatives
@@ -76,7 +74,8 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
     from sollol.sharding.plan import find_plan, plan_shards
     from sollol.sharding.prediction import Link
 
-    seen = _seen(settings)
+    _check_any(settings)
+    seen = seen_workers(settings)
     run_options, fleet = _run_options(settings), fleet_of(settings, seen)
     local = LOCAL_WORKER, Link(*LOCAL_LINK)
     try:
@@ -110,9 +109,11 @@ def workers(
     """
     loaded = read_settings(config, assignments or ()).settings
     settings = loaded.sharding
-    from sollol.cli.shard_text import print_workers, told_workers
+    from sollol.cli.shard_workers import held_models, print_workers, seen_workers, told_workers
 
-    told = told_workers(_seen(settings), lambda: _held(url, loaded.server))
+    _check_any(settings)
+    at = url or url_of(loaded.server)
+    told = told_workers(seen_workers(settings), lambda: held_models(at))
     if as_json:
         print_json({"workers": told})
     else:
@@ -144,38 +145,9 @@ def stop(
     print(printable(f"{stopped['model']} leaves its workers{waits}."))
 
 
-def _seen(settings: "ShardingSettings") -> "Sequence[Seen]":
-    """Return what the workers answer; they are compared with the llama.cpp here, if there is one.
-
-    The gateway's own worker runs as long as that does, so it is taken as the settings say.
-    """
-    own = settings.local_worker
-    if not settings.workers and own is None:
+def _check_any(settings: "ShardingSettings") -> None:
+    if not settings.workers and settings.local_worker_gb is None:
         raise CommandError(_NO_WORKERS, exit_code=2)
-    import asyncio
-
-    from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
-    from sollol.sharding.fleet import Seen, survey
-    from sollol.sharding.links import MeasuredLink
-    from sollol.sharding.rpc import Probe
-
-    try:
-        binaries = find_binaries()
-    except LlamaCppUnavailable:
-        binaries = None
-    seen = asyncio.run(survey(settings.workers, binaries))
-    return seen if own is None else (*seen, Seen(own, Probe(own.address), MeasuredLink()))
-
-
-def _held(url: str | None, server: "ServerSettings") -> dict[str, str]:
-    """Return which model of the running gateway each worker holds a part of; none without one."""
-    try:
-        answer = Gateway(url or url_of(server)).get("/sollol/v1/shards")
-    except CommandError:
-        return {}
-    return {
-        one["address"]: shard["model"] for shard in answer["shards"] for one in shard["workers"]
-    }
 
 
 def _run_options(settings: "ShardingSettings") -> "RunOptions":

@@ -1,18 +1,15 @@
 """A shard plan as a person reads it, and as JSON."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sollol.cli.output import bytes_text, print_table, printable
-from sollol.settings import LOCAL_WORKER
+from sollol.cli.output import bytes_text, print_table
 from sollol.sharding.alternatives import Alternative
 from sollol.sharding.fleet import Seen
 from sollol.sharding.memory import DeviceMemory
 from sollol.sharding.plan import Plan, Share
 from sollol.sharding.prediction import Expectation
 
-_WORKER_COLUMNS = ("WORKER", "STATE", "VERSION", "ROUND TRIP", "LINK", "HAS", "MAY TAKE")
 _COLUMNS = ("WORKER", "LAYERS", "WEIGHTS", "CONTEXT", "COMPUTE", "NEEDS", "OF")
 
 
@@ -109,79 +106,6 @@ def link_dict(one: Seen) -> dict[str, Any]:
         "bytes_per_s_is": _source(settings.gbit_per_s, one.link.bytes_per_s),
         "error": one.probe.error,
     }
-
-
-def print_workers(workers: Iterable[Mapping[str, Any]]) -> None:
-    """Print what each worker answered, beside the memory that the settings give it."""
-    told = list(workers)
-    rows = [
-        (
-            one["address"],
-            one["state"],
-            one["version"],
-            _or_empty(one["round_trip_s"], "{:.2g} ms", 1000),
-            _or_empty(one["bytes_per_s"], "{:.2g} Gbit/s", 8e-9),
-            ", ".join(bytes_text(device["total_bytes"]) for device in one["devices"]),
-            bytes_text(one["declared_bytes"]),
-        )
-        for one in told
-    ]
-    print_table(_WORKER_COLUMNS, rows)
-    remarks = [(one["address"], remark) for one in told if (remark := _remark(one))]
-    print("\n" * bool(remarks), end="")
-    for address, remark in remarks:
-        print(printable(f"{address}: {remark}"))
-
-
-def told_workers(
-    seen: Iterable[Seen], held: Callable[[], Mapping[str, str]]
-) -> list[dict[str, Any]]:
-    """Return what each worker answered, for other programs; what was not measured is None.
-
-    ``state`` is ``answers``, ``busy`` (it holds a part of ``model``), ``no answer``, ``unusable`` (it
-    answered, and cannot be used) or ``gateway's`` (the gateway runs it itself).
-
-    Args:
-        held: tells which model each worker holds; asked only if one does not answer.
-    """
-    workers = list(seen)
-    models = held() if any(one.probe.error for one in workers) else {}
-    return [_worker_dict(one, models.get(one.worker.address, "")) for one in workers]
-
-
-def _worker_dict(one: Seen, model: str) -> dict[str, Any]:
-    is_busy = bool(one.probe.error and not one.probe.version and model)
-    return {
-        "address": one.probe.address,
-        "state": "busy" if is_busy else _state(one),
-        "model": model if is_busy else "",
-        "error": one.probe.error,
-        "version": ".".join(map(str, one.probe.version)),
-        "round_trip_s": one.link.round_trip_s,
-        "bytes_per_s": one.link.bytes_per_s,
-        "devices": [asdict(device) for device in one.probe.devices],
-        "declared_bytes": one.worker.memory_bytes,
-    }
-
-
-def _state(one: Seen) -> str:
-    if one.worker.address == LOCAL_WORKER:
-        return "gateway's"
-    if not one.probe.error:
-        return "answers"
-    return "unusable" if one.probe.version else "no answer"
-
-
-def _remark(told: Mapping[str, Any]) -> str:
-    if told["address"] == LOCAL_WORKER:
-        return "the gateway runs it on this machine as long as it runs (sharding.local_worker_gb)"
-    if told["model"]:
-        return f"it holds a part of {told['model']}, and answers nobody else meanwhile"
-    return str(told["error"])
-
-
-def _or_empty(number: float | None, form: str, factor: float) -> str:
-    return "" if number is None else form.format(number * factor)
 
 
 def _source(declared: float | None, measured: float | None) -> str:

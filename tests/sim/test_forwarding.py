@@ -209,7 +209,27 @@ async def test_without_any_node_the_caller_is_told_to_come_back(client: httpx.As
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert (await client.get(f"{running.url}/health")).status_code == 200
-        assert (await client.get(f"{running.url}/ready")).status_code == 503
+        ready = await client.get(f"{running.url}/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "no_node")
+
+
+async def test_why_no_request_could_be_served_is_told(client: httpx.AsyncClient) -> None:
+    async def status(running: RunningGateway) -> str:
+        return str((await client.get(f"{running.url}/ready")).json()["status"])
+
+    async with SimNode(SimConfig(models=())) as empty, running_gateway(empty.url) as running:
+        await running.wait_healthy(1)
+        assert await status(running) == "no_model"
+        await empty.stop_listening()
+        empty.reset_connections()
+        await running.wait_healthy(0)
+        assert await status(running) == "no_node"
+        running.gateway.stop()
+        assert await status(running) == "stopping"
+    async with SimNode(SimConfig(models=(SimModel(MODEL),))) as silent:
+        silent.set_fault(Fault("black_hole"))
+        async with running_gateway(silent.url, healthy=0) as running:
+            assert await status(running) == "starting"
 
 
 async def leave(running: RunningGateway, body: dict[str, Any], read: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import KINDS, Size, dense
 from sollol.cli.main import main
-from sollol.cli.shard_text import print_workers, told_workers
+from sollol.cli.shard_workers import print_workers, told_workers
 from sollol.settings import ShardingSettings, WorkerSettings
 from sollol.sharding.fleet import Seen
 from sollol.sharding.links import MeasuredLink
