@@ -57,6 +57,14 @@ async def test_wrong_faults_are_refused(
     assert answer.json()["error"]
 
 
+@pytest.mark.parametrize("body", [b"{}", b'{"kind":"explode"}'])
+async def test_an_unknown_fault_is_answered_with_the_kinds(
+    node: SimNode, client: httpx.AsyncClient, body: bytes
+) -> None:
+    answer = await client.post(f"{node.control_url}/sim/faults", content=body)
+    assert "kind is one of refuse, black_hole, " in answer.json()["error"]
+
+
 async def test_the_listener_is_closed_and_opened(node: SimNode, client: httpx.AsyncClient) -> None:
     url = f"{node.control_url}/sim/listener"
     await client.post(url, json={"listening": False})

@@ -25,7 +25,6 @@ from sollol import __version__
 from sollol.cli.checks import check_embedded, check_pins, check_port, check_python
 from sollol.cli.environment import read_settings
 from sollol.cli.main import app, main
-from sollol.cli.shard_checks import check_worker
 from sollol.settings import EmbeddedSettings, ServerSettings, Settings
 
 NODES: dict[str, Any] = {
@@ -527,30 +526,6 @@ def test_doctor_tells_what_answers(run: Run, server: _Server) -> None:
     assert code == 0
     assert f"ok    node {host}: ollama 0.12.3, models: 0\n" in out
     assert f"warn  node 127.0.0.1:{lost}: no answer at http://127.0.0.1:{lost}: " in out
-
-
-def test_doctor_looks_at_workers_and_their_store(run: Run, tmp_path: Path) -> None:
-    settings = [
-        "discovery.local=false", "server.port=0", f"sharding.store={tmp_path}/none",
-        "sharding.workers=127.0.0.1:1=1", "sharding.local_worker_gb=1",
-    ]  # fmt: skip
-    arguments = [part for setting in settings for part in ("--set", setting)]
-    code, out, _ = run("doctor", *arguments)
-    assert f"warn  model store: no models of an Ollama in {tmp_path}/none\n" in out
-    assert "warn  worker 127.0.0.1:1: no RPC server answers at 127.0.0.1:1: " in out
-    assert "ok    worker 127.0.0.1:*: the gateway runs it itself\n" in out
-    (tmp_path / "none" / "manifests").mkdir(parents=True)
-    assert f"ok    model store: {tmp_path}/none\n" in run("doctor", *arguments)[1]
-    assert code == 0
-
-
-def test_doctor_tells_which_worker_is_busy_and_which_is_well() -> None:
-    told = {"address": "gpu1:50052", "model": "", "error": "", "version": "4.0.3"}
-    assert check_worker(told).finding == "RPC protocol 4.0.3"
-    busy = check_worker({**told, "error": "it did not answer", "version": "", "model": "m:1"})
-    assert (busy.status, busy.finding) == ("ok", "holds a part of m:1")
-    other = check_worker({**told, "error": "it speaks version 3.0.0"})
-    assert (other.status, other.advice) == ("warn", "")
 
 
 def test_doctor_fails_when_something_cannot_work(run: Run) -> None:

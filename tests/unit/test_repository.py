@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sollol import metrics
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("sollol/**/*.py"), *ROOT.glob("tests/**/*.py")])
 
@@ -34,6 +36,12 @@ def test_no_pattern_uses_a_possessive_group() -> None:
         path for path in ROOT.glob("sollol/**/*.py") if re.search(r"\)[*+?]\+", path.read_text())
     ]
     assert [path for path in bad if path.name not in ("goscan.py", "gobase64.py")] == []
+
+
+def test_every_metric_is_listed() -> None:
+    """What is not in ``ALL`` is on no page."""
+    declared = [spec for spec in vars(metrics).values() if isinstance(spec, metrics.Spec)]
+    assert {*declared, *metrics.GAUGES} == {*metrics.ALL}
 
 
 def test_every_package_says_what_it_is_for() -> None:

@@ -9,6 +9,7 @@ import pytest
 from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import KINDS, Size, dense
 from sollol.cli.main import main
+from sollol.cli.shard_checks import check_worker
 from sollol.cli.shard_workers import print_workers, told_workers
 from sollol.settings import ShardingSettings, WorkerSettings
 from sollol.sharding.fleet import Seen
@@ -25,8 +26,12 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> int:
+    return exit_code("shard", *arguments)
+
+
+def exit_code(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        main(["shard", *arguments])
+        main([*arguments])
     code = ended.value.code
     return code if isinstance(code, int) else 0
 
@@ -172,3 +177,30 @@ def test_workers_of_another_version_are_unusable(capsys: pytest.CaptureFixture[s
     assert [one["state"] for one in told] == ["answers", "unusable"]
     print_workers(told[:1])
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_doctor_looks_at_workers_and_their_store(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = [
+        "discovery.local=false", "server.port=0", f"sharding.store={tmp_path}/none",
+        "sharding.workers=127.0.0.1:1=1", "sharding.local_worker_gb=1",
+    ]  # fmt: skip
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    assert exit_code("doctor", *arguments) == 0
+    out = capsys.readouterr().out
+    assert f"warn  model store: no models of an Ollama in {tmp_path}/none\n" in out
+    assert "warn  worker 127.0.0.1:1: no RPC server answers at 127.0.0.1:1: " in out
+    assert "ok    worker 127.0.0.1:*: the gateway runs it itself\n" in out
+    (tmp_path / "none" / "manifests").mkdir(parents=True)
+    assert exit_code("doctor", *arguments) == 0
+    assert f"ok    model store: {tmp_path}/none\n" in capsys.readouterr().out
+
+
+def test_doctor_tells_which_worker_is_busy_and_which_is_well() -> None:
+    told = {"address": "gpu1:50052", "model": "", "error": "", "version": "4.0.3"}
+    assert check_worker(told).finding == "RPC protocol 4.0.3"
+    busy = check_worker({**told, "error": "it did not answer", "version": "", "model": "m:1"})
+    assert (busy.status, busy.finding) == ("ok", "holds a part of m:1")
+    other = check_worker({**told, "error": "it speaks version 3.0.0"})
+    assert (other.status, other.advice) == ("warn", "")

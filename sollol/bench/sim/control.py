@@ -5,12 +5,12 @@ and ``DELETE /sim/connections``.
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import msgspec
 
 from sollol.bench.sim.exchange import Exchange
-from sollol.bench.sim.faults import Fault
+from sollol.bench.sim.faults import Fault, FaultKind
 from sollol.bench.sim.http import Connection, Request
 from sollol.bench.sim.state import NodeState
 
@@ -89,7 +89,7 @@ class ControlApp:
             case "GET", "/sim/state":
                 return describe(node)
             case "POST", "/sim/faults":
-                node.set_fault(msgspec.json.decode(body, type=Fault))
+                node.set_fault(_fault(body))
             case "DELETE", "/sim/faults":
                 node.clear_faults()
             case "POST", "/sim/listener":
@@ -102,6 +102,15 @@ class ControlApp:
             case _:
                 return None
         return {"faults": node.state.faults.active}
+
+
+def _fault(body: bytes) -> Fault:
+    try:
+        return msgspec.json.decode(body, type=Fault)
+    except msgspec.ValidationError as error:
+        if "kind`" not in str(error):
+            raise
+        raise ValueError(f"{error}: kind is one of {', '.join(get_args(FaultKind))}") from None
 
 
 def describe(node: Controlled) -> dict[str, Any]:
