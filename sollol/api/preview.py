@@ -125,7 +125,7 @@ async def _unloaded(gateway: Gateway, call: Call) -> Preview | None:
         would, reason = "run", "it is answered from the model's files, without a load"
     elif shard is not None:
         would, reason = "load", "the model is being loaded over workers (sollol shard ps)"
-    elif rest is None:
+    elif rest is None or rest.until <= gateway.clock():
         would, reason = "load", "the model would first be loaded over workers (sollol shard plan)"
     else:
         would, reason = "refuse", f"the model could not be loaded over workers: {rest.error}"

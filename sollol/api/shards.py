@@ -37,7 +37,8 @@ class ShardStatus(BaseModel):
     ``restarting`` (it was lost), ``leaving`` (it makes room once it has answered) or ``failed``.
     ``progress`` is the share of it that is loaded, ``eta_s`` when that is done, if it can be told;
     ``load_s`` what the last load took. ``requests`` wait for it or are answered. ``expires_at``: when
-    it leaves if nobody asks for it. ``error`` is why it is not there, or was lost the last time.
+    it leaves if nobody asks for it. ``retry_after_s``: until when one that failed is not tried again; null
+    where the next request does that. ``error`` is why it is not there, or was lost the last time.
     """
 
     model: str
@@ -149,7 +150,7 @@ def _failed(key: str, rest: Rest, now: float) -> ShardStatus:
         slots=None,
         coordinator="",
         expires_at="",
-        retry_after_s=rest.until - now,
+        retry_after_s=rest.until - now if rest.until > now else None,
         error=str(rest.error),
         workers=[],
     )

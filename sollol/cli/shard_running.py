@@ -48,8 +48,10 @@ def _state_text(shard: Mapping[str, Any]) -> str:
         eta_s = shard["eta_s"]
         left = "" if eta_s is None else f", ~{rounded(eta_s)} s left"
         return f"loading {shard['progress']:.0%}{left}"
+    if shard["state"] != "failed":
+        return str(shard["state"])
     wait_s = shard["retry_after_s"]
-    return str(shard["state"]) + ("" if wait_s is None else f", again in {wait_s:.0f} s")
+    return "failed, " + ("tried when asked for" if wait_s is None else f"again in {wait_s:.0f} s")
 
 
 def _held_row(shard: Mapping[str, Any], share: Mapping[str, Any]) -> list[str]:

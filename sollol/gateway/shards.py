@@ -24,6 +24,7 @@ from sollol.errors import (
     QueueTimeout,
     ShuttingDown,
     SollolError,
+    UnsupportedByEngine,
     WorkerFailed,
 )
 from sollol.gateway import shard_rules
@@ -51,6 +52,9 @@ LOOK_S = 0.25
 FREED_S = 5.0
 """How long a worker that was in use may take to answer again: it frees memory, or is started anew."""
 
+TOLD_S = 600.0
+"""For how long after its rest it is told that a model could not be started."""
+
 _NEVER = "2318-01-01T00:00:00Z"
 """What Ollama shows for a model that stays for ever."""
 
@@ -60,7 +64,10 @@ UNLOADED = NodeView("shards", "", Engine.LLAMA_SERVER, NodeState.HEALTHY)
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """A model that could not be started: why, and until when it is not tried again."""
+    """A model that could not be started: why, and until when it is not tried again.
+
+    What depends on the settings or on other models is tried again at once.
+    """
 
     error: SollolError
     until: float
@@ -148,7 +155,11 @@ class Shards:
     def rests(self) -> dict[str, Rest]:
         """Return the models that could not be started lately."""
         now = self._clock()
-        return {key: rest for key, rest in self._rests.items() if rest.until > now}
+        return {
+            key: rest
+            for key, rest in self._rests.items()
+            if rest.until + TOLD_S > now and key not in self._shards
+        }
 
     def may_be_for(self, key: str) -> bool:
         """Whether a model may run over workers; :meth:`is_needed` says so for certain."""
@@ -316,10 +327,18 @@ class Shards:
         finally:
             del self._shards[shard.key]
             self._needs.pop(shard.key, None)
-            if isinstance(shard.failure, CoordinatorFailed | WorkerFailed):
-                now = self._clock()
-                rest_s = shard_rules.rest_s(self._deaths_of(shard.key), now)
-                self._rests[shard.key] = Rest(shard.failure, now + rest_s)
+            self._note(shard)
+
+    def _note(self, shard: Shard) -> None:
+        """Keep what a model ended with, for those who ask for it again or why it is not there."""
+        now = self._clock()
+        if isinstance(shard.failure, CoordinatorFailed | WorkerFailed):
+            rest_s = shard_rules.rest_s(self._deaths_of(shard.key), now)
+            self._rests[shard.key] = Rest(shard.failure, now + rest_s)
+        elif isinstance(shard.failure, DoesNotFit | ModelBroken | UnsupportedByEngine):
+            self._rests[shard.key] = Rest(shard.failure, now)
+        elif shard.failure is None:
+            self._rests.pop(shard.key, None)
 
     def _freed(self, workers: Iterable[str]) -> None:
         self._freed_at.update(dict.fromkeys(workers, self._clock()))

@@ -71,7 +71,7 @@ async def test_first_requests_share_one_load(store: Store) -> None:
     workers.may_load.clear()
     async with sharding(store, workers) as (running, client):
         asked = [asyncio.ensure_future(chat(client, "one")) for _ in range(5)]
-        await wait_for(lambda: users_of(running) == [5])
+        await wait_for(lambda: users_of(running) == [5] and bool(workers.made))
         (waiting,) = (await shards(client)).values()
         assert (waiting["state"], waiting["requests"]) == ("loading", 5)
         workers.may_load.set()
@@ -271,6 +271,9 @@ async def test_what_does_not_fit_is_said_with_the_workers_that_are_missing(store
         )
         assert answer.status_code == 503
         assert "no RPC server answers" in answer.json()["error"]["message"]
+        (failed,) = (await shards(client)).values()
+        assert (failed["state"], failed["retry_after_s"]) == ("failed", None)
+        assert "no RPC server answers" in failed["error"]
         workers.unusable["10.0.0.1:50052"] = "it timed out"
         answer = await chat(client, "one")
         assert (answer.status_code, "it timed out" in answer.json()["error"]) == (502, True)
@@ -442,6 +445,16 @@ async def test_the_cli_shows_and_stops_them(
         await wait_for(lambda: not workers.running)
         workers.failures.append(CoordinatorFailed("out of memory"))
         await chat(client, "two")
-        assert "two:latest: out of memory" in await sollol("ps", "--url", running.url)
+        shown = await sollol("ps", "--url", running.url)
+        assert "failed, again in " in shown
+        assert "two:latest: out of memory" in shown
+        await asyncio.sleep(1.1)
+        shown = await sollol("ps", "--url", running.url)
+        assert "failed, tried when asked for" in shown
+        await chat(client, "two")
+        assert "out of memory" not in await sollol("ps", "--url", running.url)
+        await sollol("stop", "two", "--url", running.url)
+        await wait_for(lambda: not workers.running)
+        assert "No model runs" in await sollol("ps", "--url", running.url)
     async with running_gateway() as running:
         assert "has no workers" in await sollol("ps", "--url", running.url)
