@@ -61,7 +61,7 @@ def print_workers(workers: Iterable[Mapping[str, Any]]) -> None:
     remarks = [(one["address"], remark) for one in told if (remark := _remark(one))]
     print("\n" * bool(remarks), end="")
     for address, remark in remarks:
-        print(printable(f"{address}: {remark}"))
+        print(printable(remark if address in remark else f"{address}: {remark}"))
 
 
 def told_workers(

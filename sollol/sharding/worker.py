@@ -1,6 +1,7 @@
 """A worker of this machine: an RPC server of llama.cpp that is started again when it ends."""
 
 import asyncio
+import errno
 import math
 import os
 import socket
@@ -188,8 +189,11 @@ def check_listening(options: WorkerOptions) -> None:
         try:
             listener.bind((options.host, options.port))
         except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
             raise WorkerFailed(
-                f"an RPC server cannot listen at {options.address}: {os.strerror(error.errno or 0)}"
+                f"an RPC server cannot listen at {options.address}: "
+                f"{os.strerror(error.errno or 0)}; "
+                + ("--port takes another port" if is_taken else "--host takes one of this machine")
             ) from None
 
 

@@ -162,7 +162,7 @@ def test_workers_that_do_not_answer_are_listed_and_fail(capsys: pytest.CaptureFi
     header, row, empty, remark = captured.out.splitlines()
     assert row.split()[:3] == ["127.0.0.1:1", "no", "answer"]
     assert (len(header) < 100, empty) == (True, "")
-    assert remark.startswith("127.0.0.1:1: no RPC server answers at 127.0.0.1:1")
+    assert remark.startswith("no RPC server answers at 127.0.0.1:1: ")
     assert run("workers", "--json", "--set=sharding.workers=127.0.0.1:1=1") == 1
     (told,) = json.loads(capsys.readouterr().out)["workers"]
     assert (told["version"], told["devices"], told["declared_bytes"]) == ("", [], 1 << 30)

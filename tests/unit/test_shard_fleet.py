@@ -1,11 +1,13 @@
 """Which workers a plan may use, with what memory and which links."""
 
+import socket
 import stat
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from sollol.errors import WorkerFailed
 from sollol.llamacpp.binaries import LlamaBinaries
 from sollol.settings import ShardingSettings
 from sollol.sharding.fleet import Found, Seen, find_fleet, fleet_of
@@ -14,6 +16,7 @@ from sollol.sharding.links import MeasuredLink
 from sollol.sharding.own_version import own_version
 from sollol.sharding.prediction import Link
 from sollol.sharding.rpc import Device, Probe
+from sollol.sharding.worker import WorkerOptions, check_listening
 from tests.fake_worker import FakeWorker, fake_worker
 
 GIB = 1 << 30
@@ -95,6 +98,15 @@ def test_a_coordinator_gets_no_more_than_is_left() -> None:
     assert fleet_of(declared, ()).coordinators[0].memory_bytes == GIB
     boasting = ShardingSettings.model_validate({"memory_gb": 1 << 20})
     assert fleet_of(boasting, ()).coordinators[0].memory_bytes <= total_bytes()
+
+
+def test_where_a_worker_cannot_listen_is_said_with_the_option_that_helps() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(WorkerFailed, match=f"cannot listen at 127.0.0.1:{port}: .*--port"):
+            check_listening(WorkerOptions(port=port))
+    with pytest.raises(WorkerFailed, match=r"cannot listen at 192\.0\.2\.1:.*--host"):
+        check_listening(WorkerOptions(host="192.0.2.1"))
 
 
 def script(path: Path, text: str) -> Path:
