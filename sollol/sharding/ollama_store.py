@@ -34,6 +34,7 @@ class StoredModel:
     licenses: tuple[Path, ...] = ()
     template: str | None = None
     system: str | None = None
+    messages: str | None = None
     parameters: str | None = None
     config: str | None = None
     kinds: tuple[str, ...] = ()
@@ -190,6 +191,7 @@ class _Store:
             licenses=self._blobs(manifest, "license", name),
             template=self._text(manifest, "template", name),
             system=self._text(manifest, "system", name),
+            messages=self._text(manifest, "messages", name),
             parameters=self._text(manifest, "params", name),
             config=self._layer_text(manifest.config, name) if manifest.config else None,
             kinds=tuple(layer.kind for layer in manifest.layers),

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from sollol.sharding.defaults import examples_of
 from sollol.sharding.fields import ARCHITECTURE
 from sollol.sharding.gguf import Header, Value
 from sollol.sharding.ollama_store import StoredModel
@@ -63,6 +64,7 @@ def shown(stored: StoredModel, headers: Sequence[Header], modified_at: str) -> d
         "parameters": "\n".join(_parameters(stored)),
         "template": stored.template or str(first.fields.get("tokenizer.chat_template", "")),
         "system": stored.system or "",
+        "messages": list(examples_of(stored.messages)),
         "details": _details(stored, first, count),
         "model_info": _told_fields(first.fields) | {"general.parameter_count": count},
         "capabilities": list(capabilities(stored, first)),
@@ -111,6 +113,8 @@ def _modelfile(stored: StoredModel) -> Iterator[str]:
         yield f'SYSTEM """{stored.system}"""'
     for line in _parameters(stored):
         yield "PARAMETER " + " ".join(line.split(maxsplit=1))
+    for message in examples_of(stored.messages):
+        yield f'MESSAGE {message["role"]} """{message["content"]}"""'
 
 
 def _parameters(stored: StoredModel) -> Iterator[str]:

@@ -18,6 +18,7 @@ STORED = StoredModel(
     projectors=(Path("p"),),
     template="{{ .System }}{{ .Tools }}{{ .Suffix }}",
     system="Be kind.",
+    messages='[{"role": "user", "content": "Hi"}]',
     parameters='{"stop": ["<a>", "<b>"], "temperature": 0.5}',
     config='{"model_format": "gguf", "model_family": "llama", "model_families": ["llama", "clip"],'
     ' "model_type": "8B", "file_type": "Q4_K_M"}',
@@ -42,6 +43,8 @@ def test_a_shown_model(tmp_path: Path) -> None:
     ]
     assert 'PARAMETER stop "<a>"' in told["modelfile"]
     assert 'SYSTEM """Be kind."""' in told["modelfile"]
+    assert 'MESSAGE user """Hi"""' in told["modelfile"]
+    assert told["messages"] == [{"role": "user", "content": "Hi"}]
     assert told["model_info"]["general.architecture"] == "llama"
     assert told["model_info"]["general.parameter_count"] > 1_000_000
     assert not any(name.startswith("tokenizer.") for name in told["model_info"])
