@@ -119,7 +119,7 @@ class Scripted:
         self.placement = {
             share.worker.name: Allocation(share.memory.weight_bytes / MIB)
             for share in self.plan.shares
-        }
+        } | {"CPU": Allocation(1, compute_mib=2)}
 
     async def wait(self) -> str:
         return await asyncio.shield(self._end)

@@ -222,6 +222,16 @@ async def test_it_says_the_same_as_one_process(store: Store) -> None:
             assert len(shard["workers"]) == 2
             assert all(held["weight_bytes"] > 30e6 for held in shard["workers"])
             assert all(held["weight_bytes"] < held["planned_bytes"] for held in shard["workers"])
+            (held,) = [
+                each
+                for each in (await client.get("/api/ps")).json()["models"]
+                if each["name"] == "gemma:latest"
+            ]
+            assert (
+                sum(w["weight_bytes"] + w["cache_bytes"] for w in shard["workers"])
+                <= held["size_vram"]
+                < held["size"]
+            )
             told = (await client.get("/sollol/v1/decisions")).json()["decisions"]
             assert any("shard:gemma:latest" in json.dumps(each) for each in told)
             await unload(client)

@@ -88,6 +88,8 @@ async def test_first_requests_share_one_load(store: Store) -> None:
         (held,) = (await client.get("/api/ps")).json()["models"]
         assert held["name"] == "one:latest"
         assert held["expires_at"][:13] == shard["expires_at"][:13]
+        assert held["size_vram"] == shard["workers"][0]["weight_bytes"]
+        assert held["size"] - held["size_vram"] == 3 * MIB
 
 
 async def test_models_of_the_store_are_listed_once(store: Store) -> None:
