@@ -33,7 +33,7 @@ from sollol.sharding.defaults import model_defaults
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
-from sollol.sharding.sockets import closed_ports
+from sollol.sharding.sockets import closed_workers
 from sollol.types import NO_DEFAULTS, NodeState, Source
 
 log = structlog.get_logger()
@@ -367,7 +367,7 @@ class Shard:
     async def _watch(self, node: Node, coordinator: Coordinator) -> None:
         """Find out what the coordinator does not notice, until cancelled."""
         assert self.plan is not None
-        ports = {int(worker.rpartition(":")[2]): worker for worker in self.workers()}
+        workers = self.workers()
         served = int(coordinator.url.rpartition(":")[2])
         while True:
             await asyncio.sleep(WATCH_S)
@@ -375,9 +375,9 @@ class Shard:
                 self.lost(f"it does not answer: {node.view.last_error}")
             if not self.is_idle or coordinator.pid is None:
                 continue  # while it works it notices itself
-            gone = await asyncio.to_thread(closed_ports, coordinator.pid, ports, served)
+            gone = await asyncio.to_thread(closed_workers, coordinator.pid, workers, served)
             if gone:
-                self.lost(f"worker {ports[gone[0]]} was lost")
+                self.lost(f"worker {' or '.join(gone)} was lost")
 
     async def _rest(self, why: str) -> None:
         """Wait before the next start.
