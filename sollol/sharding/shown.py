@@ -50,17 +50,21 @@ def listed(stored: StoredModel, digest: str, size_bytes: int, modified_at: str) 
     )
 
 
-def shown(stored: StoredModel, headers: Sequence[Header], modified_at: str) -> dict[str, Any]:
+def shown(
+    stored: StoredModel, headers: Sequence[Header], licenses: Sequence[str], modified_at: str
+) -> dict[str, Any]:
     """Return the answer of ``/api/show``.
 
     Args:
         headers: of its GGUF files.
+        licenses: their texts.
         modified_at: RFC 3339.
     """
     first = headers[0]
     count = sum(prod(tensor.dimensions) for header in headers for tensor in header.tensors)
     told = {
-        "modelfile": "\n".join(_modelfile(stored)) + "\n",
+        "license": "\n".join(licenses),
+        "modelfile": "\n".join(_modelfile(stored, licenses)) + "\n",
         "parameters": "\n".join(_parameters(stored)),
         "template": stored.template or str(first.fields.get("tokenizer.chat_template", "")),
         "system": stored.system or "",
@@ -105,7 +109,7 @@ def _details(
     }
 
 
-def _modelfile(stored: StoredModel) -> Iterator[str]:
+def _modelfile(stored: StoredModel, licenses: Sequence[str]) -> Iterator[str]:
     yield f"FROM {stored.name}"
     if stored.template:
         yield f'TEMPLATE """{stored.template}"""'
@@ -113,6 +117,8 @@ def _modelfile(stored: StoredModel) -> Iterator[str]:
         yield f'SYSTEM """{stored.system}"""'
     for line in _parameters(stored):
         yield "PARAMETER " + " ".join(line.split(maxsplit=1))
+    for license_text in licenses:
+        yield f'LICENSE """{license_text}"""'
     for message in examples_of(stored.messages):
         yield f'MESSAGE {message["role"]} """{message["content"]}"""'
 

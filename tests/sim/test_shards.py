@@ -124,7 +124,14 @@ async def test_a_model_says_what_requests_do_not(store: Store, tmp_path: Path) -
     file = write_gguf(tmp_path / "told.gguf", dense(Size(layers=8)))
     examples = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
     parameters = '{"stop": ["<end>"], "top_k": 3}'
-    store.add("told", file, system="Be brief.", messages=json.dumps(examples), params=parameters)
+    store.add(
+        "told",
+        file,
+        license="MIT",
+        system="Be brief.",
+        messages=json.dumps(examples),
+        params=parameters,
+    )
     workers = ScriptedWorkers(w1=GIB)
     async with sharding(store, workers) as (_, client):
         assert (await chat(client, "told", options={"top_k": 5})).status_code == 200
@@ -138,6 +145,7 @@ async def test_a_model_says_what_requests_do_not(store: Store, tmp_path: Path) -
         assert [body.get("top_k") for body in bodies] == [5, None]
         told = (await client.post("/api/show", json={"model": "told"})).json()
         assert (told["system"], told["messages"]) == ("Be brief.", examples)
+        assert told["license"] == "MIT"
 
 
 async def test_load_unload_and_stop(store: Store) -> None:

@@ -35,7 +35,7 @@ def test_a_listed_model() -> None:
 
 def test_a_shown_model(tmp_path: Path) -> None:
     header = read_header(write_gguf(tmp_path / "m.gguf", dense()))
-    told = shown(STORED, [header], "2026-01-02T03:04:05+00:00")
+    told = shown(STORED, [header], ["MIT", "more"], "2026-01-02T03:04:05+00:00")
     assert told["parameters"].splitlines() == [
         f'{"stop":<30} "<a>"',
         f'{"stop":<30} "<b>"',
@@ -43,6 +43,8 @@ def test_a_shown_model(tmp_path: Path) -> None:
     ]
     assert 'PARAMETER stop "<a>"' in told["modelfile"]
     assert 'SYSTEM """Be kind."""' in told["modelfile"]
+    assert told["license"] == "MIT\nmore"
+    assert 'LICENSE """more"""' in told["modelfile"]
     assert 'MESSAGE user """Hi"""' in told["modelfile"]
     assert told["messages"] == [{"role": "user", "content": "Hi"}]
     assert told["model_info"]["general.architecture"] == "llama"
@@ -55,7 +57,7 @@ def test_a_model_with_nothing_but_weights_is_shown_too(tmp_path: Path) -> None:
     fields = {**spec.fields, "llama.pooling_type": 1}
     path = write_gguf(tmp_path / "m.gguf", GgufSpec(fields, spec.tensors, spec.texts))
     told = shown(
-        StoredModel("m", None, (path,), config="[1]", parameters="{"), [read_header(path)], ""
+        StoredModel("m", None, (path,), config="[1]", parameters="{"), [read_header(path)], (), ""
     )
     assert told["capabilities"] == ["embedding"]
     assert told["details"]["family"] == "llama"
