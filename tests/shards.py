@@ -96,6 +96,7 @@ class Scripted:
         self.placement: Mapping[str, Allocation] = {}
         self.is_stopped = False
         self.asked = 0
+        self.bodies: list[dict[str, Any]] = []
         self.hold = asyncio.Event()
         if not workers.hold_all:
             self.hold.set()
@@ -118,7 +119,7 @@ class Scripted:
         self.placement = {
             share.worker.name: Allocation(share.memory.weight_bytes / MIB)
             for share in self.plan.shares
-        }
+        } | {"CPU": Allocation(1, compute_mib=2)}
 
     async def wait(self) -> str:
         return await asyncio.shield(self._end)
@@ -135,10 +136,11 @@ class Scripted:
 
     async def _answer(self, peer: Peer) -> None:
         while True:
-            head, _ = await peer.request()
+            head, body = await peer.request()
             path = head.split()[1]
             if path == b"/v1/chat/completions":
                 self.asked += 1
+                self.bodies.append(json.loads(body))
                 await self.hold.wait()
             await peer.send(self._said(path))
 

@@ -32,6 +32,10 @@ _NO_WORKERS = (
     "No worker is known. List them, with their memory in GB: "
     "--set sharding.workers=10.0.0.2:50052=24,10.0.0.3=16"
 )
+_NOT_COUNTED = (
+    "The worker of the gateway's own machine (sharding.local_worker_gb) is not counted: it runs only "
+    "while the gateway does."
+)
 
 
 @app.command("plan", epilog=_PLAN)
@@ -74,7 +78,8 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
     from sollol.sharding.plan import find_plan, plan_shards
 
     if not settings.workers:
-        raise CommandError(_NO_WORKERS, exit_code=2)
+        raise CommandError(_no_workers(settings), exit_code=2)
+    uncounted = () if settings.local_worker_gb is None else (_NOT_COUNTED,)
     seen = _seen(settings)
     run_options, fleet = _run_options(settings), fleet_of(settings, seen)
     try:
@@ -85,10 +90,10 @@ def plan(  # noqa: PLR0913, PLR0917 - each is an option
         try:
             best = plan_shards(found.facts, run_options, fleet)
         except DoesNotFit as error:
-            raise CommandError([str(error), *ways_out(others)]) from None
+            raise CommandError([str(error), *ways_out(others), *uncounted]) from None
     except SollolError as error:
         raise CommandError(str(error)) from None
-    remarks = notes(best, found)
+    remarks = (*notes(best, found), *uncounted)
     if as_json:
         links = [link_dict(one) for one in seen]
         print_json({**as_dict(found.stored.name, best, others, remarks), "links": links})
@@ -103,7 +108,7 @@ def workers(
     """Ask every listed worker for its version and memory, and measure the link; exit 1 if one cannot be used."""
     settings = read_settings(config, assignments or ()).settings.sharding
     if not settings.workers:
-        raise CommandError(_NO_WORKERS, exit_code=2)
+        raise CommandError(_no_workers(settings), exit_code=2)
     from sollol.cli.shard_text import print_workers, worker_dict
 
     seen = _seen(settings)
@@ -139,17 +144,27 @@ def stop(
 
 
 def _seen(settings: "ShardingSettings") -> "Sequence[Seen]":
-    """Return what the workers answer; they are compared with the llama.cpp here, if there is one."""
+    """Return what the workers answer; they are compared with the llama.cpp here, if there is one.
+
+    Raises:
+        CommandError: the settings name one that is not there.
+    """
     import asyncio
 
     from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
     from sollol.sharding.fleet import survey
 
     try:
-        binaries = find_binaries()
-    except LlamaCppUnavailable:
+        binaries = find_binaries(settings.binary)
+    except LlamaCppUnavailable as error:
+        if settings.binary is not None:
+            raise CommandError(f"sharding.binary: {error}", exit_code=2) from None
         binaries = None
     return asyncio.run(survey(settings.workers, binaries))
+
+
+def _no_workers(settings: "ShardingSettings") -> str:
+    return _NO_WORKERS if settings.local_worker_gb is None else f"{_NO_WORKERS}. {_NOT_COUNTED}"
 
 
 def _run_options(settings: "ShardingSettings") -> "RunOptions":

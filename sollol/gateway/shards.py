@@ -243,14 +243,13 @@ class Shards:
         return found + [Listing(model, (UNLOADED,)) for model in own]
 
     def shown(self, view: NodeView) -> NodeView:
-        """Return what is shown of a node: when its model leaves, if it is one over workers."""
+        """Return what is shown of a node: of a model over workers, its sizes and when it leaves."""
         shard = next((each for each in self.all() if each.node_id == view.id), None)
         if shard is None:
             return view
-        expires_at = self.expires_at(shard)
+        told = {"expires_at": self.expires_at(shard), **_sizes(shard)}
         resident = {
-            key: replace(held, entry={**held.entry, "expires_at": expires_at})
-            for key, held in view.resident.items()
+            key: replace(held, entry={**held.entry, **told}) for key, held in view.resident.items()
         }
         return replace(view, resident=resident)
 
@@ -377,6 +376,16 @@ class Shards:
             log.info("shard_leaves", model=shown_key(key), makes_room_for=shard.name)
             self.unload(key)
         return None
+
+
+def _sizes(shard: Shard) -> dict[str, int]:
+    """Return what a model takes in all, and on its workers, in the words of ``/api/ps``.
+
+    Workers are the coordinator's devices, whatever they compute with.
+    """
+    held = {name: taken.total_bytes for name, taken in shard.placement.items()}
+    on_workers = sum(held.get(name, 0) for name in shard.workers())
+    return {"size": sum(held.values()), "size_vram": on_workers} if held else {}
 
 
 def _occupants(shards: Iterable[Shard]) -> list[shard_rules.Occupant]:

@@ -81,7 +81,8 @@ def _shown(stored: StoredModel) -> dict[str, Any]:
     headers = [read_header(path) for path in stored.parts]
     if not headers:
         check_runs(headers, stored.kinds)
-    return shown(stored, headers, _modified_at(stored.manifest or stored.parts[0]))
+    licenses = [path.read_text(errors="replace") for path in stored.licenses]
+    return shown(stored, headers, licenses, _modified_at(stored.manifest or stored.parts[0]))
 
 
 def _all_models(stores: Sequence[Path]) -> dict[str, Model]:

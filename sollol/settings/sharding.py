@@ -100,7 +100,8 @@ class ShardingSettings(Group):
     threads: Count | None = None
     """CPU threads of the coordinator; half of the cores when not given."""
     binary: ExpandedPath | None = None
-    """A `llama-server` to run as the coordinator, instead of the packaged one."""
+    """A `llama-server` to run as the coordinator, instead of the packaged one; an RPC server beside it
+    runs the worker of this machine, and tells which version the other workers should have."""
 
     @field_validator("workers")
     @classmethod

@@ -170,8 +170,6 @@ async def check_interface(client: httpx.AsyncClient) -> None:
     props = (await client.get("/props")).json()
     defaults = props["default_generation_settings"]["params"]
     assert (round(defaults["temperature"], 2), defaults["top_k"]) == (0.25, 7)
-    completed = await client.post("/completion", json={"prompt": PROMPT, "n_predict": 1})
-    assert completed.json()["generation_settings"]["stop"] == PARAMETERS["stop"]
     assert props["default_generation_settings"]["n_ctx"] == 512
     messages = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
     chat = await client.post("/v1/chat/completions", json=messages)

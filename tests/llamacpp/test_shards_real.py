@@ -36,6 +36,8 @@ pytestmark = [*NEEDS_WORKERS, pytest.mark.timeout(120)]
 
 CONTEXT = 512
 GREEDY = {"temperature": 0, "seed": 1, "num_predict": 8}
+GREEDY_12 = {"top_k": 1, "num_predict": 12}
+KINDS = {"assistant": "output_text"}
 PROMPT = "The capital of France is"
 MESSAGES = [{"role": "user", "content": PROMPT}]
 
@@ -220,9 +222,93 @@ async def test_it_says_the_same_as_one_process(store: Store) -> None:
             assert len(shard["workers"]) == 2
             assert all(held["weight_bytes"] > 30e6 for held in shard["workers"])
             assert all(held["weight_bytes"] < held["planned_bytes"] for held in shard["workers"])
+            (held,) = [
+                each
+                for each in (await client.get("/api/ps")).json()["models"]
+                if each["name"] == "gemma:latest"
+            ]
+            assert (
+                sum(w["weight_bytes"] + w["cache_bytes"] for w in shard["workers"])
+                <= held["size_vram"]
+                < held["size"]
+            )
             told = (await client.get("/sollol/v1/decisions")).json()["decisions"]
             assert any("shard:gemma:latest" in json.dumps(each) for each in told)
             await unload(client)
+
+
+TOLD = {
+    "system": "You answer in French.",
+    "messages": json.dumps(
+        [
+            {"role": "user", "content": "The capital of Spain is"},
+            {"role": "assistant", "content": "Madrid, bien sur."},
+        ]
+    ),
+    "params": json.dumps({"top_k": 1, "num_predict": 12}),
+}
+
+
+async def test_a_model_says_the_same_as_a_request_that_says_it_itself(store: Store) -> None:
+    store.add("told", model_path(), **TOLD)
+    store.add("ends", model_path(), **TOLD | {"params": '{"top_k": 1, "stop": ["e"]}'})
+    system, examples = TOLD["system"], json.loads(TOLD["messages"])
+    messages = [{"role": "system", "content": system}, *examples, *MESSAGES]
+    common = {"top_k": 1, "max_tokens": 12}
+    short = {"max_tokens": 12}
+    asked: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "/api/chat": ({"messages": MESSAGES}, {"messages": messages, "options": GREEDY_12}),
+        "/v1/chat/completions": ({"messages": MESSAGES}, {"messages": messages, **common}),
+        "/v1/messages": (
+            {"messages": MESSAGES, **short},
+            {"messages": [*examples, *MESSAGES], "system": system, **common},
+        ),
+        "/v1/responses": ({"input": PROMPT}, {"input": messages_as_items(messages), **common}),
+    }
+    async with Workers(1) as workers:
+        async with gateway(store, workers.settings(2.0)) as (_, client):
+            told = {
+                path: await said(client, "told", path, body) for path, (body, _) in asked.items()
+            }
+            prompted = await generate(client, model="told", options={})
+            ended = {
+                path: await said(client, "ends", path, body) for path, (body, _) in asked.items()
+            }
+            own = {
+                path: await said(client, "gemma", path, body) for path, (_, body) in asked.items()
+            }
+            plain = await generate(client, options=GREEDY_12)
+    assert told == own
+    assert len(set(told.values())) == 1
+    assert prompted.json()["response"] == told["/api/chat"] != plain.json()["response"]
+    assert "e" in told["/api/chat"]
+    assert set(ended.values()) == {told["/api/chat"].partition("e")[0]}
+
+
+async def said(client: httpx.AsyncClient, model: str, path: str, body: dict[str, Any]) -> str:
+    """Return the text of an answer of any route."""
+    answer = await client.post(path, json={"model": model, "stream": False, **body})
+    assert answer.status_code == 200, (path, answer.text)
+    told = answer.json()
+    if path == "/api/chat":
+        return str(told["message"]["content"])
+    if path == "/v1/chat/completions":
+        return str(told["choices"][0]["message"]["content"])
+    (part,) = told["output"][0]["content"] if path == "/v1/responses" else told["content"]
+    return str(part["text"])
+
+
+def messages_as_items(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return a conversation as input of ``/v1/responses``."""
+    return [
+        {
+            "type": "message",
+            "role": each["role"],
+            "status": "completed",
+            "content": [{"type": KINDS.get(each["role"], "input_text"), "text": each["content"]}],
+        }
+        for each in messages
+    ]
 
 
 async def unload(client: httpx.AsyncClient) -> None:

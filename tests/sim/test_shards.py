@@ -1,6 +1,7 @@
 """Models over several machines: loaded when asked for, one node like any other, gone when idle or lost."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from sollol.bench.gguf_files import write_gguf
+from sollol.bench.model_kinds import Size, dense
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
 from sollol.cli.main import main
@@ -70,7 +73,7 @@ async def test_first_requests_share_one_load(store: Store) -> None:
     workers.may_load.clear()
     async with sharding(store, workers) as (running, client):
         asked = [asyncio.ensure_future(chat(client, "one")) for _ in range(5)]
-        await wait_for(lambda: users_of(running) == [5])
+        await wait_for(lambda: users_of(running) == [5] and bool(workers.made))
         (waiting,) = (await shards(client)).values()
         assert (waiting["state"], waiting["requests"]) == ("loading", 5)
         workers.may_load.set()
@@ -85,6 +88,8 @@ async def test_first_requests_share_one_load(store: Store) -> None:
         (held,) = (await client.get("/api/ps")).json()["models"]
         assert held["name"] == "one:latest"
         assert held["expires_at"][:13] == shard["expires_at"][:13]
+        assert held["size_vram"] == shard["workers"][0]["weight_bytes"]
+        assert held["size"] - held["size_vram"] == 3 * MIB
 
 
 async def test_models_of_the_store_are_listed_once(store: Store) -> None:
@@ -113,6 +118,34 @@ async def test_a_shown_model_is_not_loaded(store: Store) -> None:
         missing = await client.post("/api/show", json={"model": "nope"})
         assert missing.status_code == 404
     assert not workers.made
+
+
+async def test_a_model_says_what_requests_do_not(store: Store, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "told.gguf", dense(Size(layers=8)))
+    examples = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+    parameters = '{"stop": ["<end>"], "top_k": 3}'
+    store.add(
+        "told",
+        file,
+        license="MIT",
+        system="Be brief.",
+        messages=json.dumps(examples),
+        params=parameters,
+    )
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers) as (_, client):
+        assert (await chat(client, "told", options={"top_k": 5})).status_code == 200
+        asked = {"model": "told", "messages": [{"role": "user", "content": "hi"}]}
+        assert (await client.post("/v1/chat/completions", json=asked)).status_code == 200
+        bodies = workers.made[0].bodies
+        for body in bodies:
+            said = [message["content"] for message in body["messages"]]
+            assert said == ["Be brief.", "2+2?", "4", "hi"]
+            assert body["stop"] == ["<end>"]
+        assert [body.get("top_k") for body in bodies] == [5, None]
+        told = (await client.post("/api/show", json={"model": "told"})).json()
+        assert (told["system"], told["messages"]) == ("Be brief.", examples)
+        assert told["license"] == "MIT"
 
 
 async def test_load_unload_and_stop(store: Store) -> None:

@@ -137,3 +137,34 @@ def test_workers_that_do_not_answer_are_listed_and_fail(capsys: pytest.CaptureFi
     assert run("workers", "--json", "--set=sharding.workers=127.0.0.1:1=1") == 1
     (told,) = json.loads(capsys.readouterr().out)["workers"]
     assert (told["version"], told["devices"], told["declared_bytes"]) == ("", [], 1 << 30)
+
+
+def test_workers_are_compared_with_the_llama_server_of_the_settings(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    server, asked = tmp_path / "llama-server", tmp_path / "asked"
+    server.touch()
+    rpc_server = tmp_path / "rpc-server"
+    rpc_server.write_text(f"#!/bin/sh\n: > '{asked}'\n")
+    rpc_server.chmod(0o755)
+    own = f"--set=sharding.binary={server}"
+    assert run("plan", "m.gguf", "--context=2048", TWO, own) == 0
+    assert asked.exists()
+    asked.unlink()
+    assert run("workers", TWO, own) == 1
+    assert asked.exists()
+    server.unlink()
+    for arguments in (["plan", "m.gguf"], ["workers"]):
+        assert run(*arguments, TWO, own) == 2
+        assert f"sharding.binary: there is no llama-server at {server}" in capsys.readouterr().err
+
+
+def test_the_gateways_own_worker_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    own = "--set=sharding.local_worker_gb=9"
+    assert run("plan", "m.gguf", "--context=2048", TWO, own) == 0
+    assert "(sharding.local_worker_gb) is not counted" in capsys.readouterr().out
+    assert run("plan", "m.gguf", TWO, own) == 1
+    assert "(sharding.local_worker_gb) is not counted" in capsys.readouterr().err
+    for arguments in (["plan", "m.gguf"], ["workers"]):
+        assert run(*arguments, own) == 2
+        assert "(sharding.local_worker_gb) is not counted" in capsys.readouterr().err

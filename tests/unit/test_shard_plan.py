@@ -186,7 +186,11 @@ def test_notes_tell_what_numbers_do_not() -> None:
     assert notes(one, local(facts, template="<|im_start|>")) == (
         "It chats with llama.cpp's template 'chatml', which knows no tools.",
     )
-    assert "system prompt" in notes(one, local(facts, template="x", system="Be kind."))[1]
+    plain = plan_shards(FACTS, RunOptions(), two)
+    assert notes(plain, local(FACTS, system="Be kind.")) == ()
+    (told_context,) = notes(plain, local(FACTS, parameters='{"num_ctx": 8192}'))
+    assert "8192 tokens of context itself (num_ctx); sharding.context_length, 4096" in told_context
+    assert notes(plain, local(FACTS, parameters='{"num_ctx": 4096}')) == ()
 
 
 def local(facts: ModelFacts, **texts: str) -> LocalModel:
