@@ -38,29 +38,30 @@ class ProgressRecords:
         self._model = model
         self._downstream = downstream
         self._interval_s = interval_s
-        self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
     def telling_of(self, shard: Shard) -> Iterator[None]:
         """Tell of a model for the length of a block."""
-        self._wait(shard)
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def tell() -> None:
+            nonlocal timer
+            self._tell(_text(shard))
+            timer = loop.call_later(self._interval_s, tell)
+
+        timer = loop.call_later(self._interval_s, tell)
         try:
             yield
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            timer.cancel()
 
-    def _wait(self, shard: Shard) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tell, shard)
-
-    def _tell(self, shard: Shard) -> None:
+    def _tell(self, text: str) -> None:
         downstream = self._downstream
         if not downstream.has_early_head:
             late = LateWriter(self._kind, downstream.writer)
             downstream.start_early(stream_headers(self._kind), late)
-        if not downstream.writer.is_slow:
-            downstream.writer.write(load_record(self._kind, self._model, _text(shard)))
-        self._wait(shard)
+        downstream.writer.write(load_record(self._kind, self._model, text))
 
 
 def _text(shard: Shard) -> str:
@@ -100,19 +101,15 @@ class LateWriter:
             )
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        """Write a whole answer as the last record.
+        """Write what was to be told without a stream as its last record, which is an error.
 
-        1. A node began its stream with an error: it has the form of the stream.
-        2. What Ollama answers in one piece, it would also end a stream with.
-        3. Anything else is an error.
+        A node that began its stream with an error has given it the form of the stream.
         """
-        is_ndjson = self._framing is StreamFraming.NDJSON
-        if self._is_of_stream(headers):
-            self._writer.end(body if is_ndjson else body + b"\n")
-        elif status == _OK and is_ndjson:
-            self._writer.end(body + b"\n")
-        else:
-            self._writer.end(self._error_record(read_error(status, body)))
+        if not self._is_of_stream(headers):
+            body = self._error_record(read_error(status, body))
+        elif self._framing is StreamFraming.SSE:
+            body += b"\n"  # which ends the event, should the empty line not have come yet
+        self._writer.end(body)
 
     def _is_of_stream(self, headers: Headers) -> bool:
         content_type = next((value for name, value in headers if name == b"content-type"), b"")

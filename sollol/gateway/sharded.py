@@ -105,6 +105,7 @@ class Sharded:
         outcome: Outcome,
     ) -> None:
         tries_left = MOST_TRIES
+        keep_s = _keep_alive_s(call, seen)
         telling = self._telling(call, seen, downstream)
         while True:
             await self._wait_left(call, telling)
@@ -125,7 +126,7 @@ class Sharded:
                     if not await _comes(life_over):
                         raise
                 finally:
-                    self._shards.keep(shard, _keep_alive_s(call, seen))
+                    self._shards.keep(shard, keep_s)
 
     def _telling(self, call: Call, seen: Peek, downstream: Downstream) -> Telling:
         """Return what tells the caller of a load.

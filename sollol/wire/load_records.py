@@ -57,4 +57,5 @@ def load_record(kind: BodyKind, model: str, text: str, clock: Clock = SYSTEM_CLO
 def load_text(share: float, eta_s: float | None) -> str:
     """Return how far a load is, and what is left of it if that is known."""
     text = f"loading {share:.0%}"
-    return text if eta_s is None else f"{text}, about {eta_s:.0f} s left"
+    left_s = round(eta_s or 0.0)
+    return f"{text}, about {left_s} s left" if left_s > 0 else text

@@ -358,6 +358,26 @@ async def test_a_model_that_is_lost_is_asked_again_after_records(
         assert told[-1]["done"]
 
 
+async def test_one_that_waits_for_a_model_to_leave_is_told(
+    store: Store, workers: ScriptedWorkers
+) -> None:
+    workers.may_load.set()
+    workers.hold_all = True
+    async with sharding(store, workers, every_s=0.1) as (_, client):
+        body = {"model": "one", "messages": QUESTION, "stream": False}
+        busy = asyncio.ensure_future(client.post("/api/chat", json=body))
+        await wait_for(lambda: bool(workers.made) and workers.made[0].asked == 1)
+        await client.delete("/sollol/v1/shards/one")
+        workers.hold_all = False
+        async with asked(client, "/v1/chat/completions") as stream:
+            await stream.until(lambda seen: b": leaving\n\n" in seen)
+            workers.made[0].hold.set()
+            await stream.rest()
+            assert b"hello" in stream.seen
+        assert (await busy).status_code == 200
+    assert len(workers.made) == 2
+
+
 async def test_an_error_of_the_node_is_told_in_the_stream(
     store: Store, workers: ScriptedWorkers
 ) -> None:
@@ -378,6 +398,23 @@ async def test_an_error_of_the_node_is_told_in_the_stream(
             last = rest.strip().splitlines()[-1].removeprefix(b"data: ")
             told = json.loads(last)["error"]
             assert (told if isinstance(told, str) else told["message"]) == "too long", path
+
+
+@pytest.mark.parametrize("on_cut", ["error", "continue"])
+async def test_an_answer_that_breaks_off_ends_in_an_error(
+    store: Store, workers: ScriptedWorkers, on_cut: str
+) -> None:
+    chunk = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"hel"}}]}\n\n'
+    workers.says = answer("200 OK", "text/event-stream", chunk)
+    path, headers = "/v1/chat/completions", {"x-sollol-on-cut": on_cut}
+    async with sharding(store, workers) as (_, client), asked(client, path, **headers) as stream:
+        await stream.until(bool)
+        workers.may_load.set()
+        await stream.rest()
+        comments, _, answered = stream.seen.partition(chunk)
+        assert comments.startswith(b": ")
+        assert answered.startswith(b'\ndata: {"error":')
+        assert workers.made[0].asked == 1
 
 
 async def test_an_answer_that_is_no_stream_is_not_taken_for_one(

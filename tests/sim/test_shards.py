@@ -70,7 +70,7 @@ async def test_first_requests_share_one_load(store: Store) -> None:
     workers.may_load.clear()
     async with sharding(store, workers) as (running, client):
         asked = [asyncio.ensure_future(chat(client, "one")) for _ in range(5)]
-        await wait_for(lambda: users_of(running) == [5])
+        await wait_for(lambda: users_of(running) == [5] and bool(workers.made))
         (waiting,) = (await shards(client)).values()
         assert (waiting["state"], waiting["requests"]) == ("loading", 5)
         workers.may_load.set()
