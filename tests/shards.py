@@ -19,6 +19,7 @@ from sollol.sharding.memory import MIB
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Coordinator as Host, Fleet, Plan, Worker
 from sollol.sharding.prediction import Link
+from tests.llama_streams import STREAMS, answer
 from tests.scripted_node import Node, Peer
 
 IMAGE = "application/vnd.ollama.image."
@@ -73,9 +74,7 @@ class Store:
 
 
 def _json(status: str, body: object) -> bytes:
-    text = json.dumps(body).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}"
-    return head.encode() + b"\r\n\r\n" + text
+    return answer(status, "application/json", json.dumps(body).encode())
 
 
 class Scripted:
@@ -138,13 +137,18 @@ class Scripted:
         while True:
             head, body = await peer.request()
             path = head.split()[1]
-            if path == b"/v1/chat/completions":
+            if path in STREAMS:
                 self.asked += 1
                 self.bodies.append(json.loads(body))
                 await self.hold.wait()
-            await peer.send(self._said(path))
+            streams = bool(body) and bool(json.loads(body).get("stream"))
+            await peer.send(self._said(path, streams=streams))
 
-    def _said(self, path: bytes) -> bytes:
+    def _said(self, path: bytes, *, streams: bool) -> bytes:
+        if path in STREAMS and self._workers.says:
+            return self._workers.says
+        if streams:
+            return STREAMS[path]
         entry = {"id": self.name, "meta": {"n_ctx": 512, "n_params": 1000, "size": 2000}}
         known: dict[bytes, object] = {
             b"/health": {"status": "ok"},
@@ -167,6 +171,7 @@ class ScriptedWorkers:
         failures: raised by the next coordinators when they start.
         may_load: loads wait for it.
         hold_all: new coordinators answer nothing before their ``hold`` is set.
+        says: what they say instead of an answer.
         made: all coordinators, in order.
     """
 
@@ -177,6 +182,7 @@ class ScriptedWorkers:
         self.may_load = asyncio.Event()
         self.may_load.set()
         self.hold_all = False
+        self.says = b""
         self.made: list[Scripted] = []
 
     @property

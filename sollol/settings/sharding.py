@@ -97,6 +97,9 @@ class ShardingSettings(Group):
     ever."""
     load_timeout_s: Seconds = 600.0
     """Seconds that a load may take; three times what is foretold where that is more."""
+    progress_after_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    """Seconds that a streaming request waits for a load before it is sent something that clients pass
+    over, and then between two such records; 0 for never."""
     threads: Count | None = None
     """CPU threads of the coordinator; half of the cores when not given."""
     binary: ExpandedPath | None = None

@@ -311,6 +311,40 @@ def messages_as_items(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
+STREAMS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/api/chat", {"messages": MESSAGES, "options": GREEDY}),
+    ("/v1/chat/completions", {"messages": MESSAGES, "temperature": 0, "max_tokens": 8}),
+    ("/v1/messages", {"messages": MESSAGES, "temperature": 0, "max_tokens": 8}),
+)
+
+
+async def test_streams_are_told_of_the_load_before_the_same_answer(store: Store) -> None:
+    async def ask(path: str, body: dict[str, Any]) -> httpx.Response:
+        return await client.post(path, json={"model": "gemma", "stream": True, **body})
+
+    async with Workers(2) as workers:
+        async with gateway(store, workers.settings(), progress_after_s=0.05) as (_, client):
+            asked = [ask(path, body) for path, body in STREAMS]
+            for (path, body), first in zip(STREAMS, await asyncio.gather(*asked), strict=True):
+                assert "x-sollol-node" not in first.headers
+                again = await ask(path, body)
+                assert again.headers["content-type"] == first.headers["content-type"]
+                assert spoken(first.text) == spoken(again.text) != ""
+
+
+def spoken(stream: str) -> str:
+    """Return the text of a stream of any dialect."""
+    said = ""
+    for line in stream.splitlines():
+        record = line.removeprefix("data: ")
+        if record.startswith("{"):
+            event = json.loads(record)
+            (choice,) = event.get("choices") or [{}]
+            part = event.get("message") or event.get("delta") or choice.get("delta") or {}
+            said += part.get("text") or part.get("content") or ""
+    return said
+
+
 async def unload(client: httpx.AsyncClient) -> None:
     """Unload the model; check that the workers are free again."""
     answer = await generate(client, prompt="", keep_alive=0)
