@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,15 @@ class BadSurroundings:
     """Something around a good model; what is to be answered.
 
     ``says``: what the answer has besides the name of the model: what is wrong, and what to do;
-    ``{worker}`` stands for the address of the first worker.
+    ``{worker}`` stands for the address of the first worker. ``around`` is there before the gateway
+    starts, ``meanwhile`` only while it is asked.
     """
 
     name: str
     status: int
     says: tuple[str, ...]
     around: Around
+    meanwhile: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
 
 
 def _worker(address: str, memory_gb: float = 1) -> Changes:
@@ -151,15 +153,14 @@ async def store_of_another_user(store: Store, _: Path) -> AsyncIterator[Changes]
         mode = store.root.stat().st_mode
         store.root.chmod(0)
         try:
-            with _as_nobody():
-                yield _worker(address)
+            yield _worker(address)
         finally:
             store.root.chmod(mode)
 
 
 @contextlib.contextmanager
-def _as_nobody() -> Iterator[None]:
-    """Lose what root may do, for which no file is unreadable."""
+def as_nobody() -> Iterator[None]:
+    """Lose what root may do, to whom no file is unreadable."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -270,6 +271,7 @@ BAD_SURROUNDINGS = (
         500,
         ("may not be read by this user", "Run SOLLOL as a user who may"),
         store_of_another_user,
+        as_nobody,
     ),
     BadSurroundings(
         "no-temporary-files", 502, ("could not be started", "TMPDIR"), no_temporary_files
