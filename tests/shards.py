@@ -11,7 +11,6 @@ from typing import Any
 
 from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import Size, dense
-from sollol.errors import SollolError
 from sollol.sharding.allocations import Allocation
 from sollol.sharding.fleet import Found
 from sollol.sharding.loading import LoadProgress
@@ -178,7 +177,7 @@ class ScriptedWorkers:
     def __init__(self, **memories: int) -> None:
         self.memories = {f"10.0.0.{name[1:]}:50052": size for name, size in memories.items()}
         self.unusable: dict[str, str] = {}
-        self.failures: list[SollolError] = []
+        self.failures: list[Exception] = []
         self.may_load = asyncio.Event()
         self.may_load.set()
         self.hold_all = False

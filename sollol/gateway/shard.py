@@ -22,7 +22,7 @@ import structlog
 from pydantic import SecretStr
 
 from sollol.errors import CoordinatorFailed, NodeConflict, Overloaded, SollolError
-from sollol.gateway.shard_rules import wait_to_start_s
+from sollol.gateway.shard_rules import naming, wait_to_start_s
 from sollol.metrics import Metrics
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
@@ -229,8 +229,14 @@ class Shard:
             self._end(ShardState.STOPPED, _stopped(self.name))
         except SollolError as error:
             self.failure = error
-            self._end(ShardState.FAILED, error)
+            self._end(ShardState.FAILED, naming(self.name, error))
             log.error("shard_failed", model=self.name, reason=str(error))
+        except Exception:
+            fault = SollolError(
+                f"{self.name} cannot be run, by a fault of SOLLOL that its log shows"
+            )
+            self._end(ShardState.FAILED, fault)
+            raise
         except BaseException:
             self._end(ShardState.STOPPED, _stopped(self.name))
             raise

@@ -285,10 +285,10 @@ class Shards:
     async def _has_files(self, key: str, *, is_had: bool) -> bool:
         try:
             return await self.shelf.find(key) is not None
-        except ModelBroken:
+        except ModelBroken as error:
             if is_had:
                 return False
-            raise
+            raise shard_rules.naming(shown_key(key), error) from None
 
     def _begin(self, key: str) -> Shard:
         """Begin to load a model.
@@ -301,7 +301,7 @@ class Shards:
         if self._is_stopping or self._tasks is None:
             raise ShuttingDown
         if rest is not None and rest.until > now:
-            raise _again(rest.error, rest.until - now)
+            raise shard_rules.naming(shown_key(key), rest.error, rest.until - now)
         shard = Shard(key, shown_key(key), self._around, self._keep_alive_s)
         self._shards[key] = shard
         self._tasks.create_task(self._keep(shard), name=f"shard {shard.name}")
@@ -361,7 +361,10 @@ class Shards:
         found = await self._workers.find(frozenset(w for other in others for w in other.workers()))
         try:
             if not found.fleet.workers and not others:
-                raise WorkerFailed("No worker can be used.")
+                raise WorkerFailed(
+                    "No worker can be used: start them with `sollol worker`, or change sharding.workers; "
+                    "`sollol shard workers` shows whether they answer."
+                )
             plan = find_plan(model.facts, self._options, found.fleet)
             if plan is not None:
                 return plan
@@ -394,8 +397,3 @@ def _occupants(shards: Iterable[Shard]) -> list[shard_rules.Occupant]:
         for shard in shards
         if shard.plan is not None
     ]
-
-
-def _again(error: SollolError, retry_after_s: float) -> SollolError:
-    """Return an error anew: one that is raised twice would grow its traceback."""
-    return type(error)(str(error), retry_after_s=retry_after_s)

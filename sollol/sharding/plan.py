@@ -96,15 +96,17 @@ def plan_shards(facts: ModelFacts, options: RunOptions, fleet: Fleet) -> Plan:
     if all(host.memory_bytes < needed for host in fleet.coordinators):
         most = max((host.memory_bytes for host in fleet.coordinators), default=0)
         raise DoesNotFit(
-            f"The coordinator of this model needs {_gb(needed)} on its own host, which has "
-            f"{_gb(most)} for it. Give it more with sharding.memory_gb, or free some."
+            f"The coordinator of this model needs {_size(needed)} on its own host, which has "
+            f"{_size(most)} for it. Give it more with sharding.memory_gb, free some, or ask for less "
+            f"context than {options.slots} x {options.context_length} tokens (sharding.context_length)."
         )
     whole = memory.device(0, len(facts.units)).total_bytes
     total = sum(worker.memory_bytes for worker in fleet.workers)
     raise DoesNotFit(
-        f"The model needs {_gb(whole)} of the workers for {options.slots} x "
-        f"{options.context_length} tokens of context; {len(fleet.workers)} have {_gb(total)}, "
-        "which must hold whole layers."
+        f"The model needs {_size(whole)} of the workers for {options.slots} x "
+        f"{options.context_length} tokens of context; {len(fleet.workers)} have {_size(total)}, "
+        "which must hold whole layers. Add workers, let them take more (memory_gb), or lower "
+        "sharding.context_length."
     )
 
 
@@ -207,5 +209,5 @@ def _nearness(worker: Worker, host: Coordinator) -> tuple[float, str]:
     return host.links[worker.name].round_trip_s, worker.name
 
 
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

@@ -96,7 +96,9 @@ def test_what_does_not_fit_says_what_it_needs() -> None:
     ):
         plan_shards(FACTS, RunOptions(), fleet(worker("a", 1)))
     tight = Fleet((worker("a", 9),), (Coordinator("gateway", MIB, 1e9, {"a": NEAR}),))
-    with pytest.raises(DoesNotFit, match=r"coordinator.* needs 0\.6 GB on its own host.* 0\.0 GB"):
+    with pytest.raises(
+        DoesNotFit, match=r"coordinator.* needs 582\.8 MB on its own host.* 1\.0 MB"
+    ):
         plan_shards(FACTS, RunOptions(), tight)
     with pytest.raises(DoesNotFit, match="coordinator"):
         plan_shards(FACTS, RunOptions(), Fleet((), ()))
