@@ -281,9 +281,9 @@ async def test_a_failed_load_ends_the_stream_in_an_error(
         last = rest.splitlines()[-1] if path.startswith("/api") else rest.split(b"data: ")[-1]
         told = json.loads(last)
         told = told.get("error", told)
-        assert (told if isinstance(told, str) else told["message"]) == "no <memory>"
+        assert (told if isinstance(told, str) else told["message"]) == "one:latest: no <memory>"
         failed = json.loads((await client.get("/sollol/v1/decisions")).content)["decisions"][0]
-        assert (failed["status"], failed["error"]) == (502, "no <memory>")
+        assert (failed["status"], failed["error"]) == (502, "one:latest: no <memory>")
 
 
 async def test_what_does_not_stream_is_told_nothing(store: Store, workers: ScriptedWorkers) -> None:
