@@ -119,6 +119,22 @@ class Resident:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelDefaults:
+    """What a model of Ollama says for requests that do not say it themselves.
+
+    ``system`` is a system prompt, ``examples`` are messages of text that come before those of a
+    conversation, each with ``role`` and ``content``, and ``options`` are as those of ``/api/chat``.
+    """
+
+    system: str = ""
+    examples: tuple[Mapping[str, str], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_DEFAULTS = ModelDefaults()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeView:
     """What is known of a node at one moment.
 
@@ -144,6 +160,8 @@ class NodeView:
     """Keys of models that it gets no requests for: healthy nodes have the chosen digest of them."""
     limited: Mapping[str, NodeState] = field(default_factory=dict)
     """Runners (:meth:`runner`) that are ``EJECTED`` or ``HALF_OPEN`` there, while the node is not."""
+    defaults: ModelDefaults = NO_DEFAULTS
+    """What the gateway says for its model, as the node's engine does not know it."""
 
     @property
     def is_open(self) -> bool:

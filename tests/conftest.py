@@ -1,4 +1,4 @@
-"""Prints what the tests of faults have found: which fault ends how on which route."""
+"""Prints what tests have found: which fault ends how on which route, what is said of bad inputs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,19 +8,35 @@ import pytest
 FAULT_MATRIX = "fault_matrix"
 """The property that a test records a cell under, as ``(place, fault, column, what was seen)``."""
 
+BAD_INPUT = "bad_input"
+"""The property that a test records a line under, as ``(place, name, status, what was told)``."""
+
 _WIDTH = 14
 
 
-def _cells(reporter: Any) -> Iterator[tuple[int, str, str, str]]:
+def _recorded(reporter: Any, wanted: str) -> Iterator[tuple[Any, ...]]:
     for reports in reporter.stats.values():
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):
-                if name == FAULT_MATRIX and report.when == "call":
+                if name == wanted and report.when == "call":
                     yield tuple(value)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    cells = list(_cells(terminalreporter))
+    _print_bad_inputs(terminalreporter)
+    _print_fault_matrix(terminalreporter)
+
+
+def _print_bad_inputs(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = sorted(_recorded(terminalreporter, BAD_INPUT))
+    if lines:
+        terminalreporter.section(f"bad inputs: {len(lines)}")
+    for _, name, status, text in lines:
+        terminalreporter.line(f"{name:30}{status}  {text}")
+
+
+def _print_fault_matrix(terminalreporter: pytest.TerminalReporter) -> None:
+    cells = list(_recorded(terminalreporter, FAULT_MATRIX))
     if not cells:
         return
     rows: dict[str, dict[str, str]] = {}

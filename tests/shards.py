@@ -11,7 +11,6 @@ from typing import Any
 
 from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import Size, dense
-from sollol.errors import SollolError
 from sollol.sharding.allocations import Allocation
 from sollol.sharding.fleet import Found
 from sollol.sharding.loading import LoadProgress
@@ -19,6 +18,7 @@ from sollol.sharding.memory import MIB
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Coordinator as Host, Fleet, Plan, Worker
 from sollol.sharding.prediction import Link
+from tests.llama_streams import STREAMS, answer
 from tests.scripted_node import Node, Peer
 
 IMAGE = "application/vnd.ollama.image."
@@ -73,9 +73,7 @@ class Store:
 
 
 def _json(status: str, body: object) -> bytes:
-    text = json.dumps(body).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}"
-    return head.encode() + b"\r\n\r\n" + text
+    return answer(status, "application/json", json.dumps(body).encode())
 
 
 class Scripted:
@@ -96,6 +94,7 @@ class Scripted:
         self.placement: Mapping[str, Allocation] = {}
         self.is_stopped = False
         self.asked = 0
+        self.bodies: list[dict[str, Any]] = []
         self.hold = asyncio.Event()
         if not workers.hold_all:
             self.hold.set()
@@ -118,7 +117,7 @@ class Scripted:
         self.placement = {
             share.worker.name: Allocation(share.memory.weight_bytes / MIB)
             for share in self.plan.shares
-        }
+        } | {"CPU": Allocation(1, compute_mib=2)}
 
     async def wait(self) -> str:
         return await asyncio.shield(self._end)
@@ -135,14 +134,20 @@ class Scripted:
 
     async def _answer(self, peer: Peer) -> None:
         while True:
-            head, _ = await peer.request()
+            head, body = await peer.request()
             path = head.split()[1]
-            if path == b"/v1/chat/completions":
+            if path in STREAMS:
                 self.asked += 1
+                self.bodies.append(json.loads(body))
                 await self.hold.wait()
-            await peer.send(self._said(path))
+            streams = bool(body) and bool(json.loads(body).get("stream"))
+            await peer.send(self._said(path, streams=streams))
 
-    def _said(self, path: bytes) -> bytes:
+    def _said(self, path: bytes, *, streams: bool) -> bytes:
+        if path in STREAMS and self._workers.says:
+            return self._workers.says
+        if streams:
+            return STREAMS[path]
         entry = {"id": self.name, "meta": {"n_ctx": 512, "n_params": 1000, "size": 2000}}
         known: dict[bytes, object] = {
             b"/health": {"status": "ok"},
@@ -165,16 +170,18 @@ class ScriptedWorkers:
         failures: raised by the next coordinators when they start.
         may_load: loads wait for it.
         hold_all: new coordinators answer nothing before their ``hold`` is set.
+        says: what they say instead of an answer.
         made: all coordinators, in order.
     """
 
     def __init__(self, **memories: int) -> None:
         self.memories = {f"10.0.0.{name[1:]}:50052": size for name, size in memories.items()}
         self.unusable: dict[str, str] = {}
-        self.failures: list[SollolError] = []
+        self.failures: list[Exception] = []
         self.may_load = asyncio.Event()
         self.may_load.set()
         self.hold_all = False
+        self.says = b""
         self.made: list[Scripted] = []
 
     @property

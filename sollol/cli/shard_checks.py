@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sollol.cli.checks import Check
+from sollol.cli.errors import CommandError
 from sollol.cli.gateway import url_of
 from sollol.cli.shard_workers import held_models, seen_workers, told_workers
 from sollol.settings import LOCAL_WORKER, Settings
@@ -20,10 +21,13 @@ def check_sharding(settings: Settings) -> list[Check]:
     sharding = settings.sharding
     if not sharding.workers and sharding.local_worker_gb is None:
         return []
+    store = check_store(default_stores(sys.platform, Path.home(), sharding.store))
     at = url_of(settings.server)
-    workers = told_workers(seen_workers(sharding), lambda: held_models(at))
-    stores = default_stores(sys.platform, Path.home(), sharding.store)
-    return [check_store(stores), *map(check_worker, workers)]
+    try:
+        workers = told_workers(seen_workers(sharding), lambda: held_models(at))
+    except CommandError as error:
+        return [store, Check("fail", "workers", "\n".join(error.lines))]
+    return [store, *map(check_worker, workers)]
 
 
 def check_store(stores: Sequence[Path]) -> Check:

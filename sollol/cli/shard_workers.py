@@ -21,10 +21,15 @@ def seen_workers(settings: ShardingSettings) -> Sequence[Seen]:
     """Return what the workers answer; they are compared with the llama.cpp here, if there is one.
 
     The gateway's own worker runs as long as that does, so it is taken as the settings say.
+
+    Raises:
+        CommandError: the settings name one that is not there.
     """
     try:
         binaries = find_binaries(settings.binary)
-    except LlamaCppUnavailable:
+    except LlamaCppUnavailable as error:
+        if settings.binary is not None:
+            raise CommandError(f"sharding.binary: {error}", exit_code=2) from None
         binaries = None
     seen = asyncio.run(survey(settings.workers, binaries))
     own = settings.local_worker

@@ -1,7 +1,8 @@
 """What to send a node for a call, and how to read its answer, by the node's engine.
 
 The rule is to pass on what came. Only Ollama's dialect on a node that does not speak it is
-translated (``wire/translate_request.py``).
+translated (``wire/translate_request.py``), and what a model says for its requests is added where
+the node does not know that (``wire/defaults.py``).
 """
 
 import msgspec
@@ -9,10 +10,11 @@ import msgspec
 from sollol.errors import MissingOnNode, RouteNotFound
 from sollol.gateway.call import Call
 from sollol.gateway.relay import Translator
-from sollol.types import Dialect, Engine, NodeView, Task
+from sollol.types import NO_DEFAULTS, Dialect, Engine, NodeView, Task
 from sollol.upstream.http import UpstreamRequest
 from sollol.wire.bodies import TEXT
 from sollol.wire.checks import check_fields
+from sollol.wire.defaults import v1_fields
 from sollol.wire.edit import edited, with_options
 from sollol.wire.kinds import SHOW, V1_ANTHROPIC_MESSAGES
 from sollol.wire.peek import peek
@@ -46,12 +48,11 @@ def plan_exchange(
     if api_key is not None:
         headers = [*headers, (b"authorization", b"Bearer " + api_key.encode())]
     kind = call.kind
-    if kind is V1_ANTHROPIC_MESSAGES and node.engine is Engine.LLAMA_SERVER:
-        # It calls a missing field its own failure, and takes a missing limit for none.
-        check_fields(kind, peek(kind, call.body.view()))
-    if kind.dialect is not Dialect.OLLAMA or node.engine is Engine.OLLAMA:
+    if node.engine is Engine.OLLAMA:
         send = _as_it_came(call, headers)
         return Exchange(send if options is None else _with_options(call, send, options), None)
+    if kind.dialect is not Dialect.OLLAMA:
+        return Exchange(_for_llama_server(call, node, headers), None)
     if kind.task is Task.OTHER:
         text = str(RouteNotFound())
         raise MissingOnNode(f"{node.id}: {text}", TEXT, text.encode(), lacks_route=True)
@@ -60,7 +61,7 @@ def plan_exchange(
     model = node.models[call.model_key]
     if kind is SHOW:
         return LocalAnswer(msgspec.json.encode(model.show))
-    translated = translate(kind, seen, model.name)
+    translated = translate(kind, seen, model.name, defaults=node.defaults)
     if isinstance(translated.response, LocalAnswer):
         return translated.response
     request = UpstreamRequest("POST", translated.target, headers, translated.body)
@@ -69,6 +70,28 @@ def plan_exchange(
 
 def _as_it_came(call: Call, headers: list[tuple[bytes, bytes]]) -> UpstreamRequest:
     return UpstreamRequest("POST", call.target, headers, call.body.upstream(), len(call.body))
+
+
+def _for_llama_server(
+    call: Call, node: NodeView, headers: list[tuple[bytes, bytes]]
+) -> UpstreamRequest:
+    """Return a request of ``/v1``, which says what the model would say on an Ollama.
+
+    Raises:
+        InvalidRequest: an Ollama would refuse it.
+    """
+    kind = call.kind
+    has_defaults = node.defaults != NO_DEFAULTS and not kind.is_multipart
+    if kind is not V1_ANTHROPIC_MESSAGES and not has_defaults:
+        return _as_it_came(call, headers)
+    seen = peek(kind, call.body.view())
+    if kind is V1_ANTHROPIC_MESSAGES:
+        # It calls a missing field its own failure, and takes a missing limit for none.
+        check_fields(kind, seen)
+    said = v1_fields(kind, seen.fields, node.defaults)
+    if not said:
+        return _as_it_came(call, headers)
+    return UpstreamRequest("POST", call.target, headers, edited(seen.fields, replace=said))
 
 
 def _with_options(call: Call, request: UpstreamRequest, options: Options) -> UpstreamRequest:

@@ -154,7 +154,10 @@ class Gateway:
                 clock=self.clock,
             )
             self.sharded = Sharded(
-                self.shards, lambda call: self._node_forwarder_of(call).forward, self.clock
+                self.shards,
+                lambda call: self._node_forwarder_of(call).forward,
+                self.clock,
+                settings.sharding.progress_after_s,
             )
         policy = Policy(settings.fleet.pull_to, settings.fleet.push_from)
         self.fleet = Fleet(self.registry, self.prober, policy, rng)

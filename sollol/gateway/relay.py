@@ -80,6 +80,8 @@ class Downstream:
     is_started = False
     is_stream = False
     is_whole = False
+    has_early_head = False
+    """The head has gone out, but nothing of an answer."""
     pieces = 0
     first = b""
     told_error = ""
@@ -101,6 +103,12 @@ class Downstream:
         self._begin(status)
         self.is_stream = is_stream
         self.writer.start(status, headers + self._on_start(status))
+
+    def start_early(self, headers: Headers, writer: AnswerWriter) -> None:
+        """Send the head of a stream whose answer has not begun; ``writer`` is for that, without a head."""
+        self.has_early_head = True
+        self.writer.start(_OK, headers + self._on_start(_OK))
+        self.writer = writer
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; waits while the client is slow to read."""

@@ -22,18 +22,19 @@ import structlog
 from pydantic import SecretStr
 
 from sollol.errors import CoordinatorFailed, NodeConflict, Overloaded, SollolError
-from sollol.gateway.shard_rules import wait_to_start_s
+from sollol.gateway.shard_rules import naming, wait_to_start_s
 from sollol.metrics import Metrics
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
 from sollol.settings import NodeSettings
 from sollol.sharding.allocations import Allocation
 from sollol.sharding.coordinator import STOP_GRACE_S
+from sollol.sharding.defaults import model_defaults
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
-from sollol.sharding.sockets import closed_ports
-from sollol.types import NodeState, Source
+from sollol.sharding.sockets import closed_workers
+from sollol.types import NO_DEFAULTS, NodeState, Source
 
 log = structlog.get_logger()
 
@@ -153,6 +154,7 @@ class Shard:
         self._begun_at = 0.0
         self._told = 0.0
         self._fault = ""
+        self._defaults = NO_DEFAULTS
         self._is_asked_to_stop = False
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -227,8 +229,14 @@ class Shard:
             self._end(ShardState.STOPPED, _stopped(self.name))
         except SollolError as error:
             self.failure = error
-            self._end(ShardState.FAILED, error)
+            self._end(ShardState.FAILED, naming(self.name, error))
             log.error("shard_failed", model=self.name, reason=str(error))
+        except Exception:
+            fault = SollolError(
+                f"{self.name} cannot be run, by a fault of SOLLOL that its log shows"
+            )
+            self._end(ShardState.FAILED, fault)
+            raise
         except BaseException:
             self._end(ShardState.STOPPED, _stopped(self.name))
             raise
@@ -253,6 +261,7 @@ class Shard:
         failure: CoordinatorFailed | None = None
         tried: set[tuple[str, ...]] = set()
         model = await around.read(self.key)
+        self._defaults = model_defaults(model.stored)
         while True:
             self._enter(ShardState.PLANNING)
             self._release()
@@ -331,7 +340,7 @@ class Shard:
                 api_key=SecretStr(coordinator.api_key),
             )
             with contextlib.suppress(NodeConflict):  # a node of somebody has the name
-                node = around.registry.add(settings, Source.SHARD)
+                node = around.registry.add(settings, Source.SHARD, self._defaults)
                 break
         else:
             raise CoordinatorFailed(f"every name for a node of {self.name} is taken")
@@ -364,7 +373,7 @@ class Shard:
     async def _watch(self, node: Node, coordinator: Coordinator) -> None:
         """Find out what the coordinator does not notice, until cancelled."""
         assert self.plan is not None
-        ports = {int(worker.rpartition(":")[2]): worker for worker in self.workers()}
+        workers = self.workers()
         served = int(coordinator.url.rpartition(":")[2])
         while True:
             await asyncio.sleep(WATCH_S)
@@ -372,9 +381,9 @@ class Shard:
                 self.lost(f"it does not answer: {node.view.last_error}")
             if not self.is_idle or coordinator.pid is None:
                 continue  # while it works it notices itself
-            gone = await asyncio.to_thread(closed_ports, coordinator.pid, ports, served)
+            gone = await asyncio.to_thread(closed_workers, coordinator.pid, workers, served)
             if gone:
-                self.lost(f"worker {ports[gone[0]]} was lost")
+                self.lost(f"worker {' or '.join(gone)} was lost")
 
     async def _rest(self, why: str) -> None:
         """Wait before the next start.

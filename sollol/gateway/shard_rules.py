@@ -123,5 +123,12 @@ def left_s(keep_alive_s: float, used_at: float, now: float) -> float:
 
 def with_reasons(error: SollolError, unusable: Iterable[tuple[str, str]]) -> SollolError:
     """Return the error with what is wrong with the workers that cannot be used."""
-    reasons = "; ".join(f"{address}: {why}" for address, why in unusable)
-    return type(error)(f"{error} Not used: {reasons}") if reasons else error
+    reasons = "; ".join(why if address in why else f"{address}: {why}" for address, why in unusable)
+    return type(error)(f"{error} Not used: {reasons}.") if reasons else error
+
+
+def naming(name: str, error: SollolError, retry_after_s: float | None = None) -> SollolError:
+    """Return an error anew whose text names the model; one that is raised twice would grow its traceback."""
+    text = str(error)
+    told = text if name in text else f"{name}: {text}"
+    return type(error)(told, retry_after_s=retry_after_s)

@@ -1,11 +1,13 @@
 """A call for a model that may run over several machines: it is loaded first, then asked like any other.
 
-If it is lost before the client was sent anything, it is loaded anew and asked again, once.
+If it is lost before the client was sent anything of its answer, it is loaded anew and asked again,
+once. Until the answer begins, a stream is told of the load (``progress_records.py``).
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import msgspec
 
@@ -23,6 +25,7 @@ from sollol.gateway.body import aside
 from sollol.gateway.call import Call, Outcome
 from sollol.gateway.deadline import too_late
 from sollol.gateway.fallback import Forward
+from sollol.gateway.progress_records import ProgressRecords, Telling
 from sollol.gateway.relay import Downstream
 from sollol.gateway.rewriting import seen_in
 from sollol.gateway.shard import Shard
@@ -32,6 +35,7 @@ from sollol.wire.bodies import JSON_UTF8
 from sollol.wire.checks import check_request, model_not_found
 from sollol.wire.goduration import keep_alive_s
 from sollol.wire.kinds import OPTIONAL, SHOW
+from sollol.wire.load_records import has_load_records
 from sollol.wire.peek import Peek
 from sollol.wire.translate_request import LocalAnswer, translate
 
@@ -50,14 +54,20 @@ class Sharded:
 
     Args:
         inner: gives what forwards a call to a node.
+        progress_s: how often streams are told of a load, in seconds; 0 for never.
     """
 
     def __init__(
-        self, shards: Shards, inner: Callable[[Call], Forward], clock: Callable[[], float]
+        self,
+        shards: Shards,
+        inner: Callable[[Call], Forward],
+        clock: Callable[[], float],
+        progress_s: float,
     ) -> None:
         self._shards = shards
         self._inner = inner
         self._clock = clock
+        self._progress_s = progress_s
 
     def is_for(self, call: Call) -> bool:
         """Whether a call may be for such a model, or its other names may be."""
@@ -84,23 +94,24 @@ class Sharded:
             assert isinstance(answer, LocalAnswer)
             downstream.answer(200, [(b"content-type", answer.content_type)], answer.body)
         else:
-            await self._until_answered(
-                call, _keep_alive_s(call, seen), forward, downstream, outcome
-            )
+            await self._until_answered(call, seen, forward, downstream, outcome)
 
     async def _until_answered(
         self,
         call: Call,
-        keep_s: float | None,
+        seen: Peek,
         forward: Forward,
         downstream: Downstream,
         outcome: Outcome,
     ) -> None:
         tries_left = MOST_TRIES
+        keep_s = _keep_alive_s(call, seen)
+        telling = self._telling(call, seen, downstream)
         while True:
-            await self._wait_left(call)
+            await self._wait_left(call, telling)
             with self._shards.using(call.model_key) as shard:
-                life_over = await self._wait_ready(call, shard)
+                with telling(shard):
+                    life_over = await self._wait_ready(call, shard)
                 tries_left -= 1
                 try:
                     await forward(call, downstream, outcome)
@@ -117,7 +128,18 @@ class Sharded:
                 finally:
                     self._shards.keep(shard, keep_s)
 
-    async def _wait_left(self, call: Call) -> None:
+    def _telling(self, call: Call, seen: Peek, downstream: Downstream) -> Telling:
+        """Return what tells the caller of a load.
+
+        A request that does nothing but load is answered with one body of JSON, even if it streams.
+        """
+        if not (self._progress_s and call.streams and has_load_records(call.kind)):
+            return nullcontext
+        if seen.is_load_only:
+            return nullcontext
+        return ProgressRecords(call.kind, seen.model, downstream, self._progress_s).telling_of
+
+    async def _wait_left(self, call: Call, telling: Telling) -> None:
         """Wait for a model that makes room, to be loaded anew when it has.
 
         Raises:
@@ -127,7 +149,8 @@ class Sharded:
             left_s = min(self._shards.queue_timeout_s, call.left_s(self._clock()))
             try:
                 async with asyncio.timeout(left_s):
-                    await shard.is_over.wait()
+                    with telling(shard):
+                        await shard.is_over.wait()
             except TimeoutError:
                 is_late = call.is_too_late(self._clock())
                 text = f"{shard.name} is being unloaded, which takes too long"

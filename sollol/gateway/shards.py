@@ -254,14 +254,13 @@ class Shards:
         return found + [Listing(model, (UNLOADED,)) for model in own]
 
     def shown(self, view: NodeView) -> NodeView:
-        """Return what is shown of a node: when its model leaves, if it is one over workers."""
+        """Return what is shown of a node: of a model over workers, its sizes and when it leaves."""
         shard = next((each for each in self.all() if each.node_id == view.id), None)
         if shard is None:
             return view
-        expires_at = self.expires_at(shard)
+        told = {"expires_at": self.expires_at(shard), **_sizes(shard)}
         resident = {
-            key: replace(held, entry={**held.entry, "expires_at": expires_at})
-            for key, held in view.resident.items()
+            key: replace(held, entry={**held.entry, **told}) for key, held in view.resident.items()
         }
         return replace(view, resident=resident)
 
@@ -297,10 +296,10 @@ class Shards:
     async def _has_files(self, key: str, *, is_had: bool) -> bool:
         try:
             return await self.shelf.find(key) is not None
-        except ModelBroken:
+        except ModelBroken as error:
             if is_had:
                 return False
-            raise
+            raise shard_rules.naming(shown_key(key), error) from None
 
     def _begin(self, key: str) -> Shard:
         """Begin to load a model.
@@ -313,7 +312,7 @@ class Shards:
         if self._is_stopping or self._tasks is None:
             raise ShuttingDown
         if rest is not None and rest.until > now:
-            raise _again(rest.error, rest.until - now)
+            raise shard_rules.naming(shown_key(key), rest.error, rest.until - now)
         shard = Shard(key, shown_key(key), self._around, self._keep_alive_s)
         self._shards[key] = shard
         self._tasks.create_task(self._keep(shard), name=f"shard {shard.name}")
@@ -381,7 +380,10 @@ class Shards:
         found = await self._workers.find(frozenset(w for other in others for w in other.workers()))
         try:
             if not found.fleet.workers and not others:
-                raise WorkerFailed("No worker can be used.")
+                raise WorkerFailed(
+                    "No worker can be used: start them with `sollol worker`, or change sharding.workers; "
+                    "`sollol shard workers` shows whether they answer."
+                )
             plan = find_plan(model.facts, self._options, found.fleet)
             if plan is not None:
                 return plan
@@ -398,14 +400,19 @@ class Shards:
         return None
 
 
+def _sizes(shard: Shard) -> dict[str, int]:
+    """Return what a model takes in all, and on its workers, in the words of ``/api/ps``.
+
+    Workers are the coordinator's devices, whatever they compute with.
+    """
+    held = {name: taken.total_bytes for name, taken in shard.placement.items()}
+    on_workers = sum(held.get(name, 0) for name in shard.workers())
+    return {"size": sum(held.values()), "size_vram": on_workers} if held else {}
+
+
 def _occupants(shards: Iterable[Shard]) -> list[shard_rules.Occupant]:
     return [
         shard_rules.Occupant(shard.key, shard.plan, shard.is_idle, shard.used_at)
         for shard in shards
         if shard.plan is not None
     ]
-
-
-def _again(error: SollolError, retry_after_s: float) -> SollolError:
-    """Return an error anew: one that is raised twice would grow its traceback."""
-    return type(error)(str(error), retry_after_s=retry_after_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,7 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sollol.errors import InvalidRequest, ModelNotFound
+import structlog
+
+from sollol.errors import InvalidRequest, ModelNotFound, SollolError
+from sollol.gateway.shard_rules import naming
 from sollol.settings import ShardingSettings
 from sollol.sharding.gguf import read_header
 from sollol.sharding.models import LocalModel, local_model
@@ -17,7 +21,9 @@ from sollol.sharding.ollama_store import StoredModel, default_stores, find_model
 from sollol.sharding.shown import listed, shown
 from sollol.sharding.support import check_runs
 from sollol.types import Model
-from sollol.wire.names import is_valid_name, model_key
+from sollol.wire.names import is_valid_name, model_key, shown_key
+
+log = structlog.get_logger()
 
 LOOK_S = 15.0
 """Seconds between two looks at what there is; a model that is asked for is looked for at once."""
@@ -32,6 +38,8 @@ class Shelf:
 
     async def run(self) -> None:
         """Look now and then, until cancelled."""
+        if not any(map(os.path.isdir, self._stores)):
+            log.warning("no_store", looked_in=[str(path) for path in self._stores])
         while True:
             await self.look()
             await asyncio.sleep(LOOK_S)
@@ -49,7 +57,7 @@ class Shelf:
         if not is_valid_name(key):  # a digest names a model too, but clients know it by its name
             return None
         try:
-            return await asyncio.to_thread(find_model, key, self._stores)
+            return await asyncio.to_thread(find_model, shown_key(key), self._stores)
         except (InvalidRequest, ModelNotFound):
             return None
 
@@ -70,18 +78,22 @@ class Shelf:
             ModelBroken: its GGUF file cannot be read.
             UnsupportedByEngine: it has none.
         """
-        return await asyncio.to_thread(_shown, stored)
+        try:
+            return await asyncio.to_thread(_shown, stored)
+        except SollolError as error:
+            raise naming(stored.name, error) from None
 
 
 def _read(key: str, stores: Sequence[Path]) -> LocalModel:
-    return local_model(find_model(key, stores))
+    return local_model(find_model(shown_key(key), stores))
 
 
 def _shown(stored: StoredModel) -> dict[str, Any]:
     headers = [read_header(path) for path in stored.parts]
     if not headers:
         check_runs(headers, stored.kinds)
-    return shown(stored, headers, _modified_at(stored.manifest or stored.parts[0]))
+    licenses = [path.read_text(errors="replace") for path in stored.licenses]
+    return shown(stored, headers, licenses, _modified_at(stored.manifest or stored.parts[0]))
 
 
 def _all_models(stores: Sequence[Path]) -> dict[str, Model]:

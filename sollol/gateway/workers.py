@@ -81,4 +81,5 @@ class LlamaWorkers:
         try:
             return find_binaries(self._settings.binary)
         except LlamaCppUnavailable as error:
-            raise CoordinatorFailed(f"No model can be run over workers: {error}") from None
+            what = "" if self._settings.binary is None else "; change or unset sharding.binary"
+            raise CoordinatorFailed(f"No model can be run over workers: {error}{what}") from None

@@ -111,14 +111,17 @@ class LlamaServer:
             await self._child.stop(grace_s)
 
     async def _start_on_some_port(self) -> None:
-        for attempts_left in reversed(range(BIND_ATTEMPTS)):
+        for _ in range(BIND_ATTEMPTS):
             child = await self._spawn()
             if await self._becomes_ready(child):
                 return
             if self._stopped:
                 raise self._failure("llama-server was stopped while it was starting")
-            if attempts_left == 0 or not is_taken(self.port):
+            if not is_taken(self.port):
                 raise self._failure(ending_text(await child.wait()))
+        raise self._failure(
+            f"llama-server found its port taken {BIND_ATTEMPTS} times, at last {self.port}"
+        )
 
     async def _spawn(self) -> ChildProcess:
         self.port = self._choose_port()

@@ -16,7 +16,15 @@ from sollol.errors import NodeConflict
 from sollol.nodes import digests
 from sollol.nodes.health import NOT_PROBED, Blame, Health
 from sollol.settings import NodeSettings
-from sollol.types import Engine, NodeState, NodeView, Resident, Source
+from sollol.types import (
+    NO_DEFAULTS,
+    Engine,
+    ModelDefaults,
+    NodeState,
+    NodeView,
+    Resident,
+    Source,
+)
 from sollol.upstream.control import ControlClient
 from sollol.upstream.facts import NodeFacts
 from sollol.upstream.http import NodeConnections, Origin, Timeouts
@@ -128,8 +136,16 @@ class Registry:
         """What connections over TLS are made with; made with the first, as it takes 20 ms."""
         return ssl.create_default_context()
 
-    def add(self, settings: NodeSettings, source: Source = Source.SETTINGS) -> Node:
+    def add(
+        self,
+        settings: NodeSettings,
+        source: Source = Source.SETTINGS,
+        defaults: ModelDefaults = NO_DEFAULTS,
+    ) -> Node:
         """Register a node; it gets work once a probe has succeeded.
+
+        Args:
+            defaults: what requests for its model are to say.
 
         Raises:
             NodeConflict: the id or the URL is taken.
@@ -148,6 +164,7 @@ class Registry:
             self._connections(origin, self._timeouts.management, 1),
             self._control(settings),
         )
+        node.view = replace(node.view, defaults=defaults)
         self._nodes[settings.id] = node
         self._on_change(node.view)
         return node

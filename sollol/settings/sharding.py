@@ -101,10 +101,14 @@ class ShardingSettings(Group):
     ever."""
     load_timeout_s: Seconds = 600.0
     """Seconds that a load may take; three times what is foretold where that is more."""
+    progress_after_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    """Seconds that a streaming request waits for a load before it is sent something that clients pass
+    over, and then between two such records; 0 for never."""
     threads: Count | None = None
     """CPU threads of the coordinator; half of the cores when not given."""
     binary: ExpandedPath | None = None
-    """A `llama-server` to run as the coordinator, instead of the packaged one."""
+    """A `llama-server` to run as the coordinator, instead of the packaged one; an RPC server beside it
+    runs the worker of this machine, and tells which version the other workers should have."""
 
     @property
     def local_worker(self) -> WorkerSettings | None:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from sollol.sharding.memory import MIB
+
 _LINE = re.compile(
     r"\b\w+: +(?:RPC\d+\[(?P<worker>[^\]]+)\]|(?P<other>\S+)) "
     r"(?P<what>model|KV|RS|compute) buffer size = +(?P<mib>[\d.]+) MiB"
@@ -23,6 +25,12 @@ class Allocation:
     cache_mib: float = 0.0
     state_mib: float = 0.0
     compute_mib: float = 0.0
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        mib = self.weight_mib + self.cache_mib + self.state_mib + self.compute_mib
+        return int(mib * MIB)
 
 
 def allocations(lines: Iterable[str]) -> dict[str, Allocation]:

@@ -5,13 +5,11 @@ values of options, and numbers are checked. Files go by absolute paths, or by li
 where llama-server takes a list.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
+from sollol.sharding.defaults import options_of
 from sollol.sharding.memory import BATCH_TOKENS
 from sollol.sharding.models import LocalModel
 from sollol.sharding.ollama_store import StoredModel
@@ -20,10 +18,7 @@ from sollol.sharding.template import choose_template
 
 FULL_PRECISION = ("f32", "f16", "bf16")
 """Of values in the cache; others can only be computed with flash attention."""
-MAX_STOPS = 64
-MAX_STOP_CHARACTERS = 1024
-_INT32 = 2**31
-_FLOATS = {
+_OPTIONS = {
     "temperature": "--temp",
     "top_p": "--top-p",
     "min_p": "--min-p",
@@ -31,11 +26,10 @@ _FLOATS = {
     "repeat_penalty": "--repeat-penalty",
     "presence_penalty": "--presence-penalty",
     "frequency_penalty": "--frequency-penalty",
-}
-_INTEGERS = {
     "top_k": "--top-k",
     "seed": "--seed",
     "repeat_last_n": "--repeat-last-n",
+    "num_keep": "--keep",
     "num_predict": "--predict",
 }
 
@@ -81,7 +75,7 @@ def server_arguments(plan: Plan, model: LocalModel, launch: Launch) -> list[str]
         *_pairs(_running(plan, launch)),
         *_serving(model),
         *_template(model),
-        *_defaults(model.stored.parameters),
+        *_pairs(_defaults(model.stored.parameters)),
     ]
 
 
@@ -166,44 +160,11 @@ def _template(model: LocalModel) -> list[str]:
     return ["--no-jinja", "--chat-template", name] if name else ["--jinja"]
 
 
-def _defaults(parameters: str | None) -> list[str]:
-    """Return the model's own parameters, for requests that set none; the context is the plan's.
-
-    What is not a number of the right kind is left out: Ollama would have refused it.
-    """
-    told = _parsed(parameters)
-    words: list[str] = []
-    for name, option in _FLOATS.items():
-        value = told.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and _is_usable(value):
-            words += [option, str(value)]
-    for name, option in _INTEGERS.items():
-        value = told.get(name)
-        if type(value) is int and -1 <= value < _INT32:
-            words += [option, str(value)]
-    return words + [word for stop in _stops(told) for word in ("--reverse-prompt", stop)]
-
-
-def _parsed(parameters: str | None) -> Mapping[str, object]:
-    try:
-        told = msgspec.json.decode(parameters or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _is_usable(value: float) -> bool:
-    return math.isfinite(value) and abs(value) < _INT32
-
-
-def _stops(told: Mapping[str, object]) -> list[str]:
-    stops = told.get("stop")
-    texts = [stops] if isinstance(stops, str) else stops if isinstance(stops, list) else []
-    return [
-        text
-        for text in texts[:MAX_STOPS]
-        if isinstance(text, str) and 0 < len(text) <= MAX_STOP_CHARACTERS and "\0" not in text
-    ]
+def _defaults(parameters: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the model's own numbers, for requests that set none; the context is the plan's."""
+    for name, value in options_of(parameters).items():
+        if name in _OPTIONS:
+            yield _OPTIONS[name], str(value)
 
 
 def _pairs(options: Iterator[tuple[str, str]]) -> list[str]:

@@ -17,7 +17,7 @@ from sollol.llamacpp.server import LlamaServer, LlamaServerFailed, ending_text
 from sollol.sharding.allocation_log import AllocationLog
 from sollol.sharding.allocations import Allocation
 from sollol.sharding.command import Launch, links, server_arguments
-from sollol.sharding.ending import is_worker_lost, reason
+from sollol.sharding.ending import MAX_REASON_CHARACTERS, is_worker_lost, reason
 from sollol.sharding.loading import LoadProgress, LoadWatch, read_bytes_of
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
@@ -88,11 +88,15 @@ class CoordinatorProcess:
             async with asyncio.timeout(timeout_s):
                 await self._start(timeout_s)
         except TimeoutError:
-            raise await self._failure(
-                f"llama-server was not ready within {timeout_s:g} s"
-            ) from None
+            text = f"llama-server was not ready within {timeout_s:g} s"
+            raise await self._failure(f"{text}; sharding.load_timeout_s may be more") from None
         except LlamaServerFailed as error:
-            raise await self._failure(str(error).partition("; its last output")[0]) from None
+            raise await self._failure(self._unexplained(str(error))) from None
+        except OSError as error:
+            raise CoordinatorFailed(
+                f"llama-server could not be started: {error}. It needs a directory for temporary files "
+                "(TMPDIR), and room for one more process."
+            ) from None
 
     async def wait(self) -> str:
         """Wait for the end of a started coordinator; return what ended it, in words."""
@@ -163,6 +167,13 @@ class CoordinatorProcess:
         """Say which workers do not answer; empty if all do."""
         probes = await probe_all(self._workers)
         return " and ".join(f"worker {probe.address} was lost" for probe in probes if probe.error)
+
+    def _unexplained(self, text: str) -> str:
+        """Return how llama-server ended, its last words, and how to look into that."""
+        last = self._server.log_tail(1).strip()[:MAX_REASON_CHARACTERS]
+        ended = text.partition("; its last output")[0]
+        said = f" ({last})" if last else ""
+        return f"{ended}{said}. See whether it works: {self._binaries.server} --version"
 
     def _doubtful(self) -> str:
         return f"worker {' or '.join(self._workers)} failed, and answers again"

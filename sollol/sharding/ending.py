@@ -18,10 +18,13 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Failed to connect to \S+", "Start the RPC server there, or take it off the workers."),
         (r"Remote RPC server crashed.*|RPC handshake failed.*", "Look at the log of the workers."),
         (r"RPC not supported in this build.*", "Install a llama.cpp that is built with GGML_RPC."),
-        (r"lora adapter: .*|failed to load lora adapter.*", "Its adapter is not made for it."),
+        (
+            r"lora adapter: .*|failed to load lora adapter.*",
+            "Its adapter is not made for it: take one that is, or the model without it.",
+        ),
         (
             r"[Ff]ailed to load CLIP model.*|failed to load multimodal model.*",
-            "Its projector is not made for it, or is damaged.",
+            "Its projector is not made for it, or is damaged: pull the model again, or take another.",
         ),
         (
             r"failed to allocate.*|unable to allocate.*|cannot allocate.*|std::bad_alloc.*",
@@ -29,11 +32,23 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "or the context.",
         ),
         (r"failed to open GGUF file.*", "Let the user that runs SOLLOL read the file."),
+        (
+            r"unknown model architecture: .*",
+            "This llama.cpp does not know the model: install a newer one on all machines.",
+        ),
         (r"error loading model: .*", "Pull the model again, or take another file of it."),
         (r"invalid argument: .*", "This llama.cpp is too old or too new for SOLLOL."),
         (r"error while handling argument.*", "This llama.cpp is too old or too new for SOLLOL."),
         (r"error while loading shared libraries.*", "Install llama.cpp again."),
         (r"GGML_ASSERT\(.*|terminate called.*", "It is a fault of llama.cpp; try a newer one."),
+        (
+            r"couldn't bind HTTP server socket.*",
+            "Other programs take the ports of this machine: ask again, or see which ones listen.",
+        ),
+        (
+            r"cannot run .*: Permission denied",
+            "Let the user that runs SOLLOL execute llama-server.",
+        ),
         (r"cannot run .*", "Install llama.cpp again."),
     )
 )

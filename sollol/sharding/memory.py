@@ -164,7 +164,8 @@ def _head_bytes(type_name: str, length: int, what: str) -> int:
     if length % kind.block_elements:
         raise InvalidRequest(
             f"Heads of {length} elements cannot be stored as {type_name}, which takes "
-            f"{kind.block_elements} at a time; use f16 for the {what} of this model."
+            f"{kind.block_elements} at a time; use f16 (sharding.cache_type) for the "
+            f"{what} of this model."
         )
     return kind.row_bytes(length)
 

@@ -19,7 +19,7 @@ def misfit_text(memory: MemoryModel, workers: Mapping[str, int]) -> str:
     options = memory.options
     count = min(max(len(workers), 1), MOST_WORKERS)
     least = Packer(memory).least_bytes(count)
-    needed = f"{count} workers with {gb_text(least)} each" if count > 1 else gb_text(least)
+    needed = f"{count} workers with {size_text(least)} each" if count > 1 else size_text(least)
     return (
         f"The model does not fit: with {options.slots} x {options.context_length} tokens of context "
         f"as {options.key_type} it needs {needed} (a layer is never divided), and {_had(workers)}. "
@@ -34,15 +34,15 @@ def memory_gb(size_bytes: int) -> float:
     return math.ceil(size_bytes / GIB * 100) / 100
 
 
-def gb_text(size_bytes: int) -> str:
-    """Return a size in 10^9 bytes, as the tables of ``sollol shard`` have it."""
-    return f"{size_bytes / 1e9:.3g} GB"
+def size_text(size_bytes: int) -> str:
+    """Return a size in powers of ten, as the tables of ``sollol shard`` have it."""
+    return f"{size_bytes / 1e9:.3g} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.3g} MB"
 
 
 def _had(workers: Mapping[str, int]) -> str:
     if not workers:
         return "there is no worker"
     if len(workers) <= _LISTED:
-        return ", ".join(f"{name} may take {gb_text(size)}" for name, size in workers.items())
+        return ", ".join(f"{name} may take {size_text(size)}" for name, size in workers.items())
     sizes = sorted(workers.values())
-    return f"the {len(sizes)} there are may take {gb_text(sizes[0])} to {gb_text(sizes[-1])}"
+    return f"the {len(sizes)} there are may take {size_text(sizes[0])} to {size_text(sizes[-1])}"

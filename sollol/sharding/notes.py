@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from sollol.sharding.defaults import context_of
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.template import choose_template
@@ -24,10 +25,14 @@ def _notes(plan: Plan, model: LocalModel) -> Iterator[str]:
         )
     if 0 < facts.context_length < options.context_length:
         yield f"It was trained with {facts.context_length} tokens of context, and {options.context_length} are asked for."
+    wanted = context_of(model.stored.parameters)
+    if wanted is not None and wanted != options.context_length:
+        yield (
+            f"It asks for {wanted} tokens of context itself (num_ctx); sharding.context_length, "
+            f"{options.context_length}, counts."
+        )
     template = choose_template(model.chat_template, model.stored.template)
     if template.note:
         yield template.note
-    if model.stored.system:
-        yield "Its system prompt in the store is not used; send one with each request."
     if not facts.has_chat_template and not model.stored.template:
         yield "It has no chat template, so it completes text and does not chat."

@@ -24,7 +24,10 @@ _SERVICE_HOME = Path("/usr/share/ollama")
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """The files of a model. ``parts``: GGUF files of the weights, several if it is split."""
+    """The files of a model, and its texts.
+
+    ``parts``: GGUF files of the weights, several if it is split.
+    """
 
     name: str
     manifest: Path | None
@@ -34,6 +37,7 @@ class StoredModel:
     licenses: tuple[Path, ...] = ()
     template: str | None = None
     system: str | None = None
+    messages: str | None = None
     parameters: str | None = None
     config: str | None = None
     kinds: tuple[str, ...] = ()
@@ -55,13 +59,12 @@ def default_stores(platform: str, home: Path, given: Path | None = None) -> tupl
     return (own,)
 
 
-def find_model(text: str, stores: Sequence[Path], *, is_verified: bool = False) -> StoredModel:
+def find_model(text: str, stores: Sequence[Path]) -> StoredModel:
     """Return the files of a model; the first store that has the name counts. Blocks.
 
     Args:
         text: any name that Ollama takes, with or without ``@sha256:...`` of its manifest, or the
             digest of a manifest or of the weights alone.
-        is_verified: also compare every blob with its hash, which reads all of it.
 
     Raises:
         InvalidRequest: it is no name, or names a model that runs in the cloud.
@@ -72,7 +75,7 @@ def find_model(text: str, stores: Sequence[Path], *, is_verified: bool = False) 
     unreadable = []
     for directory in stores:
         try:
-            store = _Store(directory, is_verified)
+            store = _Store(directory)
             found = store.by_name(name, digest) or store.by_digest(digest or digest_hex(text))
         except PermissionError as error:
             unreadable.append(str(error.filename))
@@ -90,7 +93,7 @@ def list_models(stores: Iterable[Path]) -> Iterator[StoredModel]:
     A name that two stores have is yielded for both, the first one first.
     """
     for directory in stores:
-        store = _Store(directory, is_verified=False)
+        store = _Store(directory)
         with suppress(OSError):
             yield from store.all()
 
@@ -126,9 +129,8 @@ def _parsed(text: str) -> tuple[ModelName, str | None]:
 class _Store:
     """One directory with ``manifests`` and ``blobs``."""
 
-    def __init__(self, directory: Path, is_verified: bool) -> None:
+    def __init__(self, directory: Path) -> None:
         self._root = directory.resolve()
-        self._is_verified = is_verified
 
     def by_name(self, name: ModelName, digest: str | None) -> StoredModel | None:
         path = self._manifest_path(name)
@@ -190,6 +192,7 @@ class _Store:
             licenses=self._blobs(manifest, "license", name),
             template=self._text(manifest, "template", name),
             system=self._text(manifest, "system", name),
+            messages=self._text(manifest, "messages", name),
             parameters=self._text(manifest, "params", name),
             config=self._layer_text(manifest.config, name) if manifest.config else None,
             kinds=tuple(layer.kind for layer in manifest.layers),
@@ -218,8 +221,6 @@ class _Store:
             raise ModelBroken(
                 f"The blob {path} has {size} bytes in place of {layer.size_bytes}. {again}"
             )
-        if self._is_verified and _sha256(path) != layer.sha256:
-            raise ModelBroken(f"The blob {path} is damaged: it has another hash. {again}")
         return path
 
     def _absence(self, path: Path, layer: Layer, again: str) -> str:
@@ -248,8 +249,3 @@ def _entries(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     return sorted(directory.iterdir())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sollol.errors import DoesNotFit
 from sollol.sharding.facts import ModelFacts
 from sollol.sharding.memory import DeviceMemory, MemoryModel, RunOptions
-from sollol.sharding.misfit import gb_text, misfit_text
+from sollol.sharding.misfit import misfit_text, size_text
 from sollol.sharding.placing import MOST_WORKERS, Packer, Packing
 from sollol.sharding.prediction import ROUND_TRIPS, Expectation, Link, Stage, expect
 
@@ -97,8 +97,9 @@ def plan_shards(facts: ModelFacts, options: RunOptions, fleet: Fleet) -> Plan:
     if all(host.memory_bytes < needed for host in fleet.coordinators):
         most = max((host.memory_bytes for host in fleet.coordinators), default=0)
         raise DoesNotFit(
-            f"The coordinator of this model needs {gb_text(needed)} on its own host, which has "
-            f"{gb_text(most)} for it. Give it more with sharding.memory_gb, or free some."
+            f"The coordinator of this model needs {size_text(needed)} on its own host, which has "
+            f"{size_text(most)} for it. Give it more with sharding.memory_gb, free some, or ask for less "
+            f"context than {options.slots} x {options.context_length} tokens (sharding.context_length)."
         )
     workers = {worker.name: worker.memory_bytes for worker in fleet.workers}
     raise DoesNotFit(misfit_text(memory, workers))

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from sollol.sharding.defaults import examples_of
 from sollol.sharding.fields import ARCHITECTURE
 from sollol.sharding.gguf import Header, Value
 from sollol.sharding.ollama_store import StoredModel
@@ -49,20 +50,25 @@ def listed(stored: StoredModel, digest: str, size_bytes: int, modified_at: str) 
     )
 
 
-def shown(stored: StoredModel, headers: Sequence[Header], modified_at: str) -> dict[str, Any]:
+def shown(
+    stored: StoredModel, headers: Sequence[Header], licenses: Sequence[str], modified_at: str
+) -> dict[str, Any]:
     """Return the answer of ``/api/show``.
 
     Args:
         headers: of its GGUF files.
+        licenses: their texts.
         modified_at: RFC 3339.
     """
     first = headers[0]
     count = sum(prod(tensor.dimensions) for header in headers for tensor in header.tensors)
     told = {
-        "modelfile": "\n".join(_modelfile(stored)) + "\n",
+        "license": "\n".join(licenses),
+        "modelfile": "\n".join(_modelfile(stored, licenses)) + "\n",
         "parameters": "\n".join(_parameters(stored)),
         "template": stored.template or str(first.fields.get("tokenizer.chat_template", "")),
         "system": stored.system or "",
+        "messages": list(examples_of(stored.messages)),
         "details": _details(stored, first, count),
         "model_info": _told_fields(first.fields) | {"general.parameter_count": count},
         "capabilities": list(capabilities(stored, first)),
@@ -103,7 +109,7 @@ def _details(
     }
 
 
-def _modelfile(stored: StoredModel) -> Iterator[str]:
+def _modelfile(stored: StoredModel, licenses: Sequence[str]) -> Iterator[str]:
     yield f"FROM {stored.name}"
     if stored.template:
         yield f'TEMPLATE """{stored.template}"""'
@@ -111,6 +117,10 @@ def _modelfile(stored: StoredModel) -> Iterator[str]:
         yield f'SYSTEM """{stored.system}"""'
     for line in _parameters(stored):
         yield "PARAMETER " + " ".join(line.split(maxsplit=1))
+    for license_text in licenses:
+        yield f'LICENSE """{license_text}"""'
+    for message in examples_of(stored.messages):
+        yield f'MESSAGE {message["role"]} """{message["content"]}"""'
 
 
 def _parameters(stored: StoredModel) -> Iterator[str]:

@@ -52,7 +52,8 @@ def _reason(headers: Sequence[Header], kinds: Sequence[str]) -> str | None:
     architecture = str(fields.get(ARCHITECTURE, ""))
     kind = fields.get("general.type", "model")
     if kind != "model" or architecture == "clip":
-        return f"the file is no model of its own, but a part of one ({kind}, {architecture})"
+        part = f"a part of one ({kind}, {architecture}), which is to be asked for instead"
+        return f"the file is no model of its own, but {part}"
     if architecture in _OLLAMA_NAMES:
         return f"its architecture is {architecture!r}; {_OLLAMA_NAMES[architecture]}"
     for prefix, part in _PARTS.items():

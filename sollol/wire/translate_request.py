@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 
 from sollol.errors import InvalidRequest, UnsupportedByEngine
+from sollol.types import NO_DEFAULTS, ModelDefaults
 from sollol.wire.checks import embed_inputs
+from sollol.wire.defaults import conversation, with_set
 from sollol.wire.gojson import decode
 from sollol.wire.gotext import quote
 from sollol.wire.gotypes import BOOL, INT, STRING
@@ -68,12 +70,18 @@ class _Call:
     seen: Peek
     fields: dict[str, Any]
     upstream_model: str
+    defaults: ModelDefaults
     clock: Clock
     started_ns: int
 
 
 def translate(
-    kind: BodyKind, seen: Peek, upstream_model: str, *, clock: Clock = SYSTEM_CLOCK
+    kind: BodyKind,
+    seen: Peek,
+    upstream_model: str,
+    *,
+    defaults: ModelDefaults = NO_DEFAULTS,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Translated:
     """Return the request that makes a llama-server do what the caller asks.
 
@@ -83,6 +91,7 @@ def translate(
         kind: of ``/api/chat``, ``/api/generate``, ``/api/embed`` or ``/api/embeddings``.
         seen: the body, which has passed :func:`sollol.wire.checks.check_fields`.
         upstream_model: what the node calls the model; answers repeat the caller's name for it.
+        defaults: what the model says where the caller does not.
         clock: stamps records and measures.
 
     Raises:
@@ -93,7 +102,8 @@ def translate(
     if kind not in _ROUTES:
         raise ValueError(f"{kind.path} has no counterpart on a llama-server")
     fields = _set_fields(kind, seen)
-    return _ROUTES[kind](_Call(kind, seen, fields, upstream_model, clock, clock.monotonic_ns()))
+    started_ns = clock.monotonic_ns()
+    return _ROUTES[kind](_Call(kind, seen, fields, upstream_model, defaults, clock, started_ns))
 
 
 def _set_fields(kind: BodyKind, seen: Peek) -> dict[str, Any]:
@@ -133,7 +143,8 @@ def _embeddings(call: _Call) -> Translated:
 def _chat(call: _Call) -> Translated:
     if call.seen.is_load_only:
         return _loaded(call)
-    return _completed(call, openai_messages(call.fields["messages"]))
+    messages = openai_messages(call.fields["messages"])
+    return _completed(call, conversation(messages, call.defaults))
 
 
 def _generate(call: _Call) -> Translated:
@@ -147,7 +158,7 @@ def _generate(call: _Call) -> Translated:
     if suffix := fields.get("suffix"):
         parts = {"input_prefix": prompt, "input_suffix": suffix, "prompt": ""}
         return _native(call, "/infill", parts)
-    return _completed(call, _prompt_messages(fields))
+    return _completed(call, conversation(_prompt_messages(fields), call.defaults))
 
 
 def _loaded(call: _Call) -> Translated:
@@ -205,7 +216,7 @@ def _native(call: _Call, target: str, prompt: Mapping[str, Any]) -> Translated:
 
 
 def _common_fields(call: _Call, *, length_field: str) -> dict[str, Any]:
-    options = call.fields.get("options", {})
+    options = with_set(call.defaults.options, call.fields.get("options", {}))
     return sampling_fields(options, length_field=length_field) | {
         "stream": call.seen.stream,
         "cache_prompt": True,

@@ -99,9 +99,12 @@ class Wire(asyncio.Transport):
     # The near end, as asyncio has it
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return a socket that takes options, and who is there."""
+        """Return a socket that takes options, and who is there.
+
+        It is as if encrypted, so that nobody writes to the descriptor beside it.
+        """
         sock = _LOST_SOCKET if self.is_lost else _SOCKET
-        return {"socket": sock, "peername": (self._peer, 1)}.get(name, default)
+        return {"socket": sock, "peername": (self._peer, 1), "sslcontext": self}.get(name, default)
 
     def write(self, data: Any) -> None:
         """Send bytes to the far end."""

@@ -170,8 +170,6 @@ async def check_interface(client: httpx.AsyncClient) -> None:
     props = (await client.get("/props")).json()
     defaults = props["default_generation_settings"]["params"]
     assert (round(defaults["temperature"], 2), defaults["top_k"]) == (0.25, 7)
-    completed = await client.post("/completion", json={"prompt": PROMPT, "n_predict": 1})
-    assert completed.json()["generation_settings"]["stop"] == PARAMETERS["stop"]
     assert props["default_generation_settings"]["n_ctx"] == 512
     messages = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
     chat = await client.post("/v1/chat/completions", json=messages)
@@ -446,60 +444,9 @@ async def failing_model(binaries: LlamaBinaries, model: LocalModel) -> str:
         return await fails(coordinator(binaries, plan_over(model, [worker]), model))
 
 
-async def test_a_file_that_only_its_header_makes_a_model(
-    binaries: LlamaBinaries, tmp_path: Path
-) -> None:
-    spec = dense()
-    lacking = [tensor for tensor in spec.tensors if "blk.3.ffn_up" not in tensor.name]
-    model = made_model(tmp_path / "m.gguf", GgufSpec(spec.fields, lacking, spec.texts))
-    told = await failing_model(binaries, model)
-    assert "missing tensor 'blk.3.ffn_up.weight'" in told
-    assert told.startswith("Pull the model again")
-
-
 async def test_a_file_that_is_gone(binaries: LlamaBinaries, tiny: LocalModel) -> None:
     tiny.stored.parts[0].unlink()
     assert "failed to open GGUF file" in await failing_model(binaries, tiny)
-
-
-async def test_an_adapter_that_is_none(
-    binaries: LlamaBinaries, tmp_path: Path, tiny: LocalModel
-) -> None:
-    stored = replace(tiny.stored, adapters=tiny.stored.parts)
-    told = await failing_model(binaries, replace(tiny, stored=stored))
-    assert told.startswith("Its adapter is not made for it")
-
-
-async def test_a_projector_that_is_none(
-    binaries: LlamaBinaries, tmp_path: Path, tiny: LocalModel
-) -> None:
-    stored = replace(tiny.stored, projectors=tiny.stored.parts)
-    told = await failing_model(binaries, replace(tiny, stored=stored))
-    assert told.startswith("Its projector is not made for it")
-
-
-@pytest.mark.parametrize(
-    ("program", "told"),
-    [
-        (None, "cannot run .*: No such file"),
-        ("", "cannot run .*: Permission denied"),
-        ("#!/bin/sh\nexit 3\n", "exit code 3"),
-        ("#!/bin/sh\necho 'error: invalid argument: --rpc' >&2; exit 1\n", "too old or too new"),
-        ("#!/bin/sh\nkill -ILL $$\n", "needs AVX2"),
-        ("#!/bin/sh\necho waiting; exec sleep 60\n", "was not ready within 1 s"),
-    ],
-)
-async def test_programs_that_are_no_llama_server(
-    binaries: LlamaBinaries, tiny: LocalModel, tmp_path: Path, program: str | None, told: str
-) -> None:
-    path = tmp_path / "llama-server"
-    if program is not None:
-        path.write_text(program)
-        path.chmod(0o755 if program else 0o644)
-    async with running_worker(binaries) as worker:
-        process = coordinator(replace(binaries, server=path), plan_over(tiny, [worker]), tiny)
-        with pytest.raises(CoordinatorFailed, match=told):
-            await process.start(1.0)
 
 
 # -- ends while it starts -------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import struct
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
@@ -15,8 +14,6 @@ from typing import Any
 import httpx
 import pytest
 
-from sollol.bench.gguf_files import write_gguf
-from sollol.bench.model_kinds import Size, dense
 from sollol.llamacpp.binaries import find_binaries
 from sollol.llamacpp.process import ChildProcess
 from sollol.ports import HOST, free_port, is_taken
@@ -36,6 +33,8 @@ pytestmark = [*NEEDS_WORKERS, pytest.mark.timeout(120)]
 
 CONTEXT = 512
 GREEDY = {"temperature": 0, "seed": 1, "num_predict": 8}
+GREEDY_12 = {"top_k": 1, "num_predict": 12}
+KINDS = {"assistant": "output_text"}
 PROMPT = "The capital of France is"
 MESSAGES = [{"role": "user", "content": PROMPT}]
 
@@ -220,9 +219,127 @@ async def test_it_says_the_same_as_one_process(store: Store) -> None:
             assert len(shard["workers"]) == 2
             assert all(held["weight_bytes"] > 30e6 for held in shard["workers"])
             assert all(held["weight_bytes"] < held["planned_bytes"] for held in shard["workers"])
+            (held,) = [
+                each
+                for each in (await client.get("/api/ps")).json()["models"]
+                if each["name"] == "gemma:latest"
+            ]
+            assert (
+                sum(w["weight_bytes"] + w["cache_bytes"] for w in shard["workers"])
+                <= held["size_vram"]
+                < held["size"]
+            )
             told = (await client.get("/sollol/v1/decisions")).json()["decisions"]
             assert any("shard:gemma:latest" in json.dumps(each) for each in told)
             await unload(client)
+
+
+TOLD = {
+    "system": "You answer in French.",
+    "messages": json.dumps(
+        [
+            {"role": "user", "content": "The capital of Spain is"},
+            {"role": "assistant", "content": "Madrid, bien sur."},
+        ]
+    ),
+    "params": json.dumps({"top_k": 1, "num_predict": 12}),
+}
+
+
+async def test_a_model_says_the_same_as_a_request_that_says_it_itself(store: Store) -> None:
+    store.add("told", model_path(), **TOLD)
+    store.add("ends", model_path(), **TOLD | {"params": '{"top_k": 1, "stop": ["e"]}'})
+    system, examples = TOLD["system"], json.loads(TOLD["messages"])
+    messages = [{"role": "system", "content": system}, *examples, *MESSAGES]
+    common = {"top_k": 1, "max_tokens": 12}
+    short = {"max_tokens": 12}
+    asked: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "/api/chat": ({"messages": MESSAGES}, {"messages": messages, "options": GREEDY_12}),
+        "/v1/chat/completions": ({"messages": MESSAGES}, {"messages": messages, **common}),
+        "/v1/messages": (
+            {"messages": MESSAGES, **short},
+            {"messages": [*examples, *MESSAGES], "system": system, **common},
+        ),
+        "/v1/responses": ({"input": PROMPT}, {"input": messages_as_items(messages), **common}),
+    }
+    async with Workers(1) as workers:
+        async with gateway(store, workers.settings(2.0)) as (_, client):
+            told = {
+                path: await said(client, "told", path, body) for path, (body, _) in asked.items()
+            }
+            prompted = await generate(client, model="told", options={})
+            ended = {
+                path: await said(client, "ends", path, body) for path, (body, _) in asked.items()
+            }
+            own = {
+                path: await said(client, "gemma", path, body) for path, (_, body) in asked.items()
+            }
+            plain = await generate(client, options=GREEDY_12)
+    assert told == own
+    assert len(set(told.values())) == 1
+    assert prompted.json()["response"] == told["/api/chat"] != plain.json()["response"]
+    assert "e" in told["/api/chat"]
+    assert set(ended.values()) == {told["/api/chat"].partition("e")[0]}
+
+
+async def said(client: httpx.AsyncClient, model: str, path: str, body: dict[str, Any]) -> str:
+    """Return the text of an answer of any route."""
+    answer = await client.post(path, json={"model": model, "stream": False, **body})
+    assert answer.status_code == 200, (path, answer.text)
+    told = answer.json()
+    if path == "/api/chat":
+        return str(told["message"]["content"])
+    if path == "/v1/chat/completions":
+        return str(told["choices"][0]["message"]["content"])
+    (part,) = told["output"][0]["content"] if path == "/v1/responses" else told["content"]
+    return str(part["text"])
+
+
+def messages_as_items(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return a conversation as input of ``/v1/responses``."""
+    return [
+        {
+            "type": "message",
+            "role": each["role"],
+            "status": "completed",
+            "content": [{"type": KINDS.get(each["role"], "input_text"), "text": each["content"]}],
+        }
+        for each in messages
+    ]
+
+
+STREAMS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/api/chat", {"messages": MESSAGES, "options": GREEDY}),
+    ("/v1/chat/completions", {"messages": MESSAGES, "temperature": 0, "max_tokens": 8}),
+    ("/v1/messages", {"messages": MESSAGES, "temperature": 0, "max_tokens": 8}),
+)
+
+
+async def test_streams_are_told_of_the_load_before_the_same_answer(store: Store) -> None:
+    async def ask(path: str, body: dict[str, Any]) -> httpx.Response:
+        return await client.post(path, json={"model": "gemma", "stream": True, **body})
+
+    async with Workers(2) as workers:
+        async with gateway(store, workers.settings(), progress_after_s=0.05) as (_, client):
+            asked = [ask(path, body) for path, body in STREAMS]
+            for (path, body), first in zip(STREAMS, await asyncio.gather(*asked), strict=True):
+                assert "x-sollol-node" not in first.headers
+                again = await ask(path, body)
+                assert again.headers["content-type"] == first.headers["content-type"]
+                assert spoken(first.text) == spoken(again.text) != ""
+
+
+def spoken(stream: str) -> str:
+    """Return the text of a stream of any dialect."""
+    said = ""
+    for line in stream.splitlines():
+        record = line.removeprefix("data: ")
+        if record.startswith("{"):
+            event = json.loads(record)
+            (choice,) = event.get("choices") or [{}]
+            part = event.get("message") or event.get("delta") or choice.get("delta") or {}
+            said += part.get("text") or part.get("content") or ""
+    return said
 
 
 async def unload(client: httpx.AsyncClient) -> None:
@@ -290,7 +407,7 @@ async def test_a_worker_that_dies_while_idle_is_noticed(store: Store) -> None:
                 await asyncio.sleep(0.05)
             answer = await generate(client)
             assert answer.status_code == 503
-            assert "Not used: 127.0.0.1" in answer.json()["error"]
+            assert "Not used: no RPC server answers at 127.0.0.1" in answer.json()["error"]
             await workers.start()
 
 
@@ -325,95 +442,6 @@ def _parent(pid: int) -> int:
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0
-
-
-def break_files(store: Store) -> None:
-    """Add models that are broken in every way that a store can be."""
-    spec = dense(Size(layers=2))
-    whole = write_gguf(store.root / "whole.gguf", spec)
-    header = whole.read_bytes()[:4096]
-    size = whole.stat().st_size
-    store.add("no-manifest", whole)
-    (store.root / "manifests/registry.ollama.ai/library/no-manifest/latest").write_text("{nope")
-    store.add("no-blob", whole).unlink()
-    for name, content in {
-        "cut-header": header[:1000],
-        "cut-data": header + bytes(size // 2),
-        "wrong-magic": b"GGML" + header[4:],
-        "wrong-version": header[:4] + struct.pack("<I", 99) + header[8:],
-        "many-tensors": header[:8] + struct.pack("<Q", 1 << 60) + header[16:],
-        "empty": b"",
-        "noise": os.urandom(5000),
-    }.items():
-        file = store.root / f"{name}.gguf"
-        file.write_bytes(content)
-        store.add(name, file)
-    for name, architecture in (("mllama", "mllama"), ("unknown", "no-such-architecture")):
-        fields = {
-            key.replace("llama.", f"{architecture}.", 1): value
-            for key, value in spec.fields.items()
-        }
-        changed = type(spec)(
-            fields | {"general.architecture": architecture}, spec.tensors, spec.texts
-        )
-        store.add(name, write_gguf(store.root / f"{name}.gguf", changed))
-    tensors = "application/vnd.ollama.image.tensor"
-    blob = store.blob(b"x", "tensor") | {"mediaType": tensors}
-    store.manifest("tensors", {"schemaVersion": 2, "config": blob, "layers": [blob]})
-
-
-BROKEN = {
-    "nope": (404, "not found"),
-    "../zero": (400, "invalid model name"),
-    "/etc/hostname.gguf": (400, "invalid model name"),
-    "zero@sha256:00": (400, "invalid model name"),
-    "x" * 5000: (400, "invalid model name"),
-    "no-manifest": (500, "manifest"),
-    "no-blob": (500, "missing"),
-    "cut-header": (500, "GGUF"),
-    "cut-data": (500, "GGUF"),
-    "wrong-magic": (500, "GGUF"),
-    "wrong-version": (500, "GGUF"),
-    "many-tensors": (500, "GGUF"),
-    "empty": (500, "GGUF"),
-    "noise": (500, "GGUF"),
-    "mllama": (400, "llama.cpp never had"),
-    "unknown": (502, "unknown model architecture"),
-    "tensors": (400, "safetensors"),
-}
-
-
-async def test_what_cannot_be_run_is_said_in_the_words_of_the_caller(tmp_path: Path) -> None:
-    store = Store(tmp_path / "models")
-    store.small("zero", "large")
-    break_files(store)
-    async with Workers(1) as workers:
-        async with gateway(store, workers.settings(1.0)) as (_, client):
-            for name, (code, words) in BROKEN.items():
-                ollama = await generate(client, model=name)
-                openai = await client.post(
-                    "/v1/chat/completions", json={"model": name, "messages": MESSAGES}
-                )
-                assert (ollama.status_code, openai.status_code) == (code, code), ollama.text
-                assert words in ollama.json()["error"], name
-                assert words in openai.json()["error"]["message"]
-                assert not llama_servers()
-            assert (await generate(client, model="zero")).status_code == 200
-        small = workers.settings(0.001)
-        async with gateway(store, small) as (_, client):
-            answer = await generate(client, model="zero")
-            assert (answer.status_code, "workers" in answer.json()["error"]) == (503, True)
-        async with gateway(store, workers.settings(1.0), memory_gb=0.001) as (_, client):
-            answer = await generate(client, model="zero")
-            assert (answer.status_code, "coordinator" in answer.json()["error"]) == (503, True)
-        nobody = [f"{HOST}:{free_port()}=1"]
-        async with gateway(store, nobody) as (_, client):
-            answer = await generate(client, model="zero")
-            assert answer.status_code == 502
-            assert "No worker can be used" in answer.json()["error"]
-        async with gateway(store, workers.settings(1.0), binary="/bin/false") as (_, client):
-            answer = await generate(client, model="zero")
-            assert answer.status_code == 502
 
 
 async def test_a_worker_of_the_gateways_own_is_one_like_any_other(store: Store) -> None:

@@ -8,9 +8,17 @@ from sollol.errors import InvalidBody, SollolError, UnsupportedByEngine
 from sollol.gateway.body import Body
 from sollol.gateway.call import Call
 from sollol.gateway.exchange import Exchange, LocalAnswer, plan_exchange
-from sollol.types import Dialect, Engine, Model, NodeState, NodeView
+from sollol.types import NO_DEFAULTS, Dialect, Engine, Model, ModelDefaults, NodeState, NodeView
 from sollol.wire.bodies import error_response
-from sollol.wire.kinds import BODY_KINDS, CHAT, GENERATE, SHOW, V1_CHAT, BodyKind
+from sollol.wire.kinds import (
+    BODY_KINDS,
+    CHAT,
+    GENERATE,
+    SHOW,
+    V1_ANTHROPIC_MESSAGES,
+    V1_CHAT,
+    BodyKind,
+)
 from sollol.wire.peek import peek
 from tests.contract.golden import Entry, make_answer, read_entries
 
@@ -29,9 +37,12 @@ OLLAMAS_WORDS = [
 """Refusals that have nothing to do with the name of the model."""
 
 
-def plan(kind: BodyKind, body: bytes, engine: Engine) -> Exchange | LocalAnswer:
+def plan(
+    kind: BodyKind, body: bytes, engine: Engine, defaults: ModelDefaults = NO_DEFAULTS
+) -> Exchange | LocalAnswer:
     model = Model(KEY, "gemma.gguf", show={"details": {}})
-    node = NodeView("n", "http://n", engine, NodeState.HEALTHY, models={KEY: model})
+    models = {KEY: model}
+    node = NodeView("n", "http://n", engine, NodeState.HEALTHY, models=models, defaults=defaults)
     call = Call(
         "1", kind, kind.path, Body(body), peek(kind, body).model, KEY, [(b"accept", b"*/*")]
     )
@@ -104,3 +115,27 @@ def test_what_a_llama_server_need_not_be_asked_is_answered_here() -> None:
 def test_what_only_ollama_can_do_is_refused() -> None:
     with pytest.raises(UnsupportedByEngine):
         plan(GENERATE, b'{"model":"m","prompt":"x","context":[1]}', Engine.LLAMA_SERVER)
+
+
+def test_a_llama_server_is_told_what_the_model_says() -> None:
+    defaults = ModelDefaults("Be brief.")
+    body = b'{"model":"m","messages":[{"role":"user","content":"x"}] , "max_tokens":1}'
+    for kind in (CHAT, V1_CHAT, V1_ANTHROPIC_MESSAGES):
+        planned = plan(kind, body, Engine.LLAMA_SERVER, defaults)
+        assert isinstance(planned, Exchange)
+        assert b"Be brief." in request_body(planned)
+        unchanged = plan(kind, body, Engine.OLLAMA, defaults)
+        assert isinstance(unchanged, Exchange)
+        assert unchanged.request.body == body
+
+
+def test_a_request_that_says_all_itself_stays_as_it_is() -> None:
+    body = b'{"model":"m" , "messages":[{"role":"system","content":"x"}]}'
+    planned = plan(V1_CHAT, body, Engine.LLAMA_SERVER, ModelDefaults("Be brief."))
+    assert isinstance(planned, Exchange)
+    assert planned.request.body == body
+
+
+def request_body(planned: Exchange) -> bytes:
+    assert isinstance(planned.request.body, bytes)
+    return planned.request.body

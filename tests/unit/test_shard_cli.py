@@ -76,7 +76,7 @@ def test_what_does_not_fit_names_ways_out(capsys: pytest.CaptureFixture[str]) ->
     assert run("plan", "m.gguf", "--context", "32768", TWO, "--set=sharding.memory_gb=1") == 1
     error = capsys.readouterr().err
     assert "The model does not fit: with 1 x 32768 tokens" in error
-    assert "127.0.0.2:50052 may take 0.0591 GB" in error
+    assert "127.0.0.2:50052 may take 59.1 MB" in error
     assert "\nOr with " in error
 
 
@@ -204,3 +204,28 @@ def test_doctor_tells_which_worker_is_busy_and_which_is_well() -> None:
     assert (busy.status, busy.finding) == ("ok", "holds a part of m:1")
     other = check_worker({**told, "error": "it speaks version 3.0.0"})
     assert (other.status, other.advice) == ("warn", "")
+
+
+def test_workers_are_compared_with_the_llama_server_of_the_settings(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    server, asked = tmp_path / "llama-server", tmp_path / "asked"
+    server.touch()
+    rpc_server = tmp_path / "rpc-server"
+    rpc_server.write_text(f"#!/bin/sh\n: > '{asked}'\n")
+    rpc_server.chmod(0o755)
+    own = f"--set=sharding.binary={server}"
+    assert run("plan", "m.gguf", "--context=2048", TWO, own) == 0
+    assert asked.exists()
+    asked.unlink()
+    assert run("workers", TWO, own) == 1
+    assert asked.exists()
+    server.unlink()
+    for arguments in (["plan", "m.gguf"], ["workers"]):
+        assert run(*arguments, TWO, own) == 2
+        assert f"sharding.binary: there is no llama-server at {server}" in capsys.readouterr().err
+    alone = ["--set=discovery.local=false", "--set=server.port=0"]
+    assert exit_code("doctor", TWO, own, *alone) == 1
+    assert f"fail  workers: sharding.binary: there is no llama-server at {server}" in (
+        capsys.readouterr().out
+    )

@@ -96,9 +96,7 @@ def test_what_does_not_fit_says_what_it_needs() -> None:
     with pytest.raises(DoesNotFit, match=one):
         plan_shards(FACTS, RunOptions(), fleet(worker("a", 1)))
     tight = Fleet((worker("a", 9),), (Coordinator("gateway", MIB, 1e9, {"a": NEAR}),))
-    with pytest.raises(
-        DoesNotFit, match=r"coordinator.* needs 0\.583 GB on its own host.* 0\.00105 GB"
-    ):
+    with pytest.raises(DoesNotFit, match=r"coordinator.* needs 583 MB on its own host.* 1\.05 MB"):
         plan_shards(FACTS, RunOptions(), tight)
     with pytest.raises(DoesNotFit, match="coordinator"):
         plan_shards(FACTS, RunOptions(), Fleet((), ()))
@@ -217,7 +215,11 @@ def test_notes_tell_what_numbers_do_not() -> None:
     assert notes(one, local(facts, template="<|im_start|>")) == (
         "It chats with llama.cpp's template 'chatml', which knows no tools.",
     )
-    assert "system prompt" in notes(one, local(facts, template="x", system="Be kind."))[1]
+    plain = plan_shards(FACTS, RunOptions(), two)
+    assert notes(plain, local(FACTS, system="Be kind.")) == ()
+    (told_context,) = notes(plain, local(FACTS, parameters='{"num_ctx": 8192}'))
+    assert "8192 tokens of context itself (num_ctx); sharding.context_length, 4096" in told_context
+    assert notes(plain, local(FACTS, parameters='{"num_ctx": 4096}')) == ()
 
 
 def local(facts: ModelFacts, **texts: str) -> LocalModel:

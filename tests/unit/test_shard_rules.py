@@ -12,6 +12,7 @@ from sollol.gateway.shard_rules import (
     PAUSE_S,
     Occupant,
     left_s,
+    naming,
     needs_workers,
     rest_s,
     to_leave,
@@ -171,4 +172,12 @@ def test_unusable_workers_are_named() -> None:
     error = DoesNotFit("too large.")
     assert with_reasons(error, []) is error
     told = with_reasons(error, [("a:1", "it is down"), ("b:2", "busy")])
-    assert str(told) == "too large. Not used: a:1: it is down; b:2: busy"
+    assert str(told) == "too large. Not used: a:1: it is down; b:2: busy."
+    told = with_reasons(error, [("a:1", "nobody is at a:1")])
+    assert str(told) == "too large. Not used: nobody is at a:1."
+
+
+def test_an_error_names_its_model_once() -> None:
+    told = naming("a:1", DoesNotFit("too large."), 3.0)
+    assert (type(told), str(told), told.retry_after_s) == (DoesNotFit, "a:1: too large.", 3.0)
+    assert str(naming("a:1", told)) == "a:1: too large."

@@ -18,6 +18,7 @@ STORED = StoredModel(
     projectors=(Path("p"),),
     template="{{ .System }}{{ .Tools }}{{ .Suffix }}",
     system="Be kind.",
+    messages='[{"role": "user", "content": "Hi"}]',
     parameters='{"stop": ["<a>", "<b>"], "temperature": 0.5}',
     config='{"model_format": "gguf", "model_family": "llama", "model_families": ["llama", "clip"],'
     ' "model_type": "8B", "file_type": "Q4_K_M"}',
@@ -34,7 +35,7 @@ def test_a_listed_model() -> None:
 
 def test_a_shown_model(tmp_path: Path) -> None:
     header = read_header(write_gguf(tmp_path / "m.gguf", dense()))
-    told = shown(STORED, [header], "2026-01-02T03:04:05+00:00")
+    told = shown(STORED, [header], ["MIT", "more"], "2026-01-02T03:04:05+00:00")
     assert told["parameters"].splitlines() == [
         f'{"stop":<30} "<a>"',
         f'{"stop":<30} "<b>"',
@@ -42,6 +43,10 @@ def test_a_shown_model(tmp_path: Path) -> None:
     ]
     assert 'PARAMETER stop "<a>"' in told["modelfile"]
     assert 'SYSTEM """Be kind."""' in told["modelfile"]
+    assert told["license"] == "MIT\nmore"
+    assert 'LICENSE """more"""' in told["modelfile"]
+    assert 'MESSAGE user """Hi"""' in told["modelfile"]
+    assert told["messages"] == [{"role": "user", "content": "Hi"}]
     assert told["model_info"]["general.architecture"] == "llama"
     assert told["model_info"]["general.parameter_count"] > 1_000_000
     assert not any(name.startswith("tokenizer.") for name in told["model_info"])
@@ -52,7 +57,7 @@ def test_a_model_with_nothing_but_weights_is_shown_too(tmp_path: Path) -> None:
     fields = {**spec.fields, "llama.pooling_type": 1}
     path = write_gguf(tmp_path / "m.gguf", GgufSpec(fields, spec.tensors, spec.texts))
     told = shown(
-        StoredModel("m", None, (path,), config="[1]", parameters="{"), [read_header(path)], ""
+        StoredModel("m", None, (path,), config="[1]", parameters="{"), [read_header(path)], (), ""
     )
     assert told["capabilities"] == ["embedding"]
     assert told["details"]["family"] == "llama"
