@@ -36,7 +36,8 @@ def memory_gb(size_bytes: int) -> float:
 
 def size_text(size_bytes: int) -> str:
     """Return a size in powers of ten, as the tables of ``sollol shard`` have it."""
-    return f"{size_bytes / 1e9:.3g} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.3g} MB"
+    number, unit = (size_bytes / 1e9, "GB") if size_bytes >= 1e9 else (size_bytes / 1e6, "MB")
+    return f"{number:.3g} {unit}" if number < 999 else f"{number:.0f} {unit}"
 
 
 def _had(workers: Mapping[str, int]) -> str:

@@ -217,11 +217,13 @@ BAD_SURROUNDINGS = (
         ("worker {worker} failed", "Look at the log of the workers"),
         pretending(rpc_answers((4, 0, 3))),
     ),
-    BadSurroundings("no-memory-there", 503, ("may take 1.07 MB", "list another worker"), real(0.001)),
+    BadSurroundings(
+        "no-memory-there", 503, ("may take 1.07 MB", "list another worker"), real(0.001)
+    ),
     BadSurroundings(
         "no-memory-here",
         503,
-        ("which has 1.1 MB for it", "Give it more with sharding.memory_gb"),
+        ("which has 1.07 MB for it", "Give it more with sharding.memory_gb"),
         real(memory_gb=0.001),
     ),
     BadSurroundings(

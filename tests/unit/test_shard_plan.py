@@ -9,6 +9,7 @@ from sollol.sharding.alternatives import alternatives
 from sollol.sharding.cache_layout import LayerCache
 from sollol.sharding.facts import ModelFacts, Unit
 from sollol.sharding.memory import GIB, MIB, MemoryModel, RunOptions
+from sollol.sharding.misfit import size_text
 from sollol.sharding.models import LocalModel
 from sollol.sharding.notes import notes
 from sollol.sharding.ollama_store import StoredModel
@@ -151,6 +152,14 @@ def test_what_does_not_fit_says_what_each_worker_would_need() -> None:
     plan_shards(FACTS, RunOptions(), fleet(worker("a", enough), worker("b", enough)))
     less = enough - 0.02
     assert find_plan(FACTS, RunOptions(), fleet(worker("a", less), worker("b", less))) is None
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(1_050_000, "1.05 MB"), (999_700_000, "1000 MB"), (1_234_567_890, "1.23 GB"), (4_398_046_511_104, "4398 GB")],
+)  # fmt: skip
+def test_sizes_have_no_exponent(size_bytes: int, text: str) -> None:
+    assert size_text(size_bytes) == text
 
 
 def test_of_many_workers_that_are_too_small_the_range_is_told() -> None:
