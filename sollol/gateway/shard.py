@@ -51,6 +51,10 @@ LOAD_MARGIN = 3.0
 """So many times what the plan foretells a load may take."""
 
 
+class NotWanted(Exception):
+    """It would have to take workers from other models, and nobody asks for it."""
+
+
 class ShardState(StrEnum):
     """Where it is on its way; only ``READY`` answers."""
 
@@ -225,6 +229,9 @@ class Shard:
                 around.metrics.shard_lost()
                 await self._rest(why)
             self._end(ShardState.STOPPED, _stopped(self.name))
+        except NotWanted:
+            self._end(ShardState.STOPPED, _stopped(self.name))
+            log.info("shard_dropped", model=self.name, reason="nobody waits for it")
         except SollolError as error:
             self.failure = error
             self._end(ShardState.FAILED, error)

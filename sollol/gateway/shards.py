@@ -19,7 +19,6 @@ from sollol.errors import (
     CoordinatorFailed,
     DoesNotFit,
     ModelBroken,
-    Overloaded,
     QueueFull,
     QueueTimeout,
     ShuttingDown,
@@ -28,7 +27,7 @@ from sollol.errors import (
 )
 from sollol.gateway import shard_rules
 from sollol.gateway.model_rules import ModelRules, is_listed
-from sollol.gateway.shard import Shard, ShardState, Surroundings
+from sollol.gateway.shard import NotWanted, Shard, ShardState, Surroundings
 from sollol.gateway.shelf import Shelf
 from sollol.gateway.workers import Workers
 from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP
@@ -338,6 +337,7 @@ class Shards:
             DoesNotFit: it is too large for all workers together.
             WorkerFailed: none of them can be used.
             QueueTimeout: others did not leave them in time.
+            NotWanted: others would have to leave them, and nobody asks for it.
         """
         try:
             async with (
@@ -345,8 +345,6 @@ class Shards:
                 self._placing,
             ):  # first come, first served
                 while (plan := await self._plan(shard, model)) is None:
-                    if not shard.users:
-                        raise Overloaded(f"nobody waits for {shard.name} any more")
                     await asyncio.sleep(LOOK_S)
                 shard.plan = plan
                 return plan
@@ -355,24 +353,30 @@ class Shards:
             raise QueueTimeout(text) from None
 
     async def _plan(self, shard: Shard, model: LocalModel) -> Plan | None:
-        """Return a plan, or make others leave."""
+        """Return a plan; None to look again in a moment.
+
+        Workers that were in use just now are waited for before others have to leave theirs.
+        """
         others = [other for other in self.all() if other is not shard and other.plan is not None]
         if any(other.state is ShardState.LEAVING for other in others):
+            _check_wanted(shard)
             return None  # it is decided already who leaves
         found = await self._workers.find(frozenset(w for other in others for w in other.workers()))
+        are_more_to_come = any(self._was_freed(address) for address in found.unusable)
         try:
             if not found.fleet.workers and not others:
                 raise WorkerFailed("No worker can be used.")
             plan = find_plan(model.facts, self._options, found.fleet)
-            if plan is not None:
+            if plan is not None or are_more_to_come:
                 return plan
             leaving = shard_rules.to_leave(
                 model.facts, self._options, found.fleet, _occupants(others)
             )
         except (DoesNotFit, WorkerFailed) as error:
-            if any(self._was_freed(address) for address in found.unusable):
+            if are_more_to_come:
                 return None
             raise shard_rules.with_reasons(error, found.unusable.items()) from None
+        _check_wanted(shard)
         for key in leaving:
             log.info("shard_leaves", model=shown_key(key), makes_room_for=shard.name)
             self.unload(key)
@@ -385,6 +389,16 @@ def _occupants(shards: Iterable[Shard]) -> list[shard_rules.Occupant]:
         for shard in shards
         if shard.plan is not None
     ]
+
+
+def _check_wanted(shard: Shard) -> None:
+    """Return if somebody asks for a model, so that others may have to leave for it.
+
+    Raises:
+        NotWanted: nobody does.
+    """
+    if not shard.users:
+        raise NotWanted
 
 
 def _again(error: SollolError, retry_after_s: float) -> SollolError:

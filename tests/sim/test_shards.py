@@ -8,11 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
 from sollol.cli.main import main
 from sollol.errors import CoordinatorFailed
+from sollol.gateway.shards import LOOK_S
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.memory import MIB, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
@@ -164,6 +166,42 @@ async def test_a_lost_model_is_loaded_again_for_who_waits(store: Store) -> None:
         metrics = (await client.get("/metrics")).text
         assert "sollol_shard_losses_total 1.0" in metrics
         assert 'sollol_shards{state="ready"} 1.0' in metrics
+
+
+async def test_workers_that_come_back_are_waited_for_though_nobody_asks(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers) as (_, client):
+        await chat(client, "one")
+        (address,) = workers.memories
+        workers.unusable[address] = "no RPC server answers"
+        await workers.made[0].die(f"worker {address} was lost")
+        while (await shards(client))["one:latest"]["state"] != "planning":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2 * LOOK_S)  # it is looked for in vain, more than once
+        workers.unusable.clear()
+        await wait_for(lambda: len(workers.running) == 1)
+    assert len(workers.made) == 2
+
+
+async def test_a_model_that_nobody_asks_for_takes_no_workers_from_others(store: Store) -> None:
+    size = whole_bytes(store) + MIB
+    workers = ScriptedWorkers(w1=size, w2=size)
+    async with sharding(store, workers) as (_, client):
+        await chat(client, "one")
+        await chat(client, "two")
+        one, two = workers.made
+        two.hold.clear()
+        busy = asyncio.ensure_future(chat(client, "two"))
+        await wait_for(lambda: two.asked == 2)
+        await client.delete("/sollol/v1/shards/two")
+        with capture_logs() as logs:
+            await one.die("it aborted")
+            while "one:latest" in await shards(client):
+                await asyncio.sleep(0.01)
+        told = [(line["event"], line["log_level"]) for line in logs if "model" in line]
+        assert told == [("shard_lost", "warning"), ("shard_dropped", "info")]
+        two.hold.set()
+        assert (await busy).status_code == 200
 
 
 async def test_a_request_that_ends_it_twice_is_not_sent_again(store: Store) -> None:
