@@ -38,8 +38,8 @@ from sollol.wire.translate_request import LocalAnswer, translate
 MOST_TRIES = 2
 """A request that was there both times when a coordinator ended may be what ends it."""
 
-NOTICED_S = 2.0
-"""How long after a connection broke the end of a process may be noticed."""
+NOTICED_S = 5.0
+"""How long after a connection broke the end of a process may be noticed, and what ended it."""
 
 _GONE = (ConnectFailed, UpstreamCut, UpstreamTimeout, NoNodeAvailable, ModelNotFound, MissingOnNode)
 """What a request meets when its coordinator ends."""
@@ -99,7 +99,7 @@ class Sharded:
         tries_left = MOST_TRIES
         while True:
             await self._wait_left(call)
-            with self._shards.using(call.model_key) as shard:
+            with self._shards.using(call.model_key, len(call.body)) as shard:
                 life_over = await self._wait_ready(call, shard)
                 tries_left -= 1
                 try:
@@ -108,12 +108,12 @@ class Sharded:
                 except ClientDisconnected:
                     raise
                 except _GONE as error:
-                    if downstream.is_started or not tries_left:
-                        raise
-                    if isinstance(error, UpstreamTimeout):
+                    if isinstance(error, UpstreamTimeout) and not downstream.is_started:
                         shard.lost(str(error))
                     if not await _comes(life_over):
                         raise
+                    if downstream.is_started or not tries_left:
+                        raise _cut(shard, in_body=downstream.is_started) from error
                 finally:
                     self._shards.keep(shard, keep_s)
 
@@ -153,6 +153,18 @@ class Sharded:
         if stored is None:
             raise model_not_found(call.kind, call.model)
         return msgspec.json.encode(await self._shards.shelf.show(stored))
+
+
+def _cut(shard: Shard, *, in_body: bool) -> UpstreamCut:
+    """Return what a caller is told: the model and what ended it, and not a port of ours."""
+    if in_body:
+        text = (
+            f"{shard.name} was lost in the middle of its answer, as {shard.loss}; "
+            "ask again: it is planned anew on the workers that are left"
+        )
+    else:
+        text = f"{shard.name} was lost twice while it answered this, at last as {shard.loss}"
+    return UpstreamCut(text, in_body=in_body)
 
 
 def _checked(call: Call) -> Peek:

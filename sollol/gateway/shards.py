@@ -180,8 +180,11 @@ class Shards:
         self._needs.clear()
 
     @contextlib.contextmanager
-    def using(self, key: str) -> Iterator[Shard]:
+    def using(self, key: str, asked_bytes: int) -> Iterator[Shard]:
         """Give a model that is loaded or will be, and keep it for the length of a block.
+
+        Args:
+            asked_bytes: of the request that needs it.
 
         Raises:
             SollolError: it is not to be had at this moment.
@@ -191,10 +194,12 @@ class Shards:
             raise QueueFull("too many requests wait for models to be loaded", retry_after_s=5.0)
         shard = self._shards.get(key) or self._begin(key)
         shard.users += 1
+        shard.asked_bytes += asked_bytes
         try:
             yield shard
         finally:
             shard.users -= 1
+            shard.asked_bytes -= asked_bytes
             shard.used_at = self._clock()
             shard.stop_if_idle()
 
@@ -344,7 +349,7 @@ class Shards:
                 asyncio.timeout(self._queue.timeout_s),
                 self._placing,
             ):  # first come, first served
-                while (plan := await self._plan(shard, model)) is None:
+                while (plan := await self._plan(shard, model)) is None:  # noqa: ASYNC110 - workers elsewhere send no event
                     await asyncio.sleep(LOOK_S)
                 shard.plan = plan
                 return plan

@@ -245,7 +245,11 @@ async def test_a_worker_killed_under_load_is_replaced(store: Store) -> None:
             killed_at = time.monotonic()
             assert (await waits).status_code == 200
             print(f"serving again {time.monotonic() - killed_at:.2f} s after a worker was killed")  # noqa: T201 - the time is worth knowing
-            assert "error" in (await stream)[-1]  # the honest end of what had begun
+            told = (await stream)[-1]["error"]  # the honest end of what had begun
+            assert told == (
+                f"gemma:latest was lost in the middle of its answer, as worker {victim} was lost; "
+                "ask again: it is planned anew on the workers that are left"
+            )
             shard = await status(client)
             assert victim not in {held["address"] for held in shard["workers"]}
 
@@ -260,6 +264,27 @@ async def test_a_frozen_worker_is_replaced(store: Store) -> None:
             frozen_at = time.monotonic()
             assert (await generate(client)).status_code == 200
             print(f"answered {time.monotonic() - frozen_at:.2f} s after a worker froze")  # noqa: T201 - the time is worth knowing
+            assert victim not in {w["address"] for w in (await status(client))["workers"]}
+
+
+async def test_a_frozen_worker_is_noticed_however_long_the_answer_may_take(store: Store) -> None:
+    async with Workers(3) as workers:
+        async with gateway(store, workers.settings()) as (_, client):
+            assert (await generate(client)).status_code == 200
+            victim = (await status(client))["workers"][1]["address"]
+            stream = asyncio.ensure_future(_stream(client))
+            waits = asyncio.ensure_future(
+                generate(client, options={"temperature": 0, "stop": ["a"]})
+            )
+            await asyncio.sleep(0.5)
+            workers.freeze(victim)
+            frozen_at = time.monotonic()
+            told = (await stream)[-1]["error"]
+            print(f"noticed {time.monotonic() - frozen_at:.2f} s after a worker froze")  # noqa: T201 - the time is worth knowing
+            assert "gemma:latest" in told
+            assert f"worker {victim} hangs" in told
+            assert "sk again" in told
+            assert (await waits).status_code == 200
             assert victim not in {w["address"] for w in (await status(client))["workers"]}
 
 

@@ -72,7 +72,7 @@ async def test_first_requests_share_one_load(store: Store) -> None:
     workers.may_load.clear()
     async with sharding(store, workers) as (running, client):
         asked = [asyncio.ensure_future(chat(client, "one")) for _ in range(5)]
-        await wait_for(lambda: users_of(running) == [5])
+        await wait_for(lambda: users_of(running) == [5] and bool(workers.made))
         (waiting,) = (await shards(client)).values()
         assert (waiting["state"], waiting["requests"]) == ("loading", 5)
         workers.may_load.set()
@@ -196,7 +196,7 @@ async def test_a_model_that_nobody_asks_for_takes_no_workers_from_others(store: 
         await client.delete("/sollol/v1/shards/two")
         with capture_logs() as logs:
             await one.die("it aborted")
-            while "one:latest" in await shards(client):
+            while "one:latest" in await shards(client):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         told = [(line["event"], line["log_level"]) for line in logs if "model" in line]
         assert told == [("shard_lost", "warning"), ("shard_dropped", "info")]
@@ -214,7 +214,11 @@ async def test_a_request_that_ends_it_twice_is_not_sent_again(store: Store) -> N
             made = workers.made[-1]
             await wait_for(lambda made=made: made.asked == 1)  # type: ignore[misc]
             await made.die("it aborted")
-        assert (await asked).status_code == 502
+        answer = await asked
+        assert answer.status_code == 502
+        assert answer.json()["error"] == (
+            "one:latest was lost twice while it answered this, at last as it aborted"
+        )
         workers.hold_all = False
         assert (await chat(client, "one")).status_code == 200
 

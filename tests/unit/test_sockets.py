@@ -1,25 +1,62 @@
-"""Which workers have closed their connection to a process, as the kernel tells."""
+"""What the kernel tells of a process that talks to workers: who has closed, for whom it waits."""
 
 import os
 import socket
+import sys
+import threading
+import time
 from pathlib import Path
 
-from sollol.sharding.sockets import closed_ports
+import pytest
+
+from sollol.sharding.silence import Wait
+from sollol.sharding.sockets import closed, waits
+
+ME = os.getpid()
 
 
 def test_only_a_closed_far_end_of_our_own_counts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
+        workers = {f"127.0.0.1:{port}"}
         with socket.create_connection(("127.0.0.1", port)) as client:
             accepted, _ = server.accept()
-            assert closed_ports(os.getpid(), {port}, served=0) == []
+            assert closed(ME, workers, served=0) == []
             accepted.close()
-            assert closed_ports(os.getpid(), {port}, served=0) == [port]
-            assert closed_ports(os.getpid(), {port + 1}, served=0) == []
+            assert closed(ME, workers, served=0) == list(workers)
+            assert closed(ME, {f"127.0.0.2:{port}"}, served=0) == []
             own = client.getsockname()[1]
-            assert closed_ports(os.getpid(), {port}, served=own) == []
-            assert closed_ports(os.getppid(), {port}, served=0) == []
+            assert closed(ME, workers, served=own) == []
+            assert closed(os.getppid(), workers, served=0) == []
 
 
-def test_where_nothing_is_told_nothing_is_closed(tmp_path: Path) -> None:
-    assert closed_ports(1, {1}, served=0, proc=tmp_path) == []
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_a_thread_that_waits_for_a_worker_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        workers = {f"127.0.0.1:{port}"}
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            assert waits(ME, workers, served=0) == []
+            reader = threading.Thread(target=client.recv, args=(2, socket.MSG_WAITALL))
+            reader.start()
+            first = until_waits(workers)
+            assert first.worker == f"127.0.0.1:{port}"
+            assert first.thread == reader.native_id
+            assert waits(ME, workers, served=0) == [first]
+            assert waits(ME, {"127.0.0.1:1"}, served=0) == []
+            accepted.sendall(b"xy")
+            reader.join()
+            accepted.close()
+
+
+def until_waits(workers: set[str]) -> Wait:
+    deadline = time.monotonic() + 10
+    while not (found := waits(ME, workers, served=0)):
+        assert time.monotonic() < deadline
+    return found[0]
+
+
+def test_where_nothing_is_told_nothing_is_known(tmp_path: Path) -> None:
+    assert closed(1, {"127.0.0.1:1"}, served=0, proc=tmp_path) == []
+    assert waits(1, {"127.0.0.1:1"}, served=0, proc=tmp_path) == []
