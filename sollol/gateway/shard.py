@@ -95,6 +95,7 @@ class Shard:
     """A model over workers. Its owner runs :meth:`run` once, in a task of its own.
 
     Attributes:
+        model: what was read of it when it was last loaded.
         failure: what it ended with, if it was not asked to.
         users: requests that wait for it or are answered by it.
         asked_bytes: of their bodies together.
@@ -108,6 +109,7 @@ class Shard:
         self.key = key
         self.name = name
         self.state = ShardState.PLANNING
+        self.model: LocalModel | None = None
         self.plan: Plan | None = None
         self.placement: Mapping[str, Allocation] = {}
         self.progress = LoadProgress(0.0, None)
@@ -228,7 +230,7 @@ class Shard:
         around = self._around
         failure: CoordinatorFailed | None = None
         tried: set[tuple[str, ...]] = set()
-        model = await around.read(self.key)
+        model = self.model = await around.read(self.key)
         while True:
             self._enter(ShardState.PLANNING)
             self._release()

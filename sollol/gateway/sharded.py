@@ -12,6 +12,7 @@ import msgspec
 from sollol.errors import (
     ClientDisconnected,
     ConnectFailed,
+    InvalidRequest,
     MissingOnNode,
     ModelNotFound,
     NoNodeAvailable,
@@ -32,6 +33,7 @@ from sollol.wire.bodies import JSON_UTF8
 from sollol.wire.checks import check_request, model_not_found
 from sollol.wire.goduration import keep_alive_s
 from sollol.wire.kinds import OPTIONAL, SHOW
+from sollol.wire.names import full_name
 from sollol.wire.peek import Peek
 from sollol.wire.translate_request import LocalAnswer, translate
 
@@ -84,9 +86,19 @@ class Sharded:
             assert isinstance(answer, LocalAnswer)
             downstream.answer(200, [(b"content-type", answer.content_type)], answer.body)
         else:
+            await self._check_tools(call)
             await self._until_answered(
                 call, _keep_alive_s(call, seen), forward, downstream, outcome
             )
+
+    async def _check_tools(self, call: Call) -> None:
+        """Return if the model can do what is asked for, as far as tools go.
+
+        Raises:
+            InvalidRequest: it knows none; in the words of Ollama.
+        """
+        if "tools" in call.ask.needs and not await self._shards.knows_tools(call.model_key):
+            raise InvalidRequest(f"{full_name(call.model)} does not support tools")
 
     async def _until_answered(
         self,

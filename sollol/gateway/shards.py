@@ -212,6 +212,16 @@ class Shards:
         """Return a model that is loaded, or about to be."""
         return self._shards.get(key)
 
+    async def knows_tools(self, key: str) -> bool:
+        """Whether a model that runs over workers can be given tools.
+
+        Raises:
+            SollolError: as :meth:`Shelf.read`.
+        """
+        shard = self._shards.get(key)
+        known = None if shard is None else shard.model
+        return (known or await self.shelf.read(key)).knows_tools
+
     def leaving(self, key: str) -> Shard | None:
         """Return a model that takes no more requests, but is there still."""
         shard = self._shards.get(key)

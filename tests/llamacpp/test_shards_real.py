@@ -8,6 +8,7 @@ import signal
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sollol.llamacpp.binaries import find_binaries
 from sollol.llamacpp.process import ChildProcess
 from sollol.ports import HOST, free_port, is_taken
 from sollol.sharding.coordinator import CoordinatorProcess
+from sollol.sharding.facts import CHAT_TEMPLATE
 from sollol.sharding.memory import GIB, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
 from sollol.sharding.plan import Coordinator, Fleet, find_plan
@@ -439,6 +441,27 @@ async def test_what_cannot_be_run_is_said_in_the_words_of_the_caller(tmp_path: P
         async with gateway(store, workers.settings(1.0), binary="/bin/false") as (_, client):
             answer = await generate(client, model="zero")
             assert answer.status_code == 502
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+async def test_tools_are_for_models_whose_template_knows_them(store: Store) -> None:
+    spec = dense(Size(layers=2))
+    text = "{% for each in messages %}{{ each.content }}{% endfor %}{% if tools %}{{ tools }}{% endif %}"
+    file = write_gguf(
+        store.root / "able.gguf", replace(spec, fields={**spec.fields, CHAT_TEMPLATE: text})
+    )
+    store.add("able", file)
+    store.add("unable", file, template="[INST] {{ .Tools }} {{ .Prompt }} [/INST]")
+    async with Workers(1) as workers:
+        async with gateway(store, workers.settings(1.0)) as (_, client):
+            body = {"messages": MESSAGES, "tools": TOOLS, "stream": False, "options": GREEDY}
+            able = await client.post("/api/chat", json={"model": "able", **body})
+            assert able.status_code == 200, able.text
+            unable = await client.post("/api/chat", json={"model": "unable", **body})
+            assert unable.status_code == 400, unable.text
+            assert unable.json()["error"].endswith("unable:latest does not support tools")
 
 
 async def test_a_worker_of_the_gateways_own_is_one_like_any_other(store: Store) -> None:

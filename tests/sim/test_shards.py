@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from sollol.bench.gguf_files import write_gguf
+from sollol.bench.model_kinds import Size, dense
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
 from sollol.cli.main import main
 from sollol.errors import CoordinatorFailed
 from sollol.gateway.shards import LOOK_S
+from sollol.sharding.facts import CHAT_TEMPLATE
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.memory import MIB, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
@@ -373,6 +377,43 @@ async def test_wrong_requests_load_nothing(store: Store) -> None:
         for name in ("nope", "../one", "one@sha256:0", "/etc/passwd.gguf", "one:cloud"):
             assert (await chat(client, name)).status_code in (400, 404)
     assert not workers.made
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+NO_TOOLS = "registry.ollama.ai/library/One:latest does not support tools"
+
+
+async def test_tools_are_refused_as_ollama_does_where_the_template_knows_none(
+    store: Store,
+) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    spec = dense(Size(layers=8))
+    for name, text in (("able", "{{ tools }}"), ("plain", "<|im_start|>")):
+        fields = {**spec.fields, CHAT_TEMPLATE: text}
+        file = write_gguf(store.root / name, replace(spec, fields=fields))
+        store.add(name, file)
+        store.add(f"{name}-built-in", file, template="[INST] {{ .Tools }}{{ .Prompt }} [/INST]")
+    async with sharding(store, workers) as (_, client):
+        messages = [{"role": "user", "content": "hi"}]
+        body = {"model": "One", "messages": messages, "tools": TOOLS}
+        ollama = await client.post("/api/chat", json=body)
+        assert (ollama.status_code, ollama.json()) == (400, {"error": NO_TOOLS})
+        openai = await client.post("/v1/chat/completions", json=body)
+        assert (openai.status_code, openai.json()["error"]["message"]) == (400, NO_TOOLS)
+        of_anthropic = [{"name": "f", "input_schema": {"type": "object"}}]
+        anthropic = await client.post(
+            "/v1/messages", json=body | {"tools": of_anthropic, "max_tokens": 5}
+        )
+        assert (anthropic.status_code, anthropic.json()["error"]["message"]) == (400, NO_TOOLS)
+        for name in ("plain", "plain-built-in", "able-built-in"):
+            assert (await chat(client, name, tools=TOOLS)).status_code == 400
+            shown = (await client.post("/api/show", json={"model": name})).json()
+            assert "tools" not in shown["capabilities"]
+        assert not workers.made
+        assert (await chat(client, "able", tools=TOOLS)).status_code == 200
+        assert (await chat(client, "able", tools=TOOLS)).status_code == 200
+        shown = (await client.post("/api/show", json={"model": "able"})).json()
+        assert "tools" in shown["capabilities"]
 
 
 async def test_a_stop_in_the_middle_of_a_load_leaves_nothing(store: Store) -> None:
