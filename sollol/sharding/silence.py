@@ -16,11 +16,13 @@ FLOOR_S = 25.0
 FACTOR = 3.0
 """So many times what a worker was seen to need is not yet hung."""
 
-_OVERHEAD_TOKENS = 64
+MARGIN = 2.0
+"""So many times what the plan expects: it knows the workers' memory, and not their processors."""
+
+_OVERHEAD_TOKENS = 32
 """What templates add to a prompt."""
 
-_BYTES_PER_TOKEN = 2
-"""Fewer than in any language that is written in letters."""
+_BYTES_PER_TOKEN = 4
 
 
 class Wait(NamedTuple):
@@ -70,8 +72,8 @@ class Silence:
 def limit_s(prompt_bytes: int, tokens_per_s: float, longest_s: float) -> float:
     """Return for how long a worker may be silent.
 
-    As long as the largest batch takes that the prompts can fill, at the speed that the plan expects for
-    tokens one after another: a prompt is read faster than that, and a worker has only its part to do.
+    As long as the largest batch takes that the prompts can fill, if that is read no faster than the plan
+    expects one token after another. It mostly is, and each worker has only its part to do.
 
     Args:
         prompt_bytes: of all requests that are under way together.
@@ -79,4 +81,4 @@ def limit_s(prompt_bytes: int, tokens_per_s: float, longest_s: float) -> float:
         longest_s: for how long a worker was silent that was well.
     """
     tokens = min(BATCH_TOKENS, _OVERHEAD_TOKENS + prompt_bytes / _BYTES_PER_TOKEN)
-    return max(FLOOR_S, tokens / tokens_per_s, FACTOR * longest_s)
+    return max(FLOOR_S, MARGIN * tokens / tokens_per_s, FACTOR * longest_s)

@@ -3,7 +3,7 @@
 import pytest
 
 from sollol.sharding.memory import BATCH_TOKENS
-from sollol.sharding.silence import FACTOR, FLOOR_S, Silence, Wait, limit_s
+from sollol.sharding.silence import FACTOR, FLOOR_S, MARGIN, Silence, Wait, limit_s
 
 ONE, OTHER = "10.0.0.1:50052", "10.0.0.2:50052"
 
@@ -41,11 +41,11 @@ def test_of_another_coordinator_nothing_is_left_but_the_longest_wait() -> None:
 @pytest.mark.parametrize(
     ("prompt_bytes", "tokens_per_s", "longest_s", "limit"),
     [
-        (0, 40.0, 0.0, FLOOR_S),
-        (100_000, 40.0, 0.0, FLOOR_S),
-        (100_000, 0.5, 0.0, BATCH_TOKENS / 0.5),
-        (200, 0.5, 0.0, 164 / 0.5),
-        (200, 40.0, 20.0, FACTOR * 20.0),
+        (0, 80.0, 0.0, FLOOR_S),
+        (100_000, 80.0, 0.0, FLOOR_S),
+        (100_000, 0.5, 0.0, MARGIN * BATCH_TOKENS / 0.5),
+        (200, 0.5, 0.0, MARGIN * 82 / 0.5),
+        (200, 80.0, 20.0, FACTOR * 20.0),
     ],
 )
 def test_slow_workers_may_be_silent_for_longer(
