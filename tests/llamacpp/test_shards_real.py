@@ -254,6 +254,7 @@ async def test_a_worker_killed_under_load_is_replaced(store: Store) -> None:
             )
             shard = await status(client)
             assert victim not in {held["address"] for held in shard["workers"]}
+        assert [child.returncode for child in workers.children.values()] == [None, None]
 
 
 async def test_a_frozen_worker_is_replaced(store: Store) -> None:
