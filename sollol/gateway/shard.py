@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import structlog
 from pydantic import SecretStr
 
 from sollol.errors import CoordinatorFailed, NodeConflict, Overloaded, SollolError
 from sollol.gateway.shard_rules import naming, wait_to_start_s
+from sollol.gateway.shard_watch import ShardWatch, addresses
+from sollol.gateway.workers import Coordinator, Launch
 from sollol.metrics import Metrics
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
@@ -33,7 +34,7 @@ from sollol.sharding.defaults import model_defaults
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
-from sollol.sharding.sockets import closed_workers
+from sollol.sharding.silence import Silence
 from sollol.types import NO_DEFAULTS, NodeState, Source
 
 log = structlog.get_logger()
@@ -52,6 +53,10 @@ LOAD_MARGIN = 3.0
 """So many times what the plan foretells a load may take."""
 
 
+class NotWanted(Exception):
+    """It would have to take workers from other models, and nobody asks for it."""
+
+
 class ShardState(StrEnum):
     """Where it is on its way; only ``READY`` answers."""
 
@@ -65,43 +70,6 @@ class ShardState(StrEnum):
     """Finishes what it has, and then makes room."""
     FAILED = "failed"
     STOPPED = "stopped"
-
-
-class Coordinator(Protocol):
-    """The process that drives the workers (``sharding/coordinator.py``)."""
-
-    placement: Mapping[str, Allocation]
-
-    @property
-    def url(self) -> str:
-        """Its base address."""
-        ...
-
-    @property
-    def api_key(self) -> str:
-        """What it wants to be asked with."""
-        ...
-
-    @property
-    def pid(self) -> int | None:
-        """Its process."""
-        ...
-
-    async def start(self, timeout_s: float) -> None:
-        """Load the model."""
-        ...
-
-    async def wait(self) -> str:
-        """Wait for its end; return what is known of it."""
-        ...
-
-    async def stop(self, grace_s: float) -> None:
-        """End it: ask first, and kill it after some seconds."""
-        ...
-
-
-Launch = Callable[[Plan, LocalModel, str, Callable[[LoadProgress], None]], Coordinator]
-"""Makes a coordinator that is not started yet, with the name that it tells of its model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +96,13 @@ class Shard:
     """A model over workers. Its owner runs :meth:`run` once, in a task of its own.
 
     Attributes:
+        model: what was read of it when it was last loaded.
         failure: what it ended with, if it was not asked to.
         users: requests that wait for it or are answered by it.
+        asked_bytes: of their bodies together.
         used_at: when the last one ended.
         load_s: what the last load took.
+        loss: what ended its last life.
         error: why it is not ready; empty if nothing went wrong.
     """
 
@@ -139,6 +110,7 @@ class Shard:
         self.key = key
         self.name = name
         self.state = ShardState.PLANNING
+        self.model: LocalModel | None = None
         self.plan: Plan | None = None
         self.placement: Mapping[str, Allocation] = {}
         self.progress = LoadProgress(0.0, None)
@@ -146,7 +118,9 @@ class Shard:
         self.error = ""
         self.failure: SollolError | None = None
         self.users = 0
+        self.asked_bytes = 0
         self.load_s = 0.0
+        self.loss = ""
         self.keep_alive_s = keep_alive_s
         self.used_at = around.clock()
         self.is_over = asyncio.Event()
@@ -155,6 +129,7 @@ class Shard:
         self._told = 0.0
         self._fault = ""
         self._defaults = NO_DEFAULTS
+        self._silence = Silence()
         self._is_asked_to_stop = False
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -227,6 +202,9 @@ class Shard:
                 around.metrics.shard_lost()
                 await self._rest(why)
             self._end(ShardState.STOPPED, _stopped(self.name))
+        except NotWanted:
+            self._end(ShardState.STOPPED, _stopped(self.name))
+            log.info("shard_dropped", model=self.name, reason="nobody waits for it")
         except SollolError as error:
             self.failure = error
             self._end(ShardState.FAILED, naming(self.name, error))
@@ -260,7 +238,7 @@ class Shard:
         around = self._around
         failure: CoordinatorFailed | None = None
         tried: set[tuple[str, ...]] = set()
-        model = await around.read(self.key)
+        model = self.model = await around.read(self.key)
         self._defaults = model_defaults(model.stored)
         while True:
             self._enter(ShardState.PLANNING)
@@ -305,7 +283,7 @@ class Shard:
     async def _serve(self, coordinator: Coordinator) -> str:
         """Be a node until something ends that; return what, or nothing if it was asked for."""
         self._stopping.clear()
-        self._fault = ""
+        self._fault, self.loss = "", "it was stopped"
         self._life_over = asyncio.Event()
         ending: asyncio.Task[str] | None = None
         try:
@@ -323,7 +301,8 @@ class Shard:
                 watching.cancel()
                 has_ended = ending.done()
                 ending.cancel()
-            return ending.result() if has_ended else self._fault
+            self.loss = ending.result() if has_ended else self._fault
+            return self.loss
         finally:
             await self._part(coordinator)
 
@@ -373,17 +352,21 @@ class Shard:
     async def _watch(self, node: Node, coordinator: Coordinator) -> None:
         """Find out what the coordinator does not notice, until cancelled."""
         assert self.plan is not None
-        workers = self.workers()
-        served = int(coordinator.url.rpartition(":")[2])
+        watch = ShardWatch(
+            coordinator.pid,
+            int(coordinator.url.rpartition(":")[2]),
+            await addresses(self.workers()),
+            self.plan.expectation.tokens_per_s,
+            self._silence,
+            self._around.clock,
+        )
         while True:
             await asyncio.sleep(WATCH_S)
             if node.view.state in (NodeState.UNHEALTHY, NodeState.EJECTED):
                 self.lost(f"it does not answer: {node.view.last_error}")
-            if not self.is_idle or coordinator.pid is None:
-                continue  # while it works it notices itself
-            gone = await asyncio.to_thread(closed_workers, coordinator.pid, workers, served)
-            if gone:
-                self.lost(f"worker {' or '.join(gone)} was lost")
+            why = await (watch.left() if self.is_idle else watch.hung(self.asked_bytes))
+            if why:
+                self.lost(why)
 
     async def _rest(self, why: str) -> None:
         """Wait before the next start.

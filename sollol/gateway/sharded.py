@@ -14,6 +14,7 @@ import msgspec
 from sollol.errors import (
     ClientDisconnected,
     ConnectFailed,
+    InvalidRequest,
     MissingOnNode,
     ModelNotFound,
     NoNodeAvailable,
@@ -36,14 +37,15 @@ from sollol.wire.checks import check_request, model_not_found
 from sollol.wire.goduration import keep_alive_s
 from sollol.wire.kinds import OPTIONAL, SHOW
 from sollol.wire.load_records import has_load_records
+from sollol.wire.names import full_name
 from sollol.wire.peek import Peek
 from sollol.wire.translate_request import LocalAnswer, translate
 
 MOST_TRIES = 2
 """A request that was there both times when a coordinator ended may be what ends it."""
 
-NOTICED_S = 2.0
-"""How long after a connection broke the end of a process may be noticed."""
+NOTICED_S = 5.0
+"""How long after a connection broke the end of a process may be noticed, and what ended it."""
 
 _GONE = (ConnectFailed, UpstreamCut, UpstreamTimeout, NoNodeAvailable, ModelNotFound, MissingOnNode)
 """What a request meets when its coordinator ends."""
@@ -94,7 +96,17 @@ class Sharded:
             assert isinstance(answer, LocalAnswer)
             downstream.answer(200, [(b"content-type", answer.content_type)], answer.body)
         else:
+            await self._check_tools(call)
             await self._until_answered(call, seen, forward, downstream, outcome)
+
+    async def _check_tools(self, call: Call) -> None:
+        """Return if the model can do what is asked for, as far as tools go.
+
+        Raises:
+            InvalidRequest: it knows none; in the words of Ollama.
+        """
+        if "tools" in call.ask.needs and not await self._shards.knows_tools(call.model_key):
+            raise InvalidRequest(f"{full_name(call.model)} does not support tools")
 
     async def _until_answered(
         self,
@@ -109,7 +121,7 @@ class Sharded:
         telling = self._telling(call, seen, downstream)
         while True:
             await self._wait_left(call, telling)
-            with self._shards.using(call.model_key) as shard:
+            with self._shards.using(call.model_key, len(call.body)) as shard:
                 with telling(shard):
                     life_over = await self._wait_ready(call, shard)
                 tries_left -= 1
@@ -119,12 +131,12 @@ class Sharded:
                 except ClientDisconnected:
                     raise
                 except _GONE as error:
-                    if downstream.is_started or not tries_left:
-                        raise
-                    if isinstance(error, UpstreamTimeout):
+                    if isinstance(error, UpstreamTimeout) and not downstream.is_started:
                         shard.lost(str(error))
                     if not await _comes(life_over):
                         raise
+                    if downstream.is_started or not tries_left:
+                        raise _cut(shard, in_body=downstream.is_started) from error
                 finally:
                     self._shards.keep(shard, keep_s)
 
@@ -176,6 +188,18 @@ class Sharded:
         if stored is None:
             raise model_not_found(call.kind, call.model)
         return msgspec.json.encode(await self._shards.shelf.show(stored))
+
+
+def _cut(shard: Shard, *, in_body: bool) -> UpstreamCut:
+    """Return what a caller is told: the model and what ended it, and not a port of ours."""
+    if in_body:
+        text = (
+            f"{shard.name} was lost in the middle of its answer, as {shard.loss}; "
+            "ask again: it is planned anew on the workers that are left"
+        )
+    else:
+        text = f"{shard.name} was lost twice while it answered this, at last as {shard.loss}"
+    return UpstreamCut(text, in_body=in_body)
 
 
 def _checked(call: Call) -> Peek:

@@ -19,7 +19,6 @@ from sollol.errors import (
     CoordinatorFailed,
     DoesNotFit,
     ModelBroken,
-    Overloaded,
     QueueFull,
     QueueTimeout,
     ShuttingDown,
@@ -29,7 +28,7 @@ from sollol.errors import (
 )
 from sollol.gateway import shard_rules
 from sollol.gateway.model_rules import ModelRules, is_listed
-from sollol.gateway.shard import Shard, ShardState, Surroundings
+from sollol.gateway.shard import NotWanted, Shard, ShardState, Surroundings
 from sollol.gateway.shelf import Shelf
 from sollol.gateway.workers import Workers
 from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP
@@ -192,8 +191,11 @@ class Shards:
         self._needs.clear()
 
     @contextlib.contextmanager
-    def using(self, key: str) -> Iterator[Shard]:
+    def using(self, key: str, asked_bytes: int) -> Iterator[Shard]:
         """Give a model that is loaded or will be, and keep it for the length of a block.
+
+        Args:
+            asked_bytes: of the request that needs it.
 
         Raises:
             SollolError: it is not to be had at this moment.
@@ -203,10 +205,12 @@ class Shards:
             raise QueueFull("too many requests wait for models to be loaded", retry_after_s=5.0)
         shard = self._shards.get(key) or self._begin(key)
         shard.users += 1
+        shard.asked_bytes += asked_bytes
         try:
             yield shard
         finally:
             shard.users -= 1
+            shard.asked_bytes -= asked_bytes
             shard.used_at = self._clock()
             shard.stop_if_idle()
 
@@ -218,6 +222,16 @@ class Shards:
     def find(self, key: str) -> Shard | None:
         """Return a model that is loaded, or about to be."""
         return self._shards.get(key)
+
+    async def knows_tools(self, key: str) -> bool:
+        """Whether a model that runs over workers can be given tools.
+
+        Raises:
+            SollolError: as :meth:`Shelf.read`.
+        """
+        shard = self._shards.get(key)
+        known = None if shard is None else shard.model
+        return (known or await self.shelf.read(key)).knows_tools
 
     def leaving(self, key: str) -> Shard | None:
         """Return a model that takes no more requests, but is there still."""
@@ -356,15 +370,14 @@ class Shards:
             DoesNotFit: it is too large for all workers together.
             WorkerFailed: none of them can be used.
             QueueTimeout: others did not leave them in time.
+            NotWanted: others would have to leave them, and nobody asks for it.
         """
         try:
             async with (
                 asyncio.timeout(self._queue.timeout_s),
                 self._placing,
             ):  # first come, first served
-                while (plan := await self._plan(shard, model)) is None:
-                    if not shard.users:
-                        raise Overloaded(f"nobody waits for {shard.name} any more")
+                while (plan := await self._plan(shard, model)) is None:  # noqa: ASYNC110 - workers elsewhere send no event
                     await asyncio.sleep(LOOK_S)
                 shard.plan = plan
                 return plan
@@ -373,11 +386,16 @@ class Shards:
             raise QueueTimeout(text) from None
 
     async def _plan(self, shard: Shard, model: LocalModel) -> Plan | None:
-        """Return a plan, or make others leave."""
+        """Return a plan; None to look again in a moment.
+
+        Workers that were in use just now are waited for before others have to leave theirs.
+        """
         others = [other for other in self.all() if other is not shard and other.plan is not None]
         if any(other.state is ShardState.LEAVING for other in others):
+            _check_wanted(shard)
             return None  # it is decided already who leaves
         found = await self._workers.find(frozenset(w for other in others for w in other.workers()))
+        are_more_to_come = any(self._was_freed(address) for address in found.unusable)
         try:
             if not found.fleet.workers and not others:
                 raise WorkerFailed(
@@ -385,15 +403,16 @@ class Shards:
                     "`sollol shard workers` shows whether they answer."
                 )
             plan = find_plan(model.facts, self._options, found.fleet)
-            if plan is not None:
+            if plan is not None or are_more_to_come:
                 return plan
             leaving = shard_rules.to_leave(
                 model.facts, self._options, found.fleet, _occupants(others)
             )
         except (DoesNotFit, WorkerFailed) as error:
-            if any(self._was_freed(address) for address in found.unusable):
+            if are_more_to_come:
                 return None
             raise shard_rules.with_reasons(error, found.unusable.items()) from None
+        _check_wanted(shard)
         for key in leaving:
             log.info("shard_leaves", model=shown_key(key), makes_room_for=shard.name)
             self.unload(key)
@@ -416,3 +435,13 @@ def _occupants(shards: Iterable[Shard]) -> list[shard_rules.Occupant]:
         for shard in shards
         if shard.plan is not None
     ]
+
+
+def _check_wanted(shard: Shard) -> None:
+    """Return if somebody asks for a model, so that others may have to leave for it.
+
+    Raises:
+        NotWanted: nobody does.
+    """
+    if not shard.users:
+        raise NotWanted

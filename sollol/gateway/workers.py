@@ -1,20 +1,57 @@
 """What models over several machines run on: the workers of the settings, and llama.cpp's programs."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Protocol
 
 from sollol.errors import CoordinatorFailed
-from sollol.gateway.shard import Coordinator
 from sollol.llamacpp.binaries import LlamaBinaries, LlamaCppUnavailable, find_binaries
 from sollol.settings import ShardingSettings
+from sollol.sharding.allocations import Allocation
 from sollol.sharding.coordinator import CoordinatorProcess
 from sollol.sharding.fleet import Found, find_fleet
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.worker import LocalWorker
+
+
+class Coordinator(Protocol):
+    """The process that drives the workers (``sharding/coordinator.py``)."""
+
+    placement: Mapping[str, Allocation]
+
+    @property
+    def url(self) -> str:
+        """Its base address."""
+        ...
+
+    @property
+    def api_key(self) -> str:
+        """What it wants to be asked with."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """Its process."""
+        ...
+
+    async def start(self, timeout_s: float) -> None:
+        """Load the model."""
+        ...
+
+    async def wait(self) -> str:
+        """Wait for its end; return what is known of it."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """End it: ask first, and kill it after some seconds."""
+        ...
+
+
+Launch = Callable[[Plan, LocalModel, str, Callable[[LoadProgress], None]], Coordinator]
+"""Makes a coordinator that is not started yet, with the name that it tells of its model."""
 
 
 class Workers(Protocol):

@@ -73,7 +73,8 @@ class _Output(asyncio.SubprocessProtocol):
 class ChildProcess:
     """A running or ended child that leads its own session and process group.
 
-    On Linux the kernel kills it when the *thread* that started it ends, so start it from the thread
+    It ignores SIGPIPE: writing to a connection that the far end has closed is an error to it, not its
+    end. On Linux the kernel kills it when the *thread* that started it ends, so start it from the thread
     of the event loop, which lives as long as the program.
     """
 
@@ -112,6 +113,7 @@ class ChildProcess:
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
+                restore_signals=sys.platform == "linux",  # tether.py says why; there it starts anew
             )
         except BaseException:
             if output.transport is not None:

@@ -32,8 +32,9 @@ def main() -> None:
     parent_pid, program = int(sys.argv[1]), sys.argv[2]
     tie_to_parent(parent_pid)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and exec keeps that
-        signal.signal(number, signal.SIG_DFL)
+    # Python ignores this one and SIGPIPE, and exec keeps that. SIGPIPE stays ignored: an RPC server
+    # of llama.cpp that answers a coordinator which has just died would end by it.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
         os.execv(program, sys.argv[2:])  # noqa: S606 - no shell is wanted
     except OSError as error:

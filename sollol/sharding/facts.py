@@ -10,6 +10,7 @@ from sollol.sharding.fields import Fields
 from sollol.sharding.gguf import ADVICE, Header, Tensor
 
 CHAT_TEMPLATE = "tokenizer.chat_template"
+TOOL_TEMPLATE = f"{CHAT_TEMPLATE}.tool_use"
 _LAYER = re.compile(r"blk\.(\d+)\.").match
 _INPUTS = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 _OF_FIRST_LAYER = ("token_embd_norm.", "per_layer_model_proj.", "per_layer_proj_norm.")

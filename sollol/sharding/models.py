@@ -4,24 +4,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sollol.sharding.facts import CHAT_TEMPLATE, ModelFacts, in_order, model_facts
+from sollol.sharding.facts import CHAT_TEMPLATE, TOOL_TEMPLATE, ModelFacts, in_order, model_facts
 from sollol.sharding.gguf import read_header
 from sollol.sharding.ollama_store import StoredModel, find_model
 from sollol.sharding.support import check_runs
+from sollol.sharding.template import knows_tools
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
     """A model whose files are on this machine and which llama.cpp can run.
 
-    ``chat_template``: the Jinja template in its file, empty without one. ``has_pooling``: the file
-    says how embeddings are made of tokens.
+    ``chat_template``: the Jinja template in its file, empty without one; ``tool_template``: another one
+    for tools, which few have. ``has_pooling``: the file says how embeddings are made of tokens.
     """
 
     stored: StoredModel
     facts: ModelFacts
     chat_template: str = ""
     has_pooling: bool = False
+    tool_template: str = ""
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether it can be given tools, as llama.cpp runs it."""
+        return knows_tools(self.chat_template, self.stored.template, self.tool_template)
 
 
 def read_model(text: str, stores: Sequence[Path]) -> LocalModel:
@@ -57,6 +64,7 @@ def local_model(stored: StoredModel) -> LocalModel:
         facts,
         chat_template=str(first.fields.get(CHAT_TEMPLATE, "")),
         has_pooling=f"{facts.architecture}.pooling_type" in first.fields,
+        tool_template=str(first.fields.get(TOOL_TEMPLATE, "")),
     )
 
 

@@ -87,7 +87,7 @@ async def connected(address: str, timeout_s: float) -> AsyncIterator[Connection]
     """
     try:
         async with asyncio.timeout(timeout_s):
-            target = await _private_target(address)
+            target = await private_target(address)
             reader, writer = await asyncio.open_connection(*target)
             try:
                 yield Connection(address, reader, writer)
@@ -170,8 +170,13 @@ def _compared(probe: Probe, expected: tuple[int, ...]) -> Probe:
     return probe
 
 
-async def _private_target(address: str) -> tuple[str, int]:
-    """Return the address to connect to; a name is looked up once and then not again."""
+async def private_target(address: str) -> tuple[str, int]:
+    """Return the address to connect to; a name is looked up once and then not again.
+
+    Raises:
+        WorkerFailed: it is a public one.
+        OSError: the name is not known.
+    """
     host, port = host_of(address), int(address.rpartition(":")[2])
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_STREAM)

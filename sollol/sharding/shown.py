@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 
 from sollol.sharding.defaults import examples_of
+from sollol.sharding.facts import CHAT_TEMPLATE, TOOL_TEMPLATE
 from sollol.sharding.fields import ARCHITECTURE
 from sollol.sharding.gguf import Header, Value
 from sollol.sharding.ollama_store import StoredModel
+from sollol.sharding.template import knows_tools
 from sollol.types import Model
 from sollol.wire.llama_facts import parameter_size
 from sollol.wire.names import model_key
@@ -66,7 +68,7 @@ def shown(
         "license": "\n".join(licenses),
         "modelfile": "\n".join(_modelfile(stored, licenses)) + "\n",
         "parameters": "\n".join(_parameters(stored)),
-        "template": stored.template or str(first.fields.get("tokenizer.chat_template", "")),
+        "template": stored.template or str(first.fields.get(CHAT_TEMPLATE, "")),
         "system": stored.system or "",
         "messages": list(examples_of(stored.messages)),
         "details": _details(stored, first, count),
@@ -84,6 +86,9 @@ def capabilities(stored: StoredModel, header: Header | None = None) -> tuple[str
     embeds = f"{fields.get(ARCHITECTURE)}.pooling_type" in fields
     can = {"embedding": True} if embeds else {"completion": True}
     can |= {name: mark in template for name, mark in _MARKS.items()}
+    if header is not None:
+        in_file, for_tools = (str(fields.get(name, "")) for name in (CHAT_TEMPLATE, TOOL_TEMPLATE))
+        can["tools"] = knows_tools(in_file, stored.template, for_tools)
     can["vision"] = bool(stored.projectors)
     return tuple(name for name, is_able in can.items() if is_able)
 

@@ -98,6 +98,17 @@ def choose_template(in_file: str, of_ollama: str | None) -> Template:
     return Template(name, f"It chats with llama.cpp's template {name!r}, which knows no tools.")
 
 
+def knows_tools(in_file: str, of_ollama: str | None, tool_template: str = "") -> bool:
+    """Say whether a model that is run with the chosen template can be given tools.
+
+    Args:
+        in_file, of_ollama: see :func:`choose_template`.
+        tool_template: the file's second template, which llama.cpp takes for tools.
+    """
+    is_own = not choose_template(in_file, of_ollama).built_in
+    return is_own and bool(tool_template or "tools" in in_file)
+
+
 def _is_chat(template: str) -> bool:
     """Say whether a Go template does more than to hand on the prompt."""
     return bool(re.sub(r"\{\{-?\s*\.Prompt\s*-?\}\}", "", template).strip())

@@ -43,9 +43,14 @@ class ModelName:
     tag: str
 
     @property
+    def full(self) -> str:
+        """All parts of it."""
+        return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+
+    @property
     def key(self) -> str:
         """The text that equals another's exactly if Ollama takes both for the same model."""
-        return f"{self.host}/{self.namespace}/{self.model}:{self.tag}".lower()
+        return self.full.lower()
 
     @property
     def display(self) -> str:
@@ -129,6 +134,17 @@ def display_name(text: str) -> str:
     """
     try:
         return parse_name(parse_ref(text).base).display
+    except ValueError:
+        return text
+
+
+def full_name(text: str) -> str:
+    """Return a name with all its parts, as Ollama writes it where it refuses tools.
+
+    A text that is no Ollama name is returned as it is.
+    """
+    try:
+        return parse_name(parse_ref(text).base).full
     except ValueError:
         return text
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
+from sollol.bench.gguf_files import write_gguf
+from sollol.bench.model_kinds import Size, dense
 from sollol.llamacpp.binaries import find_binaries
 from sollol.llamacpp.process import ChildProcess
 from sollol.ports import HOST, free_port, is_taken
 from sollol.sharding.coordinator import CoordinatorProcess
+from sollol.sharding.facts import CHAT_TEMPLATE
 from sollol.sharding.memory import GIB, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
 from sollol.sharding.plan import Coordinator, Fleet, find_plan
@@ -362,9 +366,14 @@ async def test_a_worker_killed_under_load_is_replaced(store: Store) -> None:
             killed_at = time.monotonic()
             assert (await waits).status_code == 200
             print(f"serving again {time.monotonic() - killed_at:.2f} s after a worker was killed")  # noqa: T201 - the time is worth knowing
-            assert "error" in (await stream)[-1]  # the honest end of what had begun
+            told = (await stream)[-1]["error"]  # the honest end of what had begun
+            assert told == (
+                f"gemma:latest was lost in the middle of its answer, as worker {victim} was lost; "
+                "ask again: it is planned anew on the workers that are left"
+            )
             shard = await status(client)
             assert victim not in {held["address"] for held in shard["workers"]}
+        assert [child.returncode for child in workers.children.values()] == [None, None]
 
 
 async def test_a_frozen_worker_is_replaced(store: Store) -> None:
@@ -377,6 +386,27 @@ async def test_a_frozen_worker_is_replaced(store: Store) -> None:
             frozen_at = time.monotonic()
             assert (await generate(client)).status_code == 200
             print(f"answered {time.monotonic() - frozen_at:.2f} s after a worker froze")  # noqa: T201 - the time is worth knowing
+            assert victim not in {w["address"] for w in (await status(client))["workers"]}
+
+
+async def test_a_frozen_worker_is_noticed_however_long_the_answer_may_take(store: Store) -> None:
+    async with Workers(3) as workers:
+        async with gateway(store, workers.settings()) as (_, client):
+            assert (await generate(client)).status_code == 200
+            victim = (await status(client))["workers"][1]["address"]
+            stream = asyncio.ensure_future(_stream(client))
+            waits = asyncio.ensure_future(
+                generate(client, options={"temperature": 0, "stop": ["a"]})
+            )
+            await asyncio.sleep(0.5)
+            workers.freeze(victim)
+            frozen_at = time.monotonic()
+            told = (await stream)[-1]["error"]
+            print(f"noticed {time.monotonic() - frozen_at:.2f} s after a worker froze")  # noqa: T201 - the time is worth knowing
+            assert "gemma:latest" in told
+            assert f"worker {victim} hangs" in told
+            assert "sk again" in told
+            assert (await waits).status_code == 200
             assert victim not in {w["address"] for w in (await status(client))["workers"]}
 
 
@@ -442,6 +472,27 @@ def _parent(pid: int) -> int:
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+async def test_tools_are_for_models_whose_template_knows_them(store: Store) -> None:
+    spec = dense(Size(layers=2))
+    text = "{% for each in messages %}{{ each.content }}{% endfor %}{% if tools %}{{ tools }}{% endif %}"
+    file = write_gguf(
+        store.root / "able.gguf", replace(spec, fields={**spec.fields, CHAT_TEMPLATE: text})
+    )
+    store.add("able", file)
+    store.add("unable", file, template="[INST] {{ .Tools }} {{ .Prompt }} [/INST]")
+    async with Workers(1) as workers:
+        async with gateway(store, workers.settings(1.0)) as (_, client):
+            body = {"messages": MESSAGES, "tools": TOOLS, "stream": False, "options": GREEDY}
+            able = await client.post("/api/chat", json={"model": "able", **body})
+            assert able.status_code == 200, able.text
+            unable = await client.post("/api/chat", json={"model": "unable", **body})
+            assert unable.status_code == 400, unable.text
+            assert unable.json()["error"].endswith("unable:latest does not support tools")
 
 
 async def test_a_worker_of_the_gateways_own_is_one_like_any_other(store: Store) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +23,7 @@ from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP, restart_delay_s
 from sollol.ports import HOST, free_port
 from sollol.settings.address import listening_host
 from sollol.sharding.memory import GIB
-from sollol.sharding.rpc import Device, Probe, probe
+from sollol.sharding.rpc import DEVICE_COUNT, Device, Probe, probe
 from sollol.sharding.worker import (
     LocalWorker,
     RpcWorker,
@@ -225,6 +226,17 @@ class TestReal:
             assert (await told.next()).version == first.version
             assert server_process().pid != pid
             assert (await probe(chosen.address)).devices
+
+    async def test_it_outlives_a_coordinator_that_ends_before_it_is_answered(self) -> None:
+        told, chosen = Told(), options()
+        async with running(RpcWorker(find_binaries(), chosen, told)):
+            await told.next()
+            pid = server_process().pid
+            with socket.create_connection((chosen.host, chosen.port)) as coordinator:
+                hello = struct.pack("<BQ24x", 14, 24)
+                coordinator.sendall(hello + 50 * struct.pack("<BQ", DEVICE_COUNT, 0))
+            assert (await probe(chosen.address)).devices
+            assert server_process().pid == pid
 
     async def test_one_that_keeps_ending_is_given_up(self) -> None:
         told = Told()

@@ -5,12 +5,14 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import Size, dense
@@ -18,6 +20,8 @@ from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
 from sollol.cli.main import main
 from sollol.errors import CoordinatorFailed
+from sollol.gateway.shards import LOOK_S
+from sollol.sharding.facts import CHAT_TEMPLATE
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.memory import MIB, MemoryModel, RunOptions
 from sollol.sharding.models import read_model
@@ -226,6 +230,42 @@ async def test_a_lost_model_is_loaded_again_for_who_waits(store: Store) -> None:
         assert 'sollol_shards{state="ready"} 1.0' in metrics
 
 
+async def test_workers_that_come_back_are_waited_for_though_nobody_asks(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    async with sharding(store, workers) as (_, client):
+        await chat(client, "one")
+        (address,) = workers.memories
+        workers.unusable[address] = "no RPC server answers"
+        await workers.made[0].die(f"worker {address} was lost")
+        while (await shards(client))["one:latest"]["state"] != "planning":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2 * LOOK_S)  # it is looked for in vain, more than once
+        workers.unusable.clear()
+        await wait_for(lambda: len(workers.running) == 1)
+    assert len(workers.made) == 2
+
+
+async def test_a_model_that_nobody_asks_for_takes_no_workers_from_others(store: Store) -> None:
+    size = whole_bytes(store) + MIB
+    workers = ScriptedWorkers(w1=size, w2=size)
+    async with sharding(store, workers) as (_, client):
+        await chat(client, "one")
+        await chat(client, "two")
+        one, two = workers.made
+        two.hold.clear()
+        busy = asyncio.ensure_future(chat(client, "two"))
+        await wait_for(lambda: two.asked == 2)
+        await client.delete("/sollol/v1/shards/two")
+        with capture_logs() as logs:
+            await one.die("it aborted")
+            while "one:latest" in await shards(client):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        told = [(line["event"], line["log_level"]) for line in logs if "model" in line]
+        assert told == [("shard_lost", "warning"), ("shard_dropped", "info")]
+        two.hold.set()
+        assert (await busy).status_code == 200
+
+
 async def test_a_request_that_ends_it_twice_is_not_sent_again(store: Store) -> None:
     workers = ScriptedWorkers(w1=GIB)
     async with sharding(store, workers) as (_, client):
@@ -236,7 +276,11 @@ async def test_a_request_that_ends_it_twice_is_not_sent_again(store: Store) -> N
             made = workers.made[-1]
             await wait_for(lambda made=made: made.asked == 1)  # type: ignore[misc]
             await made.die("it aborted")
-        assert (await asked).status_code == 502
+        answer = await asked
+        assert answer.status_code == 502
+        assert answer.json()["error"] == (
+            "one:latest was lost twice while it answered this, at last as it aborted"
+        )
         workers.hold_all = False
         assert (await chat(client, "one")).status_code == 200
 
@@ -393,6 +437,43 @@ async def test_wrong_requests_load_nothing(store: Store) -> None:
         assert wrong.status_code == 400
         assert (await chat(client, "one:cloud")).status_code == 404
     assert not workers.made
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+NO_TOOLS = "registry.ollama.ai/library/One:latest does not support tools"
+
+
+async def test_tools_are_refused_as_ollama_does_where_the_template_knows_none(
+    store: Store,
+) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    spec = dense(Size(layers=8))
+    for name, text in (("able", "{{ tools }}"), ("plain", "<|im_start|>")):
+        fields = {**spec.fields, CHAT_TEMPLATE: text}
+        file = write_gguf(store.root / name, replace(spec, fields=fields))
+        store.add(name, file)
+        store.add(f"{name}-built-in", file, template="[INST] {{ .Tools }}{{ .Prompt }} [/INST]")
+    async with sharding(store, workers) as (_, client):
+        messages = [{"role": "user", "content": "hi"}]
+        body = {"model": "One", "messages": messages, "tools": TOOLS}
+        ollama = await client.post("/api/chat", json=body)
+        assert (ollama.status_code, ollama.json()) == (400, {"error": NO_TOOLS})
+        openai = await client.post("/v1/chat/completions", json=body)
+        assert (openai.status_code, openai.json()["error"]["message"]) == (400, NO_TOOLS)
+        of_anthropic = [{"name": "f", "input_schema": {"type": "object"}}]
+        anthropic = await client.post(
+            "/v1/messages", json=body | {"tools": of_anthropic, "max_tokens": 5}
+        )
+        assert (anthropic.status_code, anthropic.json()["error"]["message"]) == (400, NO_TOOLS)
+        for name in ("plain", "plain-built-in", "able-built-in"):
+            assert (await chat(client, name, tools=TOOLS)).status_code == 400
+            shown = (await client.post("/api/show", json={"model": name})).json()
+            assert "tools" not in shown["capabilities"]
+        assert not workers.made
+        assert (await chat(client, "able", tools=TOOLS)).status_code == 200
+        assert (await chat(client, "able", tools=TOOLS)).status_code == 200
+        shown = (await client.post("/api/show", json={"model": "able"})).json()
+        assert "tools" in shown["capabilities"]
 
 
 async def test_a_stop_in_the_middle_of_a_load_leaves_nothing(store: Store) -> None:

@@ -164,6 +164,15 @@ async def test_a_program_that_cannot_run_says_so_in_the_log(tmp_path: Path) -> N
     assert child.log_tail() == f"cannot run {tmp_path / 'absent'}: No such file or directory"
 
 
+async def test_a_connection_that_was_closed_does_not_end_a_child() -> None:
+    command = ["/bin/sh", "-c", "grep SigIgn /proc/self/status"]
+    child = await ChildProcess.start(command, env={"PATH": os.environ["PATH"]})
+    await child.wait()
+    ignored = int(child.log_tail().split()[1], 16)
+    assert ignored & 1 << signal.SIGPIPE - 1
+    assert not ignored & 1 << signal.SIGXFSZ - 1
+
+
 async def test_no_orphan_survives_a_killed_parent() -> None:
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE

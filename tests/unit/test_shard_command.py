@@ -14,7 +14,7 @@ from sollol.sharding.ending import MAX_REASON_CHARACTERS, is_worker_lost, reason
 from sollol.sharding.loading import LoadProgress, LoadWatch, read_bytes_of
 from sollol.sharding.memory import RunOptions
 from sollol.sharding.models import LocalModel
-from sollol.sharding.template import Template, choose_template
+from sollol.sharding.template import Template, choose_template, knows_tools
 from tests.llamacpp.shards import made_model, plan_over
 
 WORKERS = ("10.0.0.2:50052", "10.0.0.3:50052")
@@ -243,6 +243,24 @@ def test_an_unknown_family_is_told() -> None:
     assert (with_own.built_in, without.built_in) == ("", "")
     assert "the one in its file" in with_own.note
     assert "ChatML" in without.note
+
+
+@pytest.mark.parametrize(
+    ("in_file", "of_ollama", "for_tools", "knows"),
+    [
+        ("{% if tools %}", None, "", True),
+        (IN_FILE["chatml"] + "{% if tools %}", CHATML, "", True),
+        ("{{ messages }}", None, "{{ tools }}", True),
+        ("{{ messages }}", None, "", False),
+        ("", None, "", False),
+        ("{% if tools %}", LLAMA3, "", False),
+        ("{% if tools %}", LLAMA3, "{{ tools }}", False),
+    ],
+)
+def test_only_templates_of_the_file_know_tools(
+    in_file: str, of_ollama: str | None, for_tools: str, knows: bool
+) -> None:
+    assert knows_tools(in_file, of_ollama, for_tools) is knows
 
 
 def test_a_built_in_template_goes_without_jinja(model: LocalModel) -> None:

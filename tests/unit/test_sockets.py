@@ -1,37 +1,62 @@
-"""Which workers have closed their connection to a process, as the kernel tells."""
+"""What the kernel tells of a process that talks to workers: who has closed, for whom it waits."""
 
 import os
 import socket
+import sys
+import threading
+import time
 from pathlib import Path
 
-from sollol.sharding.sockets import closed_workers
+import pytest
+
+from sollol.sharding.silence import Wait
+from sollol.sharding.sockets import closed, waits
+
+ME = os.getpid()
 
 
 def test_only_a_closed_far_end_of_our_own_counts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        worker, other = f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"
+        workers = {f"127.0.0.1:{port}"}
         with socket.create_connection(("127.0.0.1", port)) as client:
             accepted, _ = server.accept()
-            assert closed_workers(os.getpid(), [worker], served=0) == []
+            assert closed(ME, workers, served=0) == []
             accepted.close()
-            assert closed_workers(os.getpid(), [other, worker], served=0) == [worker]
-            assert closed_workers(os.getpid(), [other], served=0) == []
+            assert closed(ME, workers, served=0) == list(workers)
+            assert closed(ME, {f"127.0.0.2:{port}"}, served=0) == []
             own = client.getsockname()[1]
-            assert closed_workers(os.getpid(), [worker], served=own) == []
-            assert closed_workers(os.getppid(), [worker], served=0) == []
+            assert closed(ME, workers, served=own) == []
+            assert closed(os.getppid(), workers, served=0) == []
 
 
-def test_workers_with_one_port_are_told_apart_by_their_addresses() -> None:
-    with socket.create_server(("127.0.0.2", 0)) as server:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_a_thread_that_waits_for_a_worker_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        workers = [f"{host}:{port}" for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3")]
-        named = [f"{host}:{port}" for host in ("gpu1", "gpu2")]
-        with socket.create_connection(("127.0.0.2", port)):
-            server.accept()[0].close()
-            assert closed_workers(os.getpid(), workers, served=0) == [workers[1]]
-            assert closed_workers(os.getpid(), named, served=0) == named
+        workers = {f"127.0.0.1:{port}"}
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            assert waits(ME, workers, served=0) == []
+            reader = threading.Thread(target=client.recv, args=(2, socket.MSG_WAITALL))
+            reader.start()
+            first = until_waits(workers)
+            assert first.worker == f"127.0.0.1:{port}"
+            assert first.thread == reader.native_id
+            assert waits(ME, workers, served=0) == [first]
+            assert waits(ME, {"127.0.0.1:1"}, served=0) == []
+            accepted.sendall(b"xy")
+            reader.join()
+            accepted.close()
 
 
-def test_where_nothing_is_told_nothing_is_closed(tmp_path: Path) -> None:
-    assert closed_workers(1, ["127.0.0.1:1"], served=0, proc=tmp_path) == []
+def until_waits(workers: set[str]) -> Wait:
+    deadline = time.monotonic() + 10
+    while not (found := waits(ME, workers, served=0)):
+        assert time.monotonic() < deadline
+    return found[0]
+
+
+def test_where_nothing_is_told_nothing_is_known(tmp_path: Path) -> None:
+    assert closed(1, {"127.0.0.1:1"}, served=0, proc=tmp_path) == []
+    assert waits(1, {"127.0.0.1:1"}, served=0, proc=tmp_path) == []

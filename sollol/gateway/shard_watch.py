@@ -1,0 +1,75 @@
+"""Finds out what the coordinator of a model does not notice itself: that a worker has gone, or hangs."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from sollol.errors import WorkerFailed
+from sollol.sharding.rpc import private_target
+from sollol.sharding.silence import Silence, limit_s
+from sollol.sharding.sockets import closed, waits
+
+
+class ShardWatch:
+    """Looks at one coordinator, from outside.
+
+    Args:
+        pid: its process; None where it has none to look at.
+        served: the port that it listens on.
+        workers: what people call its workers, by the addresses that it has connections to.
+        tokens_per_s: as its plan expects them.
+        silence: what is known of how long these workers may be silent.
+    """
+
+    def __init__(
+        self,
+        pid: int | None,
+        served: int,
+        workers: dict[str, str],
+        tokens_per_s: float,
+        silence: Silence,
+        clock: Callable[[], float],
+    ) -> None:
+        self._pid = pid
+        self._served = served
+        self._workers = workers
+        self._tokens_per_s = tokens_per_s
+        self._silence = silence
+        self._clock = clock
+        silence.forget()
+
+    async def left(self) -> str:
+        """Say which worker an idle coordinator has lost; empty if none."""
+        self._silence.forget()
+        if self._pid is None:
+            return ""
+        gone = await asyncio.to_thread(closed, self._pid, self._workers, self._served)
+        return f"worker {self._workers[gone[0]]} was lost" if gone else ""
+
+    async def hung(self, asked_bytes: int) -> str:
+        """Say which worker a coordinator waits for that will not answer any more; empty if none.
+
+        Args:
+            asked_bytes: of all requests that it has.
+        """
+        if self._pid is None:
+            return ""
+        found = await asyncio.to_thread(waits, self._pid, self._workers, self._served)
+        now = self._clock()
+        self._silence.look(found, now)
+        worker, silent_s = self._silence.worst(now)
+        if silent_s <= limit_s(asked_bytes, self._tokens_per_s, self._silence.longest_s):
+            return ""
+        return f"worker {self._workers[worker]} hangs: it was silent for {silent_s:.0f} s"
+
+
+async def addresses(workers: Iterable[str]) -> dict[str, str]:
+    """Return workers by address and port; one whose name cannot be looked up by its name."""
+    found: dict[str, str] = {}
+    for worker in workers:
+        target = worker
+        with suppress(OSError, WorkerFailed):
+            host, port = await private_target(worker)
+            target = f"{host}:{port}"
+        found[target] = worker
+    return found
