@@ -77,7 +77,7 @@ async def test_what_does_not_fit_or_needs_fewer_is_an_error(tmp_path: Path) -> N
     specs = [WorkerSpec(), WorkerSpec()]
     async with running_workers(model.binaries, specs) as workers:
         addresses = [worker.address for worker in workers]
-        with pytest.raises(ChildFailed, match="The model needs"):
+        with pytest.raises(ChildFailed, match="it needs 2 workers with"):
             await model.plan(addresses, MIB)
         with pytest.raises(ChildFailed, match="1 workers are enough, of 2"):
             await model.plan(addresses, 1 << 30)
