@@ -13,8 +13,6 @@ from sollol.upstream.outbox import NO_FD, Outbox, fd_of
 from sollol.upstream.request import Patience, Timeouts, UpstreamRequest
 from sollol.upstream.sockets import set_options, unconfirmed_bytes
 
-LULL_S = 2.0
-"""After so long a silence it is asked whether an answer is over whose body has not ended."""
 MAX_BUFFERED_BYTES = 262_144
 """With more than this unread, the node is made to wait (one read of the socket may go over it)."""
 _ONE_WRITE_BYTES = 65_536
@@ -50,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._is_over: IsOver | None = None
         self._patience: Patience | None = None
         self._on_closed = on_closed
-        tick_s = min(timeouts.first_byte_s, timeouts.stall_s, LULL_S)
+        tick_s = min(timeouts.first_byte_s, timeouts.stall_s, timeouts.lull_s)
         self._clock = WaitClock(self._loop, tick_s, self._expired)
         self._transport: asyncio.Transport  # set when the connection is made
         self._fd = NO_FD
@@ -180,7 +178,7 @@ class Connection(asyncio.Protocol):
         answer = self.answer
         if is_over is not None:
             self._is_over = is_over
-            self._quiet_s = min(LULL_S, self._stall_s)
+            self._quiet_s = min(self._timeouts.lull_s, self._stall_s)
         while True:
             if answer.pieces:
                 self._has_body = True

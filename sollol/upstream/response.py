@@ -72,7 +72,7 @@ class UpstreamResponse:
             sink: takes a piece and returns whether it has enough for now. It is called from the
                 event loop's callback; an error it raises ends the answer and is raised here.
             is_over: says whether what has come needs no more to follow it. Asked when nothing has come
-                for :data:`LULL_S`; then UpstreamTimeout is raised at once.
+                for ``lull_s``; then UpstreamTimeout is raised without waiting for ``stall_s``.
 
         Returns:
             Whether the body is at its end. If not, call again once ``sink`` takes more.
