@@ -4,7 +4,7 @@ from sollol.errors import MissingOnNode, UpstreamStatus, WrongAnswer
 from sollol.gateway.call import Call
 from sollol.types import Dialect, Task
 from sollol.upstream.http import UpstreamResponse
-from sollol.wire.answers import OF_KEYS, is_refusal
+from sollol.wire.answers import NEVER_OF_REQUESTS, OF_KEYS, is_refusal
 from sollol.wire.load_records import stream_framing
 from sollol.wire.names import Source, parse_ref
 from sollol.wire.streams import StreamFraming
@@ -16,7 +16,7 @@ MAX_TOLD = 2000
 """Bytes of an error that are read to know what it is."""
 
 _SHOWN_BYTES = 120
-_BAD_REQUEST = 400
+_OK, _BAD_REQUEST = 200, 400
 _TEXT = (Task.CHAT, Task.GENERATE)
 
 Headers = list[tuple[bytes, bytes]]
@@ -73,7 +73,7 @@ def no_answer(upstream: UpstreamResponse, body: bytes) -> WrongAnswer:
     """Return the error for an answer that is none of the route's."""
     status = upstream.status
     kind = upstream.content_type.decode("latin-1") or "no content type"
-    said = " ".join(body[:_SHOWN_BYTES].decode("utf-8", "replace").split())
+    said = _shown(upstream, body)
     hint = (
         "its api_key, and what stands in front of it"
         if status in OF_KEYS
@@ -81,12 +81,15 @@ def no_answer(upstream: UpstreamResponse, body: bytes) -> WrongAnswer:
     )
     text = f"{upstream.authority} gave no answer of this route, but {status} with {kind}"
     text += f" ({said})" if said else ""
-    is_of_request = status >= _BAD_REQUEST and not _is_never_of_request(status)
-    return WrongAnswer(f"{text}; check {hint}", may_be_request=is_of_request)
+    may_be_request = status >= _BAD_REQUEST and status not in NEVER_OF_REQUESTS
+    return WrongAnswer(f"{text}; check {hint}", may_be_request=may_be_request)
 
 
-def _is_never_of_request(status: int) -> bool:
-    return status in OF_KEYS or status in (405, 407, 408)
+def _shown(upstream: UpstreamResponse, body: bytes) -> str:
+    """Return the beginning of an answer, unless it may be what a model said: that goes into no log."""
+    if upstream.status == _OK and not upstream.content_type.startswith(b"text/html"):
+        return ""
+    return " ".join(body[:_SHOWN_BYTES].decode("utf-8", "replace").split())
 
 
 def check_framing(upstream: UpstreamResponse, framing: StreamFraming | None, call: Call) -> None:

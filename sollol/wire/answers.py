@@ -24,6 +24,9 @@ _OF_NOBODY = frozenset(
 )
 """What no engine answers to a request that SOLLOL passes on, whatever it says with it."""
 OF_KEYS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+"""What is said of the key that SOLLOL sends, or of the address that it asks."""
+NEVER_OF_REQUESTS = OF_KEYS | _OF_NOBODY
+"""Statuses that are the node's fault, whatever was asked."""
 _CLOUD_WORDS = (b"cloud", b"signin_url", b"ollama.com")
 _EVENT_LINES = (b"data:", b"event:", b":", b"id:", b"retry:")
 
