@@ -28,6 +28,7 @@
     │   ├── CoordinatorFailed          a llama-server over several workers did not start or ended
     │   ├── UpstreamCut                the connection ended inside a message
     │   │   └── NodeDown               the gateway ended it: probes had found the node down
+    │   ├── WrongAnswer                well-formed, but of no engine: a page, a redirection, a wrong key
     │   ├── CannotContinue             no node can go on with an answer that broke off
     │   └── ProtocolViolation          not HTTP, or not the framing the engine promises
     ├── ModelBroken               500  the files of a model are damaged, incomplete or unreadable
@@ -36,7 +37,8 @@
 
 ``status`` is the HTTP status and ``code`` a stable name for logs, metrics and our own API.
 ``wire/bodies.py`` chooses the dialect of the body; ``gateway/failover.py`` decides on retries.
-Any other answer of a node with an error status is not an exception: it is passed on as it came.
+What a node says of the request itself (400 and the like) is not an exception: it is passed on as it
+came.
 """
 
 
@@ -290,6 +292,20 @@ class ProtocolViolation(UpstreamError):
     """The node's answer is not what its protocol allows."""
 
     code = "protocol_violation"
+
+
+class WrongAnswer(UpstreamError):
+    """A node answered, but with what is no answer of the route.
+
+    Args:
+        may_be_request: it refuses something, in no engine's words: others may do so too.
+    """
+
+    code = "wrong_answer"
+
+    def __init__(self, message: str, *, may_be_request: bool = False) -> None:
+        super().__init__(message)
+        self.may_be_request = may_be_request
 
 
 class ModelBroken(SollolError):

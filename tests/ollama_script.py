@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from tests.scripted_node import Node, Peer
 
@@ -37,7 +38,7 @@ class OllamaScript:
             {"name": name, "model": name, "digest": "d", "size": 1, "capabilities": []}
             for name in models
         ]
-        self._probes = {
+        self.probes: dict[str, Any] = {
             "/api/version": {"version": version},
             "/api/tags": {"models": listed},
             "/api/ps": {"models": []},
@@ -52,7 +53,7 @@ class OllamaScript:
         while True:
             head, body = await peer.request()
             method, target, _ = head.split(b" ", 2)
-            probe = self._probes.get(target.decode())
+            probe = self.probes.get(target.decode())
             if method == b"GET" and probe is not None:
                 await peer.send(plain(200, "application/json", json.dumps(probe).encode()))
                 continue
@@ -64,6 +65,14 @@ class OllamaScript:
                 if self.holds:
                     await peer.wait_gone()
                 return  # a cut stream
+
+
+@asynccontextmanager
+async def openai_script(answers: Mapping[str, bytes]) -> AsyncIterator[OllamaScript]:
+    """Run a server with the OpenAI API, which has one model, on a free port."""
+    async with ollama_script(answers) as script:
+        script.probes = {"/v1/models": {"object": "list", "data": [{"id": "m"}]}}
+        yield script
 
 
 @asynccontextmanager

@@ -29,7 +29,8 @@ from sollol.gateway.failover import (
 )
 from sollol.gateway.forward import Forwarder
 from sollol.gateway.journal import MAX_TEXT
-from sollol.gateway.relay import HOLD_BYTES, AnswerWriter, Downstream, Headers
+from sollol.gateway.refusals import HOLD_BYTES, Headers
+from sollol.gateway.relay import AnswerWriter, Downstream
 from sollol.nodes.registry import Node, Registry
 from sollol.types import Engine, Lease, NodeView
 from sollol.wire.continuation import (

@@ -23,6 +23,7 @@ from sollol.errors import (
     UpstreamCut,
     UpstreamStatus,
     UpstreamTimeout,
+    WrongAnswer,
 )
 from sollol.nodes.health import Blame
 
@@ -65,6 +66,10 @@ class Failure(StrEnum):
     """An answer, or the taking of a request, stopped moving."""
     GARBAGE = "garbage"
     """What came is not what the protocol allows."""
+    WRONG_ANSWER = "wrong_answer"
+    """A page, a redirection, a key that is wrong: no engine answers so."""
+    FOREIGN_REFUSAL = "foreign_refusal"
+    """400, 413 or the like in no engine's words: the fault of what stands before the node, or of the request."""
     FULL = "full"
     LOADING = "loading"
     """A llama-server that is not ready yet says so."""
@@ -102,6 +107,7 @@ class Rule(NamedTuple):
         retry: whether another attempt may follow.
         is_crash: the request may have caused it, see :data:`MOST_CRASHES`. It is the node's fault if
             the same request begins to be answered later.
+        needs_proof: it is the node's fault only if the same request begins to be answered later.
         counts_alone: or if no other node has failed alike.
         is_free_of_count: it is not one of ``upstream.max_attempts``.
         may_repeat: the same node may be tried again, after a wait, when there is no other.
@@ -110,6 +116,7 @@ class Rule(NamedTuple):
     blame: Blame
     retry: Retry
     is_crash: bool = False
+    needs_proof: bool = False
     counts_alone: bool = False
     is_free_of_count: bool = False
     may_repeat: bool = True
@@ -126,6 +133,8 @@ RULES: Mapping[Failure, Rule] = {
     Failure.SILENT: Rule(Blame.HALF, Retry.BUDGET, may_repeat=False),
     Failure.STALLED: Rule(Blame.NODE, Retry.BUDGET, may_repeat=False),
     Failure.GARBAGE: Rule(Blame.NODE, Retry.BUDGET),
+    Failure.WRONG_ANSWER: Rule(Blame.NODE, Retry.FREE, may_repeat=False),
+    Failure.FOREIGN_REFUSAL: Rule(Blame.NODE, Retry.FREE, needs_proof=True, may_repeat=False),
     Failure.FULL: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True),
     Failure.LOADING: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True),
     Failure.LIMITED: Rule(Blame.NOBODY, Retry.BUDGET, may_repeat=False),
@@ -156,8 +165,8 @@ def classify(error: SollolError) -> Failure:
             return Failure.CUT if error.in_body else Failure.CLOSED
         case UpstreamTimeout():
             return Failure.STALLED if error.in_body else Failure.SILENT
-        case ProtocolViolation():
-            return Failure.GARBAGE
+        case ProtocolViolation() | WrongAnswer():
+            return _classify_wrong(error)
         case DeadlineExceeded():
             return Failure.TOO_LATE
         case ClientDisconnected():
@@ -176,6 +185,12 @@ def classify_answer(status: int, text: str) -> Failure:
     if _CRASHED.search(text):
         return Failure.CRASHED
     return Failure.GATEWAY_ERROR if status in (502, 503, 504) else Failure.SERVER_ERROR
+
+
+def _classify_wrong(error: ProtocolViolation | WrongAnswer) -> Failure:
+    if isinstance(error, ProtocolViolation):
+        return Failure.GARBAGE
+    return Failure.FOREIGN_REFUSAL if error.may_be_request else Failure.WRONG_ANSWER
 
 
 def _classify_connect(error: ConnectFailed) -> Failure:

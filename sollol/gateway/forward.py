@@ -295,7 +295,7 @@ class Forwarder:
             downstream.when_good += (partial(self._passed, node, lease),)
         try:
             if exchange.translator is None:
-                await relay(upstream, downstream, call.kind.task)
+                await relay(upstream, downstream, call)
             else:
                 await relay_translated(upstream, downstream, exchange.translator)
         finally:

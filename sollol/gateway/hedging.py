@@ -19,7 +19,8 @@ from sollol.errors import SollolError
 from sollol.gateway.call import Attempt, Call, Outcome
 from sollol.gateway.forward import Forwarder, tokens_of
 from sollol.gateway.lateness import CopyBudget, Lateness
-from sollol.gateway.relay import Downstream, Headers
+from sollol.gateway.refusals import Headers
+from sollol.gateway.relay import Downstream
 from sollol.gateway.retries import Retries, RetryPolicy
 from sollol.scheduling.decision import Grant
 from sollol.types import Lease, Task

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from sollol.errors import ProtocolViolation
-from sollol.gateway.relay import AnswerWriter, Downstream, Headers
+from sollol.gateway.refusals import Headers
+from sollol.gateway.relay import AnswerWriter, Downstream
 from sollol.gateway.shard import Shard, ShardState
 from sollol.wire.kinds import BodyKind
 from sollol.wire.llama_chunks import read_error

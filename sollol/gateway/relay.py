@@ -3,37 +3,54 @@
 Nothing is sent to the client before the first byte of the node's body is here: up to that point
 another node may still be tried. Streams leave in whole lines; every other body is held until it
 is complete or longer than ``HOLD_BYTES``, so that a node which dies in the middle of it costs a
-retry and not the answer. A held body of JSON that is none costs a retry too.
+retry and not the answer. What is no answer of the route, however well HTTP says that it ended, costs
+a retry too (``wire/answers.py``).
 """
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
-from sollol.errors import MissingOnNode, UpstreamCut, UpstreamStatus
+from sollol.errors import ProtocolViolation, UpstreamCut, UpstreamTimeout
+from sollol.gateway.call import Call
+from sollol.gateway.refusals import (
+    HOLD_BYTES,
+    MAX_TOLD,
+    Headers,
+    check_framing,
+    failed,
+    missing,
+    no_answer,
+    refusal,
+)
 from sollol.types import Measured, Task
 from sollol.upstream.http import UpstreamResponse
+from sollol.wire.answers import first_record, is_answer
 from sollol.wire.bodies import JSON_UTF8
-from sollol.wire.measured import NOTHING_TOLD, measured_of_body, measured_of_stream
+from sollol.wire.measured import (
+    NOTHING_TOLD,
+    Record,
+    measured_of_record,
+    measured_of_stream,
+    read_body,
+)
 from sollol.wire.streams import StreamFraming, WholeLines, last_record
 
-HOLD_BYTES = 1024 * 1024
 TRANSLATE_BYTES = 64 * 1024 * 1024
 """The longest unstreamed answer that is translated; translating needs all of it."""
-
-Headers = list[tuple[bytes, bytes]]
 
 _OK, _NOT_FOUND, _LIMITED, _SERVER_ERROR = 200, 404, 429, 500
 _ERROR_RECORDS = (b'{"error"', b'data: {"error"', b"event: error")
 """How the first record of a stream begins that is nothing but an error."""
-MAX_RETRY_AFTER_S = 86_400.0
-"""A node that asks for a longer wait is not believed."""
-
-MAX_TOLD = 2000
-"""Bytes of an error that are read to know what it is."""
+_BROKEN = (UpstreamCut, UpstreamTimeout, ProtocolViolation)
+"""What the body of an answer may end in instead of its end."""
 _JSON = b"application/json"
 _TELLING = (Task.CHAT, Task.GENERATE, Task.EMBED)
-_EMBED, _SHOW = Task.EMBED, Task.SHOW
+_EMBED, _OTHER = Task.EMBED, Task.OTHER
+_UNTOLD = {Task.SHOW: None}
+"""What is told of an answer whose text is not looked at, if not nothing: where nothing was to be done."""
+_ANY_TYPE = (Task.TRANSCRIBE, Task.OTHER)
 _PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
 
 
@@ -156,6 +173,11 @@ class Translator(Protocol):
         """Return the rest, at the end of the node's answer; UpstreamCut if it was not whole."""
         ...
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last record of a stream has come."""
+        ...
+
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """Return the caller's form of an error answer of the node."""
         ...
@@ -165,50 +187,39 @@ class Translator(Protocol):
         ...
 
 
-async def relay(upstream: UpstreamResponse, downstream: Downstream, task: Task = Task.CHAT) -> None:
+async def relay(
+    upstream: UpstreamResponse, downstream: Downstream, call: Call | None = None
+) -> None:
     """Pass an answer on in the dialect it came in.
 
     Args:
-        task: how a stream of ``OTHER`` ends is not known: it is taken to be whole when HTTP says so.
+        call: what is answered. Of ``OTHER`` routes, and without one, nothing is known of answers: a
+            stream is taken to be whole when HTTP says so.
 
     Raises:
         MissingOnNode, UpstreamStatus: the node answered 404, 429, 5xx, or with nothing but an error;
             nothing was passed on.
+        WrongAnswer: what it answered is no answer of the route; nothing was passed on.
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
     if upstream.status == _NOT_FOUND:
-        raise await _missing(upstream)
+        raise await missing(upstream)
     if upstream.status >= _SERVER_ERROR or upstream.status == _LIMITED:
-        raise _failed(upstream, upstream.content_type, await upstream.read_all(HOLD_BYTES))
-    framing = StreamFraming.of(upstream.content_type)
+        raise failed(upstream, upstream.content_type, await upstream.read_all(HOLD_BYTES))
     headers = [(name, value) for name, value in upstream.headers if name in _PASSED_HEADERS]
-    if framing is None:
-        await _relay_body(upstream, downstream, headers, task)
+    framing = StreamFraming.of(upstream.content_type)
+    if call is None or call.kind.task is _OTHER:
+        call = None
+    elif upstream.status != _OK:
+        said = await refusal(upstream, call.model_key)
+        downstream.answer(upstream.status, headers, said)
         return
-    await _relay_stream(upstream, downstream, headers, framing if task is not Task.OTHER else None)
-
-
-async def _missing(upstream: UpstreamResponse) -> MissingOnNode:
-    body = await upstream.read_all(HOLD_BYTES)
-    is_text = upstream.content_type.startswith(b"text/plain")
-    text = body[:200].decode("utf-8", "replace")
-    return MissingOnNode(text, upstream.content_type, body, lacks_route=is_text)
-
-
-def _failed(
-    upstream: UpstreamResponse, content_type: bytes, body: bytes, status: int = 0
-) -> UpstreamStatus:
-    """Return the error for an answer that says what went wrong; ``status`` if not the node's own."""
-    text = body[:MAX_TOLD].decode("utf-8", "replace").strip()
-    retry_after_s = asked_wait_s(upstream.headers)
-    status = status or upstream.status
-    return UpstreamStatus(text, status, content_type, body, retry_after_s=retry_after_s)
-
-
-def asked_wait_s(headers: Headers) -> float | None:
-    """Return for how long a node wants to be left alone; None if it does not say so in seconds."""
-    given = next((value for name, value in headers if name == b"retry-after"), b"")
-    return min(MAX_RETRY_AFTER_S, float(given)) if given.isdigit() else None
+    else:
+        check_framing(upstream, framing, call)
+    if framing is None:
+        await _relay_body(upstream, downstream, headers, call)
+        return
+    await _relay_stream(upstream, downstream, headers, framing if call is not None else None)
 
 
 async def _relay_stream(
@@ -218,8 +229,12 @@ async def _relay_stream(
     framing: StreamFraming | None,
 ) -> None:
     lines = WholeLines()
+    is_over = None if framing is None else partial(_is_over, lines, framing)
     try:
-        await _pump(upstream, downstream, headers, lines.feed)
+        await _pump(upstream, downstream, headers, lines.feed, framing, is_over)
+    except _BROKEN:
+        if is_over is None or not is_over():
+            raise
     finally:  # also when the client leaves: many do so at the last record
         _note_end(upstream, downstream, lines, framing)
     if framing is None:
@@ -227,6 +242,10 @@ async def _relay_stream(
     elif not downstream.is_whole:
         raise UpstreamCut("the node ended the stream before the answer was complete")
     await _finish(upstream.status, downstream, headers, lines.rest())
+
+
+def _is_over(lines: WholeLines, framing: StreamFraming) -> bool:
+    return last_record(lines.last_line(), framing) is not None
 
 
 def _note_end(
@@ -251,11 +270,16 @@ async def _pump(
     downstream: Downstream,
     headers: Headers,
     records: Callable[[bytes], bytes],
+    framing: StreamFraming | None,
+    is_over: Callable[[], bool] | None,
 ) -> None:
     """Pass a stream on as it comes.
 
     Args:
         records: takes a piece of the node's stream and returns what it completes of the caller's.
+        framing: how records are written, if they are passed on as they came and something is known
+            of them.
+        is_over: says whether the last record has come; then the end of the body is not waited for.
     """
 
     def pass_on(piece: bytes) -> bool:
@@ -264,7 +288,7 @@ async def _pump(
         return downstream.push(whole) if whole else False
 
     whole = b""
-    while not whole:
+    while not whole or whole.isspace():
         piece = await upstream.read()
         if not piece:
             return
@@ -272,13 +296,23 @@ async def _pump(
         whole = records(piece)
     if whole.startswith(_ERROR_RECORDS):
         content_type = next((value for name, value in headers if name == b"content-type"), b"")
-        raise _failed(upstream, content_type, whole)
+        raise failed(upstream, content_type, whole)
+    if framing is not None:
+        _check_first(upstream, whole, framing)
     downstream.first = whole
     downstream.start(upstream.status, headers, is_stream=True)
     if downstream.push(whole):
         await downstream.wait_room()
-    while not await upstream.pump(pass_on):
+    while not await upstream.pump(pass_on, is_over):
         await downstream.wait_room()
+
+
+def _check_first(upstream: UpstreamResponse, whole: bytes, framing: StreamFraming) -> None:
+    first = first_record(whole, framing)
+    if first is None:
+        raise no_answer(upstream, whole)
+    if first.error is not None:
+        raise failed(upstream, upstream.content_type, whole)
 
 
 async def _finish(status: int, downstream: Downstream, headers: Headers, rest: bytes) -> None:
@@ -289,16 +323,15 @@ async def _finish(status: int, downstream: Downstream, headers: Headers, rest: b
 
 
 async def _relay_body(
-    upstream: UpstreamResponse, downstream: Downstream, headers: Headers, task: Task
+    upstream: UpstreamResponse, downstream: Downstream, headers: Headers, call: Call | None
 ) -> None:
     whole = upstream.take_whole()  # most short answers: they came with their head
     if whole is None:
         whole = await _held(upstream)
-        if len(whole) > HOLD_BYTES:
-            await _relay_long_body(upstream, downstream, headers, whole)
-    if upstream.status == _OK and task is not _SHOW:
-        is_json = upstream.content_type.startswith(_JSON)
-        downstream.measured = _told(whole, task) if is_json else NOTHING_TOLD
+    told = None if upstream.status != _OK else _told(upstream, whole, call)
+    if len(whole) > HOLD_BYTES:
+        await _relay_long_body(upstream, downstream, headers, whole)
+    downstream.measured = told
     if not downstream.is_started:
         downstream.answer(upstream.status, headers, whole)
 
@@ -315,10 +348,41 @@ async def _held(upstream: UpstreamResponse) -> bytes:
     return b"".join(held)
 
 
-def _told(whole: bytes, task: Task) -> Measured | None:
+def _told(upstream: UpstreamResponse, whole: bytes, call: Call | None) -> Measured | None:
+    """Return what an answer tells of itself; of a long one nothing but its type is looked at.
+
+    Raises:
+        WrongAnswer, ProtocolViolation: it is none.
+        UpstreamStatus: it is an error.
+    """
+    task = _OTHER if call is None else call.kind.task
     if task not in _TELLING or len(whole) > HOLD_BYTES:
+        if task not in _ANY_TYPE and not _is_json(upstream, whole):
+            raise no_answer(upstream, whole)
+        return _UNTOLD.get(task, NOTHING_TOLD)
+    try:
+        record = read_body(whole, is_embedding=task is _EMBED)
+    except ProtocolViolation:
+        if _is_json(upstream, whole):
+            raise
+        raise no_answer(upstream, whole) from None
+    if not is_answer(whole, record, task):
+        if record is not None and record.error is not None:
+            raise failed(upstream, upstream.content_type, whole)
+        raise no_answer(upstream, whole)
+    return _measured(record)
+
+
+def _measured(record: Record | None) -> Measured | None:
+    if record is None:
         return NOTHING_TOLD
-    return measured_of_body(whole, is_embedding=task is _EMBED)
+    return None if record.error is not None else measured_of_record(record)
+
+
+def _is_json(upstream: UpstreamResponse, whole: bytes) -> bool:
+    """Whether a body seems to be an object, as far as that is to be seen without reading it."""
+    is_json = upstream.content_type.startswith((_JSON, b"application/octet-stream"))
+    return (is_json or not upstream.content_type) and whole.lstrip().startswith(b"{")
 
 
 async def _relay_long_body(
@@ -340,20 +404,33 @@ async def relay_translated(
 
     Raises:
         UpstreamStatus: the node answered with nothing but an error; nothing was passed on.
+        WrongAnswer: what it answered is no answer of the route; nothing was passed on.
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
     headers = [(b"content-type", translator.content_type)]
     if upstream.status != _OK:
-        body = await upstream.read_all(HOLD_BYTES)
+        is_node = upstream.status >= _SERVER_ERROR or upstream.status == _LIMITED
+        body = await (upstream.read_all(HOLD_BYTES) if is_node else refusal(upstream))
         status, body = translator.error(upstream.status, body)
         if status >= _SERVER_ERROR or status == _LIMITED:
-            raise _failed(upstream, JSON_UTF8, body, status)
+            raise failed(upstream, JSON_UTF8, body, status)
         downstream.answer(status, [(b"content-type", JSON_UTF8)], body)
         return
     if not translator.streaming:
         translated = translator.feed(await upstream.read_all(TRANSLATE_BYTES)) + translator.finish()
         downstream.answer(_OK, headers, translated)
     else:
-        await _pump(upstream, downstream, headers, translator.feed)
+        if StreamFraming.of(upstream.content_type) is not StreamFraming.SSE:
+            raise no_answer(upstream, b"")
+        try:
+            is_over = partial(_has_ended, translator)
+            await _pump(upstream, downstream, headers, translator.feed, None, is_over)
+        except _BROKEN:
+            if not translator.is_over:
+                raise
         await _finish(_OK, downstream, headers, translator.finish())
     downstream.measured = translator.measured()
+
+
+def _has_ended(translator: Translator) -> bool:
+    return translator.is_over

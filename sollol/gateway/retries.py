@@ -77,7 +77,7 @@ class Retries:
         """Nodes that crashed under it, be they blamed already."""
         self._has_crashed_before = crashes > 0
         self._suspects: list[Suspect] = []
-        """Crashes that may be the request's fault: where, what, and in which words."""
+        """Failures that may be the request's fault: where, what, and in which words."""
         self.excluded = excluded
         self.avoided: frozenset[str] = frozenset()
         self.failure: SollolError = SollolError("no attempt was made")
@@ -160,10 +160,11 @@ class Retries:
         if kind is Failure.LIMITED:
             seconds = min(MAX_COOL_S, error.retry_after_s or 1.0)
             self._policy.registry.rest(lease.node_id, lease.runner, seconds, str(error))
-        elif rule.is_crash:
-            self._crashed.add(lease.node_id)
+        elif rule.is_crash or rule.needs_proof:
             self._suspects.append((lease, kind, str(error)))
-            self._policy.look_soon(lease.node_id, kind)
+            if rule.is_crash:
+                self._crashed.add(lease.node_id)
+                self._policy.look_soon(lease.node_id, kind)
         else:
             blame_nodes(self._policy, lease, kind, str(error))
 

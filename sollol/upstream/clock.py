@@ -49,6 +49,11 @@ class WaitClock:
         if self._timer is None and not self._closed:
             self._timer = self._loop.call_later(self._tick_s, self._look)
 
+    def extend(self, limit_s: float) -> None:
+        """Let the wait that has just expired go on, as if it had had this limit; within ``on_expired``."""
+        self._limit_s = limit_s
+        self._look()
+
     def stop(self) -> None:
         """End the wait."""
         self._since = None
@@ -70,5 +75,4 @@ class WaitClock:
         if left_s > 0:
             self._timer = self._loop.call_later(min(left_s, self._tick_s), self._look)
             return
-        self._since = None
         self._on_expired()

@@ -13,13 +13,13 @@ from sollol.upstream.outbox import NO_FD, Outbox, fd_of
 from sollol.upstream.request import Patience, Timeouts, UpstreamRequest
 from sollol.upstream.sockets import set_options, unconfirmed_bytes
 
-LEAST_LIMIT_S = 30.0
-"""Limits of single requests that are below this, and below the pool's, may be noticed late."""
 MAX_BUFFERED_BYTES = 262_144
 """With more than this unread, the node is made to wait (one read of the socket may go over it)."""
 _ONE_WRITE_BYTES = 65_536
 Sink = Callable[[bytes], bool]
 """Takes a piece of a body and returns whether it has enough for now."""
+IsOver = Callable[[], bool]
+"""Whether nothing needs to follow what has come of a body."""
 
 
 class Connection(asyncio.Protocol):
@@ -44,9 +44,11 @@ class Connection(asyncio.Protocol):
         self._timeouts = timeouts
         self._first_byte_s = timeouts.first_byte_s
         self._stall_s = timeouts.stall_s
+        self._quiet_s = timeouts.stall_s
+        self._is_over: IsOver | None = None
         self._patience: Patience | None = None
         self._on_closed = on_closed
-        tick_s = min(timeouts.first_byte_s, timeouts.stall_s, LEAST_LIMIT_S)
+        tick_s = min(timeouts.first_byte_s, timeouts.stall_s, timeouts.lull_s)
         self._clock = WaitClock(self._loop, tick_s, self._expired)
         self._transport: asyncio.Transport  # set when the connection is made
         self._fd = NO_FD
@@ -89,6 +91,8 @@ class Connection(asyncio.Protocol):
         """Start an exchange on a fresh or rested connection."""
         self._first_byte_s = request.first_byte_s or self._timeouts.first_byte_s
         self._stall_s = request.stall_s or self._timeouts.stall_s
+        self._quiet_s = self._stall_s
+        self._is_over = None
         self._patience = request.patience
         self._busy = True
         self._request_sent = False
@@ -162,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._resume_reading()
         return piece
 
-    async def pump(self, sink: Sink) -> bool:
+    async def pump(self, sink: Sink, is_over: IsOver | None) -> bool:
         """Give the body to ``sink`` as it comes, without waking a task for each piece.
 
         ``sink`` is called from the event loop's callback; an error it raises ends the exchange.
@@ -172,6 +176,9 @@ class Connection(asyncio.Protocol):
             again. Until then the node is held back like with a slow reader.
         """
         answer = self.answer
+        if is_over is not None:
+            self._is_over = is_over
+            self._quiet_s = min(self._timeouts.lull_s, self._stall_s)
         while True:
             if answer.pieces:
                 self._has_body = True
@@ -193,6 +200,7 @@ class Connection(asyncio.Protocol):
     def rest(self) -> None:
         """End an exchange and get ready for the next; only when ``is_reusable``."""
         self._busy = False
+        self._is_over = None
         self.idle_since = self._loop.time()
         if self.answer.pieces:
             self.answer.take()
@@ -234,7 +242,7 @@ class Connection(asyncio.Protocol):
 
     async def _wait_body(self) -> None:
         """Wait for more of the body, for as long as the node is not stalled."""
-        self._clock.start(self._stall_s if self._has_body else self._first_byte_s)
+        self._clock.start(self._quiet_s if self._has_body else self._first_byte_s)
         try:
             await self._wait_news()
         except BaseException:
@@ -268,7 +276,7 @@ class Connection(asyncio.Protocol):
         """The node has kept us waiting for too long, unless it still takes the request."""
         limit_s = self._clock.limit_s
         if self._has_body:
-            self.fail(failures.stalled(self.authority, limit_s, uploading=False))
+            self._be_quiet(limit_s)
         elif self.answer.has_head or not self._writing_paused:
             self._be_patient()
         elif (unsent_bytes := self._transport.get_write_buffer_size()) < self._unsent_bytes:
@@ -276,6 +284,13 @@ class Connection(asyncio.Protocol):
             self._clock.start(limit_s)
         else:
             self.fail(failures.stalled(self.authority, limit_s, uploading=True))
+
+    def _be_quiet(self, limit_s: float) -> None:
+        """Give up an answer that stands still, or one that is over and whose body does not end."""
+        if limit_s >= self._stall_s or (self._is_over is not None and self._is_over()):
+            self.fail(failures.stalled(self.authority, limit_s, uploading=False))
+        else:
+            self._clock.extend(self._stall_s)
 
     def _be_patient(self) -> None:
         """Wait for the answer for longer where there is a reason to, else give it up."""
@@ -306,6 +321,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._clock.close()
+        self._is_over = None
         self.answer.close()
         if self._connected:
             self._transport.abort()
@@ -367,7 +383,7 @@ class Connection(asyncio.Protocol):
 
     def _is_news_for_reader(self, sink: Sink) -> bool:
         """Push what is here into the sink; return whether the task that pumps has to wake up."""
-        self._clock.start(self._stall_s)
+        self._clock.start(self._quiet_s)
         self._has_body = True
         try:
             has_enough = sink(self.answer.take())

@@ -89,12 +89,14 @@ class Timeouts:
     ``connect_s`` covers name look-up, TCP and TLS; ``first_byte_s`` is the longest silence from the
     whole request sent to the response head, and from there to the first byte of the body: some
     servers send the head before they begin to work; ``stall_s`` is the longest silence later on, and
-    while the request is sent.
+    while the request is sent. After ``lull_s`` of silence it is asked whether an answer is over whose
+    body has not ended.
     """
 
     connect_s: float = 2.0
     first_byte_s: float = 600.0
     stall_s: float = 60.0
+    lull_s: float = 2.0
 
 
 Patience = Callable[[float], float]

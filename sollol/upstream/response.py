@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 from sollol.upstream import failures
-from sollol.upstream.connection import Connection, Sink
+from sollol.upstream.connection import Connection, IsOver, Sink
 
 
 class UpstreamResponse:
     """A node's answer, whose body is read by one task while it comes.
 
     Attributes:
+        authority: the node's host and port.
         status: 200 to 599.
         headers: in the order sent, names in lower case, without trailers.
         content_type: empty if there is none.
@@ -17,9 +18,9 @@ class UpstreamResponse:
     """
 
     __slots__ = (
-        "_authority",
         "_connection",
         "_give_back",
+        "authority",
         "content_length",
         "content_type",
         "headers",
@@ -32,7 +33,7 @@ class UpstreamResponse:
         self.headers = answer.headers
         self.content_type = answer.content_type
         self.content_length = answer.content_length
-        self._authority = connection.authority
+        self.authority = connection.authority
         self._connection: Connection | None = connection
         self._give_back = give_back
 
@@ -64,12 +65,14 @@ class UpstreamResponse:
             raise RuntimeError("the response is closed")
         return await self._connection.read()
 
-    async def pump(self, sink: Sink) -> bool:
+    async def pump(self, sink: Sink, is_over: IsOver | None = None) -> bool:
         """Give the body to ``sink`` as it comes, without waking a task for each piece.
 
         Args:
             sink: takes a piece and returns whether it has enough for now. It is called from the
                 event loop's callback; an error it raises ends the answer and is raised here.
+            is_over: says whether what has come needs no more to follow it. Asked when nothing has come
+                for ``lull_s``; then UpstreamTimeout is raised without waiting for ``stall_s``.
 
         Returns:
             Whether the body is at its end. If not, call again once ``sink`` takes more.
@@ -79,7 +82,7 @@ class UpstreamResponse:
         """
         if self._connection is None:
             raise RuntimeError("the response is closed")
-        return await self._connection.pump(sink)
+        return await self._connection.pump(sink, is_over)
 
     async def read_all(self, limit: int) -> bytes:
         """Return the whole of a small body.
@@ -92,7 +95,7 @@ class UpstreamResponse:
         while piece := await self.read():
             size_bytes += len(piece)
             if size_bytes > limit:
-                raise failures.too_long(self._authority, limit)
+                raise failures.too_long(self.authority, limit)
             pieces.append(piece)
         return b"".join(pieces)
 

@@ -90,8 +90,20 @@ def read_record(text: bytes) -> Record | None:
     return None if ending is None else Record(ending.done, ending.type, ending.error)
 
 
-def measured_of_body(body: bytes, *, is_embedding: bool = False) -> Measured | None:
+def measured_of_body(body: bytes) -> Measured | None:
     """Return the numbers in a whole answer; None when it is an error.
+
+    Raises:
+        ProtocolViolation: it is no JSON.
+    """
+    record = read_body(body)
+    if record is None:
+        return NOTHING_TOLD
+    return None if record.error is not None else measured_of_record(record)
+
+
+def read_body(body: bytes, *, is_embedding: bool = False) -> Record | None:
+    """Return what matters of a whole answer; None when it is no record.
 
     Args:
         is_embedding: its one long list is stepped over without being read.
@@ -104,8 +116,7 @@ def measured_of_body(body: bytes, *, is_embedding: bool = False) -> Measured | N
     record = read_record(body)
     if record is None:
         _check_json(body)
-        return NOTHING_TOLD
-    return None if record.error is not None else measured_of_record(record)
+    return record
 
 
 def _check_json(body: bytes) -> None:

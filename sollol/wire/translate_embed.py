@@ -57,6 +57,7 @@ class EmbedCall:
 
 class _EmbeddingsBody:
     streaming = False
+    is_over = False
     content_type = JSON_TYPE
 
     def __init__(self) -> None:

@@ -47,6 +47,11 @@ class ResponseTranslator(Protocol):
         """
         ...
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last event of a stream has come."""
+        ...
+
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """Return Ollama's status and body for an answer with an error status."""
         ...
@@ -133,6 +138,11 @@ class TextStream:
             raise UpstreamCut("the node's stream ended before the answer was complete")
         return self._end()
 
+    @property
+    def is_over(self) -> bool:
+        """See :class:`ResponseTranslator`."""
+        return self._ended
+
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See :class:`ResponseTranslator`."""
         return _text_error(self._call, status, body)
@@ -172,6 +182,7 @@ class TextBody:
     """One JSON body to one record."""
 
     streaming = False
+    is_over = False
     content_type = JSON_TYPE
 
     def __init__(self, call: TextCall) -> None:

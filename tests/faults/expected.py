@@ -66,7 +66,18 @@ class Case:
 _R, _E, _U = Seen.RETRIED, Seen.ERROR_RECORD, Seen.UNHARMED
 _NOTHING_SENT = "the request never reached the node"
 _NO_ANSWER = "inference has no effects: what was not answered may be asked elsewhere"
+_NONE = "not the answer of any model: something stands in front of the node, or in its place"
+_WORDS = "no engine refuses a request so"
+_NO_RECORD = "a first record that is none"
+_COMPLETE = "its last record came"
 _HELD = "after its first record a stream has gone to the caller; other bodies are held until whole"
+
+_JSON, _NDJSON, _SSE = "application/json", "application/x-ndjson", "text/event-stream"
+
+
+def _said(status: int, body: str, content_type: str = "text/html") -> Fault:
+    return Fault("answer", status=status, body=body, content_type=content_type)
+
 
 CASES = (
     # The connection cannot be made.
@@ -109,6 +120,30 @@ CASES = (
         other={Route.V1_CHAT: _E},
     ),
     Case("error after a record", Fault("error_record_after_n", records=2), _E, _R, _HELD),
+    # What it says at once is no answer.
+    Case("page of HTML", _said(200, "<html>come back later</html>"), _R, _R, _NONE),
+    Case("redirection", _said(302, ""), _R, _R, _NONE),
+    Case("no content", _said(204, ""), _R, _R, _NONE),
+    Case("empty object", _said(200, "{}", _JSON), _R, _R, _NONE),
+    Case("empty list", _said(200, "[]", _JSON), _R, _R, _NONE),
+    Case("words of another API", _said(200, '{"status":"ok"}', _JSON), _R, _R, _NONE),
+    Case("error as 200", _said(200, '{"error":"boom"}', _JSON), _R, _R, "an error all the same"),
+    Case("401", _said(401, '{"error":{"message":"Invalid API Key"}}', _JSON), _R, _R, "our key"),
+    Case("403", _said(403, ""), _R, _R, "our key, or our name"),
+    Case("405", _said(405, "405 method not allowed", "text/plain"), _R, _R, _NONE),
+    Case("408", _said(408, '{"error":"timeout"}', _JSON), _R, _R, "too late there, not elsewhere"),
+    Case("400 as a page", _said(400, "<html>bad request</html>"), _R, _R, _WORDS),
+    Case("413 as a page", _said(413, "<html>too large</html>"), _R, _R, _WORDS),
+    Case("records of another dialect", _said(200, '{"x":1}\n', _NDJSON), _R, _R, _NO_RECORD),
+    Case("null as first record", _said(200, "null\n", _NDJSON), _R, _R, _NO_RECORD),
+    Case("page as first record", _said(200, "<html>\n", _NDJSON), _R, _R, _NO_RECORD),
+    Case("blank line, then the end", _said(200, "\n", _NDJSON), _R, _R, _NO_RECORD),
+    Case("event that is no JSON", _said(200, "data: {nope\n\n", _SSE), _R, _R, _NO_RECORD),
+    Case("events that are none", _said(200, "<html>\n\n", _SSE), _R, _R, _NO_RECORD),
+    # The answer is complete, but its body does not end.
+    Case("closed after the last record", Fault("cut_at_end"), _U, _U, _COMPLETE),
+    Case("reset after the last record", Fault("reset_at_end"), _U, _U, _COMPLETE),
+    Case("hangs after the last record", Fault("hang_at_end"), _U, _U, _COMPLETE),
     # The answer breaks off.
     Case("closed after the head", Fault("cut_after_n_records", records=0), _R, _R, _HELD),
     Case("closed after 2 records", Fault("cut_after_n_records", records=2), _E, _R, _HELD),

@@ -16,7 +16,9 @@ from tests.raw_http import render
 
 pytestmark = pytest.mark.sim
 
-OK = plain(200, "application/json", b'{"ok":true}')
+ANSWER = b'{"done":true,"content":[]}'
+"""As far as anybody looks, of each API."""
+OK = plain(200, "application/json", ANSWER)
 NO_MODEL = plain(404, "application/json; charset=utf-8", b'{"error":"model \'m\' not found"}')
 MESSAGES: dict[str, Any] = {
     "model": "m",
@@ -39,7 +41,7 @@ async def test_a_route_we_do_not_know_goes_to_a_node_that_has_it(client: httpx.A
     ):
         for _ in range(8):
             answer = await client.post(f"{running.url}/v1/systemone?a=%20b", json={"model": "m"})
-            assert (answer.status_code, answer.content) == (200, b'{"ok":true}')
+            assert (answer.status_code, answer.content) == (200, ANSWER)
         assert len(old.seen) <= 1  # it said that it does not have it, and was not asked again
         assert {target for target, _ in new.seen} == {b"/v1/systemone?a=%20b"}
 
@@ -104,7 +106,7 @@ async def test_a_model_that_was_deleted_on_a_node_is_found_on_another(
     ):
         for _ in range(8):
             answer = await client.post(f"{running.url}/api/chat", json={"model": "m"})
-            assert (answer.status_code, answer.content) == (200, b'{"ok":true}')
+            assert (answer.status_code, answer.content) == (200, ANSWER)
         assert len(without.seen) <= 1
         assert running.in_flight == 0
 
@@ -179,7 +181,7 @@ async def test_a_form_is_routed_by_the_model_in_it(client: httpx.AsyncClient) ->
     async with ollama_script({path: OK}) as node, running_gateway(node.url) as running:
         files = {"file": ("a.wav", b"\0" * 100_000)}
         answer = await client.post(running.url + path, data={"model": "m"}, files=files)
-        assert answer.content == b'{"ok":true}'
+        assert answer.content == ANSWER
         assert b"\0" * 100_000 in node.seen[0][1]
         unknown = await client.post(running.url + path, data={"model": "nope"}, files=files)
         assert unknown.status_code == 404

@@ -17,6 +17,7 @@ from sollol.errors import (
     UpstreamCut,
     UpstreamStatus,
     UpstreamTimeout,
+    WrongAnswer,
 )
 from sollol.gateway.failover import (
     MAX_BACK_OFF_S,
@@ -59,6 +60,8 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
         (UpstreamTimeout("x"), Failure.SILENT),
         (UpstreamTimeout("x", in_body=True), Failure.STALLED),
         (ProtocolViolation("x"), Failure.GARBAGE),
+        (WrongAnswer("x"), Failure.WRONG_ANSWER),
+        (WrongAnswer("x", may_be_request=True), Failure.FOREIGN_REFUSAL),
         (MissingOnNode("x", b"", b"", lacks_route=True), Failure.MISSING),
         (answered(429, "too many requests"), Failure.LIMITED),
         (answered(429, BUSY), Failure.LIMITED),
@@ -98,6 +101,8 @@ NEVER, FREE, BUDGET = Retry.NEVER, Retry.FREE, Retry.BUDGET
         (Failure.SILENT, Blame.HALF, BUDGET),
         (Failure.STALLED, Blame.NODE, BUDGET),
         (Failure.GARBAGE, Blame.NODE, BUDGET),
+        (Failure.WRONG_ANSWER, Blame.NODE, FREE),
+        (Failure.FOREIGN_REFUSAL, Blame.NODE, FREE),
         (Failure.FULL, Blame.NOBODY, FREE),
         (Failure.LOADING, Blame.NOBODY, FREE),
         (Failure.LIMITED, Blame.NOBODY, BUDGET),
@@ -130,6 +135,7 @@ def test_what_may_have_been_killed_by_the_request() -> None:
 def test_what_is_only_blamed_when_another_node_can_do_it() -> None:
     assert having("is_crash") - having("counts_alone") == {Failure.SERVER_ERROR}
     assert having("counts_alone") <= having("is_crash")
+    assert having("needs_proof") == {Failure.FOREIGN_REFUSAL}
 
 
 def test_what_costs_no_attempt() -> None:
@@ -140,6 +146,7 @@ def test_what_costs_no_attempt() -> None:
 def test_what_is_not_asked_of_the_same_node_again() -> None:
     final = {Failure.NO_SUCH_HOST, Failure.SILENT, Failure.STALLED, Failure.LIMITED}
     final |= {Failure.SERVER_ERROR, Failure.MISSING}
+    final |= {Failure.WRONG_ANSWER, Failure.FOREIGN_REFUSAL}
     assert set(RULES) - having("may_repeat") == final
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sollol.gateway.relay import MAX_RETRY_AFTER_S, asked_wait_s
+from sollol.gateway.refusals import MAX_RETRY_AFTER_S, asked_wait_s
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Pushing a body into a sink: all of it, in order, no faster than the sink takes it."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import pytest
@@ -120,6 +121,39 @@ async def test_a_node_that_stops_in_the_middle_is_stalled(world: World) -> None:
     response = await client.send(post())
     with pytest.raises(UpstreamTimeout):
         await response.pump(lambda piece: False)
+    response.close()
+
+
+@pytest.mark.parametrize("pieces", [[b"a"], [b"a", b"b"]])
+async def test_an_answer_that_is_over_is_not_waited_for(world: World, pieces: list[bytes]) -> None:
+    wires = [STREAM, *map(chunk, pieces)]
+    client = await world.client(script_of(*wires), Timeouts(lull_s=0.02, stall_s=math.inf))
+    response = await client.send(post())
+    seen = bytearray()
+
+    def sink(piece: bytes) -> bool:
+        seen.extend(piece)
+        return False
+
+    with pytest.raises(UpstreamTimeout):
+        await response.pump(sink, lambda: bytes(seen) == b"".join(pieces))
+    assert bytes(seen) == b"".join(pieces)
+    response.close()
+    assert client.statistics().open == 0
+
+
+async def test_an_answer_that_is_not_over_may_stand_still_for_longer(world: World) -> None:
+    client = await world.client(script_of(STREAM, chunk(b"a")), Timeouts(lull_s=0.02, stall_s=0.06))
+    response = await client.send(post())
+    asked: list[bool] = []
+
+    def is_over() -> bool:
+        asked.append(True)
+        return False
+
+    with pytest.raises(UpstreamTimeout, match=r"for 0.06 s"):
+        await response.pump(lambda piece: False, is_over)
+    assert asked == [True]
     response.close()
 
 

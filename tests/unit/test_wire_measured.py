@@ -11,8 +11,10 @@ from sollol.wire.llama_chunks import Timings, Usage
 from sollol.wire.measured import (
     NOTHING_TOLD,
     measured_of_body,
+    measured_of_record,
     measured_of_stream,
     measured_of_timings,
+    read_body,
 )
 from sollol.wire.streams import StreamFraming, WholeLines, last_record
 
@@ -167,23 +169,25 @@ def test_errors_are_no_measure() -> None:
 @pytest.mark.parametrize("whole", [b"[]", b'{"done":"yes"}', b"[" * 5000 + b"]" * 5000])
 def test_a_body_that_is_something_else_tells_nothing(whole: bytes) -> None:
     assert measured_of_body(whole) == NOTHING_TOLD
-    assert measured_of_body(whole, is_embedding=True) == NOTHING_TOLD
+    assert read_body(whole, is_embedding=True) is None
 
 
 @pytest.mark.parametrize("whole", [b"", b"x", b"\xff", b'{"done":tru', b'{"a":1', b"[1,2"])
 @pytest.mark.parametrize("is_embedding", [False, True])
 def test_a_body_that_is_no_json_is_broken(whole: bytes, is_embedding: bool) -> None:
     with pytest.raises(ProtocolViolation, match="no JSON"):
-        measured_of_body(whole, is_embedding=is_embedding)
+        read_body(whole, is_embedding=is_embedding)
 
 
 def test_the_vectors_of_embeddings_are_stepped_over() -> None:
     ollama = b'{"model":"m","embeddings":[[0.1,broken],[0.2]],"total_duration":5000000000,"prompt_eval_count":4}'
-    assert measured_of_body(ollama, is_embedding=True) == Measured(
-        prompt_tokens=4, node_total_s=5.0
-    )
+    told = read_body(ollama, is_embedding=True)
+    assert told is not None
+    assert measured_of_record(told) == Measured(prompt_tokens=4, node_total_s=5.0)
     llama = b'{"model":"m","usage":{"prompt_tokens":4},"data":[{"embedding":[broken]}]}'
-    assert measured_of_body(llama, is_embedding=True) == Measured(prompt_tokens=4)
+    told = read_body(llama, is_embedding=True)
+    assert told is not None
+    assert measured_of_record(told) == Measured(prompt_tokens=4)
 
 
 def test_what_a_translator_has_read() -> None:

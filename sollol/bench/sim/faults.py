@@ -2,7 +2,7 @@
 
 Where they strike: 1. at the listener (``refuse``). 2. When a connection is accepted
 (``black_hole``, ``reset_on_accept``). 3. Instead of an answer (``close_before_head``,
-``hang_before_head``, ``status``, ``garbage``). 4. Before it, in the load of a model
+``hang_before_head``, ``status``, ``answer``, ``garbage``). 4. Before it, in the load of a model
 (``hang_in_load``). 5. Inside an answer (all others).
 """
 
@@ -25,6 +25,7 @@ FaultKind = Literal[
     "close_before_head",
     "hang_before_head",
     "status",
+    "answer",
     "garbage",
     "hang_in_load",
     "cut_after_n_records",
@@ -37,9 +38,12 @@ FaultKind = Literal[
     "wrong_content_length",
     "huge_line",
     "half_close",
+    "cut_at_end",
+    "reset_at_end",
+    "hang_at_end",
 ]
 _ON_ACCEPT = ("black_hole", "reset_on_accept")
-_INSTEAD = ("close_before_head", "hang_before_head", "status", "garbage")
+_INSTEAD = ("close_before_head", "hang_before_head", "status", "answer", "garbage")
 _STOPPING = (
     "cut_after_n_records",
     "reset_after_n_records",
@@ -48,6 +52,8 @@ _STOPPING = (
     "error_record_first",
     "hang_after_n_records",
 )
+_AT_END = ("cut_at_end", "reset_at_end", "hang_at_end")
+"""After the last record of a stream, in place of the end of its body."""
 _ERROR_RECORDS = ("error_record_after_n", "error_record_first")
 _CRASHED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an "
@@ -80,6 +86,9 @@ class Fault:
     status: int = 503
     message: str = ""
     """Error text of ``status`` and of error records; empty for Ollama's own."""
+    body: str = ""
+    """What ``answer`` says, with ``status`` and ``content_type``."""
+    content_type: str = "text/html"
     size_bytes: int = 1 << 20
     """How long the line of ``huge_line`` is."""
     interval_s: float = 0.0
@@ -167,6 +176,8 @@ async def answer_with_fault(exchange: Exchange, fault: Fault) -> bool:
         await connection.wait_closed()
     elif fault.kind == "status":
         respond_error(exchange, fault.status, fault.text)
+    elif fault.kind == "answer":
+        exchange.respond(fault.status, fault.body.encode(), fault.content_type.encode())
     else:
         connection.write(_NOT_HTTP if fault.kind == "garbage" else b"")
         exchange.request.keep_alive = False
@@ -231,10 +242,10 @@ class FaultyExchange(Exchange):
 
     async def end_stream(self) -> None:
         """End an answer of records the way the fault wants it."""
-        if not self._is_stopped:
+        kind = self.fault.kind
+        if not self._is_stopped and kind not in _AT_END:
             await super().end_stream()
             return
-        kind = self.fault.kind
         if kind == "error_record_after_n" and not self._records:
             self._head = b""
             self.respond(500)
@@ -261,12 +272,12 @@ class FaultyExchange(Exchange):
     async def _stop(self) -> None:
         """Break the connection off, or leave it hanging, where the answer stands."""
         self._is_stopped = False
-        if self.fault.kind == "hang_after_n_records":
+        if self.fault.kind in ("hang_after_n_records", "hang_at_end"):
             await self.connection.wait_closed()
-        elif self.fault.kind == "reset_after_n_records":
+        elif self.fault.kind in ("reset_after_n_records", "reset_at_end"):
             await asyncio.sleep(_FLUSH_S)
             self.connection.reset()
-        elif self.fault.kind in ("cut_after_n_records", "wrong_content_length"):
+        elif self.fault.kind in ("cut_after_n_records", "cut_at_end", "wrong_content_length"):
             self.connection.transport.close()
 
     async def _drip_out(self, data: bytearray) -> None:
