@@ -70,7 +70,7 @@ class BodyReader:
             RequestTooLarge: it is longer than ``max_bytes``.
             InvalidRequest: it stopped coming.
             ClientDisconnected: the caller left before its end.
-            Overloaded: there is no room for it.
+            Overloaded: there is no room for it, or the server stops.
         """
         declared = int(request.headers.get(b"content-length", b"0"))
         if declared > self._max_bytes:
@@ -122,6 +122,7 @@ async def next_piece(request: Request, stall_timeout_s: float) -> bytes:
     Raises:
         InvalidRequest: it stopped coming.
         ClientDisconnected: the caller left before its end.
+        ShuttingDown: the server stops, and the body is not passed on while it comes.
     """
     try:
         return await within(stall_timeout_s, request.read())

@@ -170,6 +170,7 @@ class Management:
     async def _upload_blob(
         self, arrival: Arrival, digest: str, request: Request, downstream: Downstream
     ) -> None:
+        request.is_streamed = True
         declared = arrival.headers.get(b"content-length")
         stall_timeout_s = self._gateway.settings.server.body_stall_timeout_s
         answers = await self._gateway.blobs.upload(
