@@ -5,6 +5,7 @@
     │   ├── InvalidBody                refused before a handler saw it: not JSON, or not the route's
     │   ├── InvalidOption         500  as Ollama, which finds it when it runs the request
     │   ├── RequestTooLarge       413
+    │   ├── BodyTooSlow           408
     │   └── UnsupportedByEngine        of a llama-server; an Ollama node could do it
     ├── ModelNotFound             404
     ├── RouteNotFound             404  as Ollama says it: plain text
@@ -80,6 +81,13 @@ class RequestTooLarge(InvalidRequest):
 
     status = 413
     code = "request_too_large"
+
+
+class BodyTooSlow(InvalidRequest):
+    """The body stopped coming, or comes too slowly to be waited for."""
+
+    status = 408
+    code = "body_too_slow"
 
 
 class UnsupportedByEngine(InvalidRequest):

@@ -1,12 +1,13 @@
 """Reads request bodies, within bounds of size and patience."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Self
 
 from sollol.api.request import Request
-from sollol.errors import InvalidRequest, RequestTooLarge
+from sollol.errors import BodyTooSlow, RequestTooLarge
 from sollol.gateway.body import Body, no_room
 from sollol.gateway.body_store import BodyStore, Incoming
 from sollol.gateway.gateway import Gateway
@@ -14,13 +15,16 @@ from sollol.types import LOWEST_PRIORITY, Comer
 from sollol.upstream.waits import within
 from sollol.wire.urgency import priority_of
 
+LEAST_BYTES_PER_S = 1024
+"""How fast a body has to come, on average and after a pause that it may make anyway."""
+
 
 class BodyReader:
     """Reads whole bodies into a store.
 
     Args:
         max_bytes: longest body accepted; what is counted is what arrives.
-        stall_timeout_s: longest pause between two pieces of it.
+        stall_timeout_s: longest pause between two pieces of it; see :class:`Pieces`.
         priority_of: returns the priority that the headers of a request name.
     """
 
@@ -68,9 +72,9 @@ class BodyReader:
 
         Raises:
             RequestTooLarge: it is longer than ``max_bytes``.
-            InvalidRequest: it stopped coming.
+            BodyTooSlow: it stopped coming, or nearly so.
             ClientDisconnected: the caller left before its end.
-            Overloaded: there is no room for it.
+            Overloaded: there is no room for it, or the server stops.
         """
         declared = int(request.headers.get(b"content-length", b"0"))
         if declared > self._max_bytes:
@@ -80,7 +84,8 @@ class BodyReader:
         incoming = self._incoming(request)
         with _discarded_on_failure(incoming):
             self._store.make_room(declared, incoming.who)
-            while piece := await next_piece(request, self._stall_timeout_s):
+            pieces = Pieces(request, self._stall_timeout_s)
+            while piece := await pieces.next():
                 incoming.write(piece)
                 if incoming.length > self._max_bytes:
                     raise self._too_large()
@@ -116,15 +121,38 @@ def _discarded_on_failure(incoming: Incoming) -> Iterator[None]:
         raise
 
 
-async def next_piece(request: Request, stall_timeout_s: float) -> bytes:
-    """Return what has come of the body, or ``b""`` at its end.
+class Pieces:
+    """The pieces of a body as they come; only the time that is waited for the caller counts.
 
-    Raises:
-        InvalidRequest: it stopped coming.
-        ClientDisconnected: the caller left before its end.
+    Args:
+        stall_timeout_s: longest pause between two of them, and how far the whole may be behind
+            ``LEAST_BYTES_PER_S``: else one byte now and then would keep a connection for ever.
     """
-    try:
-        return await within(stall_timeout_s, request.read())
-    except TimeoutError:
-        text = f"no more of the request body came for {stall_timeout_s:g} s"
-        raise InvalidRequest(text) from None
+
+    def __init__(self, request: Request, stall_timeout_s: float) -> None:
+        self._request = request
+        self._stall_timeout_s = stall_timeout_s
+        self._left_s = stall_timeout_s
+        """What may yet be waited for; each byte adds to it."""
+
+    async def next(self) -> bytes:
+        """Return what has come since the last piece, or ``b""`` at the end.
+
+        Raises:
+            BodyTooSlow: it stopped coming, or nearly so.
+            ClientDisconnected: the caller left before its end.
+            ShuttingDown: the server stops, and the body is not passed on while it comes.
+        """
+        clock = asyncio.get_running_loop().time
+        begun_at = clock()
+        try:
+            piece = await within(min(self._stall_timeout_s, self._left_s), self._request.read())
+        except TimeoutError:
+            raise BodyTooSlow(self._why()) from None
+        self._left_s += len(piece) / LEAST_BYTES_PER_S - (clock() - begun_at)
+        return piece
+
+    def _why(self) -> str:
+        if self._left_s >= self._stall_timeout_s:
+            return f"no more of the request body came for {self._stall_timeout_s:g} s"
+        return f"the request body came at less than {LEAST_BYTES_PER_S} bytes a second"

@@ -5,12 +5,11 @@ As with inference there is no FastAPI in between: progress is streamed out and b
 
 import secrets
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from sollol.api.answer import Answer
 from sollol.api.arrival import OllamaArrival
-from sollol.api.body import BodyReader, next_piece
+from sollol.api.body import BodyReader, Pieces
 from sollol.api.request import Request
 from sollol.api.serving import Serving, shown_id
 from sollol.errors import FleetFailed
@@ -170,6 +169,7 @@ class Management:
     async def _upload_blob(
         self, arrival: Arrival, digest: str, request: Request, downstream: Downstream
     ) -> None:
+        request.is_streamed = True
         declared = arrival.headers.get(b"content-length")
         stall_timeout_s = self._gateway.settings.server.body_stall_timeout_s
         answers = await self._gateway.blobs.upload(
@@ -177,7 +177,7 @@ class Management:
             arrival.nodes,
             arrival.passed_headers,
             None if declared is None else int(declared),
-            partial(next_piece, request, stall_timeout_s),
+            Pieces(request, stall_timeout_s).next,
         )
         failures = {answer.node: answer.text for answer in answers if not answer.is_ok}
         if len(failures) == len(answers):

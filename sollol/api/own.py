@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from sollol.api.asgi import REQUEST_KEY
 from sollol.api.body import BodyReader
+from sollol.api.serving import retry_after
 from sollol.errors import SollolError
 from sollol.gateway.body_store import BodyStore
 
@@ -43,7 +44,10 @@ class OwnRoute(APIRoute):
             except RequestValidationError as error:
                 return _refusal(error)
             except SollolError as error:
-                return _answer(error.status, str(error), error.code)
+                answer = _answer(error.status, str(error), error.code)
+                if error.retry_after_s is not None:
+                    answer.headers["retry-after"] = retry_after(error.retry_after_s).decode()
+                return answer
 
         return handle_own
 

@@ -234,7 +234,9 @@ class GatewayProtocol(asyncio.Protocol):
             self._close()
             return
         self._pipeline.clear()
-        self._serving[1].keep_alive = False
+        request, answer = self._serving
+        answer.keep_alive = False
+        request.stop()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""

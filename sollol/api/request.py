@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from sollol.errors import ClientDisconnected
+from sollol.errors import ClientDisconnected, ShuttingDown, SollolError
 
 MAX_UNREAD_BYTES = 65_536
 """With more of a body than this unread, the caller is made to wait."""
@@ -59,6 +59,7 @@ class Request:
         is_complete: the whole body has come.
         ignored_bytes: how much of it came after :meth:`ignore`.
         is_lost: the caller's connection has ended.
+        is_streamed: the body goes on while it comes, so that it may come when the server stops.
         connection: what the request came over.
     """
 
@@ -66,6 +67,7 @@ class Request:
         "_expects_continue",
         "_ignores",
         "_pieces",
+        "_refusal",
         "_unread_bytes",
         "_waiter",
         "connection",
@@ -74,6 +76,7 @@ class Request:
         "ignored_bytes",
         "is_complete",
         "is_lost",
+        "is_streamed",
         "method",
         "path",
         "query",
@@ -91,6 +94,8 @@ class Request:
         self.headers = dict(headers)
         self.is_complete = False
         self.is_lost = False
+        self.is_streamed = False
+        self._refusal: SollolError | None = None
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
         self._ignores = False
@@ -108,10 +113,13 @@ class Request:
 
         Raises:
             ClientDisconnected: the caller left before its end.
+            ShuttingDown: the server stops, and waits for no more of it.
         """
         while not self._pieces and not self.is_complete:
             if self.is_lost:
                 raise ClientDisconnected("the client closed the connection")
+            if self._refusal is not None:
+                raise self._refusal
             if self._expects_continue:
                 self._expects_continue = False
                 self.connection.invite_body()
@@ -156,6 +164,12 @@ class Request:
         """Take note that the caller's connection has ended."""
         self.is_lost = True
         self._wake()
+
+    def stop(self) -> None:
+        """Take note that the server stops: a body that has not come whole is waited for no more."""
+        if not self.is_streamed:
+            self._refusal = ShuttingDown()
+            self._wake()
 
     async def _wait_news(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

@@ -13,7 +13,10 @@ TICK_S = 0.25
 
 
 class Admission:
-    """Feeds events to the scheduler and carries its effects to the callers that wait."""
+    """Feeds events to the scheduler and carries its effects to the callers that wait.
+
+    ``draining`` is set once the gateway stops.
+    """
 
     def __init__(
         self,
@@ -24,6 +27,7 @@ class Admission:
         self._scheduler = scheduler
         self._clock = clock
         self._prewarm = prewarm
+        self.draining = asyncio.Event()
         self._waiters: dict[str, asyncio.Future[Grant]] = {}
         self._idle: dict[str, asyncio.Event] = {}
 
@@ -140,6 +144,7 @@ class Admission:
 
     def drain(self) -> None:
         """Refuse everybody who waits or would have to: the gateway stops."""
+        self.draining.set()
         self._deliver(self._scheduler.drain())
 
     def rules_changed(self) -> None:

@@ -22,6 +22,7 @@ from sollol.errors import (
     MissingOnNode,
     NoNodeAvailable,
     QueueTimeout,
+    ShuttingDown,
     SollolError,
 )
 from sollol.gateway.admission import Admission
@@ -165,13 +166,16 @@ class Forwarder:
         """Return a slot for another attempt, on a node that failed if there is no other.
 
         Raises:
+            ShuttingDown: the gateway stops, and the caller was sent nothing yet.
             SollolError: there is none in time; then it is why the last attempt failed.
         """
         while True:
+            if call.seam is None and self._admission.draining.is_set():
+                raise ShuttingDown from retries.failure
             try:
                 return await self._acquire(call, retries.excluded, retries.avoided, outcome)
             except SollolError as refusal:
-                if call.left_s(self._clock()) <= 0.0:
+                if call.left_s(self._clock()) <= 0.0 or isinstance(refusal, ShuttingDown):
                     raise
                 if not await self._may_repeat(call, retries, refusal):
                     raise retries.failure from refusal
@@ -182,7 +186,7 @@ class Forwarder:
         left_s = min(call.left_s(now), call.arrived_at + self._limits.queue_timeout_s - now)
         if left_s <= 0.0 or not isinstance(refusal, NoNodeAvailable):
             return False
-        return await retries.wait_to_repeat(left_s)
+        return await retries.wait_to_repeat(left_s, self._admission.draining)
 
     async def _acquire(
         self, call: Call, excluded: frozenset[str], avoided: frozenset[str], outcome: Outcome

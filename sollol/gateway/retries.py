@@ -4,6 +4,7 @@ Made when the first attempt has failed; most requests have none.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from random import Random
 
@@ -114,20 +115,23 @@ class Retries:
             return
         self._blame_all([suspect for suspect in self._suspects if RULES[suspect[1]].counts_alone])
 
-    async def wait_to_repeat(self, most_s: float) -> bool:
+    async def wait_to_repeat(self, most_s: float, draining: asyncio.Event) -> bool:
         """Wait until a node that failed may be tried again; False if there is none.
 
         To be called again if there is still no other: one may have come up meanwhile.
 
         Args:
             most_s: seconds that are left for it.
+            draining: ends the wait, too.
         """
         if not self._repeatable:
             return False
         self._has_waited = not self._has_waited
         if self._has_waited:
             pause_s = back_off_s(self._tally.repeats, self._policy.rng.random())
-            await asyncio.sleep(min(most_s, pause_s))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(most_s, pause_s)):
+                    await draining.wait()
             return True
         self._tally.repeats += 1
         self.excluded -= self._repeatable

@@ -160,7 +160,8 @@ class Discovery:
             log.info("node_left_out", url=url, same_as=node_id, reason=verdict.value)
 
     def _join(self, candidate: Candidate, facts: NodeFacts) -> None:
-        settings = NodeSettings(url=candidate.url, engine=facts.engine.value)
+        engine = "auto" if candidate.engine is None else candidate.engine.value
+        settings = NodeSettings(url=candidate.url, engine=engine)
         with contextlib.suppress(NodeConflict):  # added by somebody else meanwhile
             node = self._registry.add(settings, candidate.source)
             self._left_out.pop(candidate.url, None)

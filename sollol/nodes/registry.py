@@ -75,6 +75,7 @@ class Node:
         self.last_probe = -1
         """The number of the latest probe whose news was taken (``nodes/prober.py``)."""
         self.engine = settings.known_engine
+        """None where the next probe is to find it out."""
         self.view = NodeView(
             id=settings.id,
             url=settings.url,
@@ -233,9 +234,10 @@ class Registry:
         self._update(node, view)
 
     def probe_failed(self, node_id: str, error: str, *, is_refused: bool) -> None:
-        """Note that a probe got no good answer."""
+        """Note that a probe got no good answer; there may be other software by the next one."""
         node = self._nodes.get(node_id)
         if node is not None:
+            node.engine = node.settings.known_engine
             node.health.probe_failed(error, self._clock(), is_refused=is_refused)
             self._update(node, node.view)
             self._cut(node)

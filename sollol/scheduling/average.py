@@ -9,8 +9,8 @@ SURPRISE = log(1.5)
 """A value off by more than this factor counts half at once: a node that changed shows soon."""
 
 
-LEAST, MOST = 1e-9, 1e6
-"""Seconds for a token or a load that are believed."""
+LEAST, MOST = 1e-9, 86_400.0
+"""Seconds for a token, a load or an answer that are believed: more than a day is an error."""
 
 
 class Average:

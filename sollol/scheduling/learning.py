@@ -1,5 +1,6 @@
 """Takes from an answer that has ended all that it tells of node, model and caller."""
 
+from sollol.scheduling.average import MOST
 from sollol.scheduling.lengths import Lengths
 from sollol.scheduling.rates import RateBook
 from sollol.scheduling.state import Held, Runner
@@ -9,7 +10,6 @@ WORTH_TOKENS = 16
 """Fewer tokens take so little that what is measured is everything else."""
 
 MOST_TOKENS = 10_000_000
-MOST_S = 7 * 86_400.0
 """More than this in one answer is an error of the node's."""
 
 RELOAD_S = 0.5
@@ -104,11 +104,11 @@ def _other_prompt_s(held: Held, measured: Measured) -> float | None:
 def _is_plausible(measured: Measured) -> bool:
     """Whether a node's numbers can be true; what cannot would be believed for long."""
     return (
-        (measured.prompt_tokens or 0) <= MOST_TOKENS
-        and (measured.cached_tokens or 0) <= MOST_TOKENS
-        and (measured.output_tokens or 0) <= MOST_TOKENS
-        and (measured.load_s or 0.0) <= MOST_S
-        and (measured.prompt_s or 0.0) <= MOST_S
-        and (measured.output_s or 0.0) <= MOST_S
-        and (measured.node_total_s or 0.0) <= MOST_S
+        0 <= (measured.prompt_tokens or 0) <= MOST_TOKENS
+        and 0 <= (measured.cached_tokens or 0) <= MOST_TOKENS
+        and 0 <= (measured.output_tokens or 0) <= MOST_TOKENS
+        and 0.0 <= (measured.load_s or 0.0) <= MOST
+        and 0.0 <= (measured.prompt_s or 0.0) <= MOST
+        and 0.0 <= (measured.output_s or 0.0) <= MOST
+        and 0.0 <= (measured.node_total_s or 0.0) <= MOST
     )

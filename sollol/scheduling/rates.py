@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from math import exp, log
 
-from sollol.scheduling.average import Average
+from sollol.scheduling.average import LEAST, MOST, Average
 from sollol.scheduling.kept import REFUSED, number, part, rows, text
 from sollol.scheduling.speeds import Speeds
 from sollol.scheduling.state import SLOPE, Node, Rates, Runner
@@ -29,9 +29,6 @@ MANY_HITS = 8
 """So many answers in a row that were too fast to be without a cached prompt: the node is faster."""
 
 MAX_SLOPE = 2.0
-MIN_KEPT_S = 1e-9
-MAX_KEPT_S = 1e5
-"""A token, or a load, that takes less or more is a damaged file."""
 
 
 class RateBook:
@@ -139,6 +136,8 @@ class RateBook:
 
     def learn_decode(self, runner: Runner, each_s: float, concurrency: float, now: float) -> None:
         """Take how long a token took with ``concurrency`` sequences on the node, this one counted."""
+        if not LEAST < each_s < MOST:
+            return
         node, rate = runner.node, runner.rates.decode
         others = max(0.0, concurrency - 1.0)
         if others > 0.3 and rate.count >= 3:
@@ -152,6 +151,8 @@ class RateBook:
         self._learned(self._decode, runner, alone_s)
 
     def _learned(self, speeds: Speeds, runner: Runner, seconds: float) -> None:
+        if not LEAST < seconds < MOST:
+            return
         speeds.learn(runner.node.id, runner.key, runner.size_bytes, seconds)
         self._is_stale = True
         self._expect(runner)
@@ -190,6 +191,4 @@ def _average(kept: object) -> Average:
         return Average()
     if not isinstance(kept, list):
         raise ValueError("not an average")
-    average = Average.from_list(kept)
-    number(average.mean, MIN_KEPT_S, MAX_KEPT_S)
-    return average
+    return Average.from_list(kept)

@@ -54,7 +54,7 @@ class ServerSettings(Group):
     header_timeout_s: Seconds = 10.0
     """Seconds a client may take to send a request's head."""
     body_stall_timeout_s: Seconds = 60.0
-    """Seconds without a byte after which a request body is given up."""
+    """Seconds without a byte, or behind 1 KiB/s in all, after which a request body is given up."""
     write_timeout_s: Seconds = 120.0
     """Seconds a client may leave its answer unread; then its connection is closed."""
     keep_alive_s: Seconds = 75.0

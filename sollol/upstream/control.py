@@ -80,7 +80,7 @@ class ControlClient:
         """
         answer = await self.get(path)
         if not 200 <= answer.status < 300:
-            raise UpstreamError(f"{path} answered {_status_text(answer.status)}")
+            raise refused(path, answer)
         known = self._recalled.get(path)
         if known is None or known[0] != answer.body:
             known = self._recalled[path] = (answer.body, read(json_object(path, answer.body)))
@@ -107,6 +107,11 @@ class ControlClient:
             return ControlAnswer(response.status, told, await response.read_all(MAX_ANSWER_BYTES))
         finally:
             response.close()
+
+
+def refused(path: str, answer: ControlAnswer) -> UpstreamError:
+    """Return the error that an answer with an error status is."""
+    return UpstreamError(f"{path} answered {_status_text(answer.status)}")
 
 
 def _status_text(status: int) -> str:

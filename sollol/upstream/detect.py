@@ -3,15 +3,17 @@
 from http import HTTPStatus
 
 from sollol.types import Engine
-from sollol.upstream.control import ControlClient
+from sollol.upstream.control import ControlClient, refused
 from sollol.upstream.facts import NodeFacts
 from sollol.upstream.json import json_object
 from sollol.upstream.llama_server import EmbeddingsCache, read_llama_facts, read_openai_facts
 from sollol.upstream.ollama import ShowCache, read_ollama_facts
 
+_OUT_OF_ORDER = frozenset({429, 502, 503, 504})
+
 
 class FactsReader:
-    """Reads facts and remembers what never changes."""
+    """Reads facts and remembers what does not change while a server runs."""
 
     def __init__(self) -> None:
         self._shows: ShowCache = {}
@@ -30,6 +32,7 @@ class FactsReader:
         """
         if engine is None:
             engine = await _engine(client)
+            self._embeddings.pop(client.url, None)  # it may have been started otherwise
         if engine is Engine.OLLAMA:
             return await read_ollama_facts(client, self._shows)
         if engine is Engine.LLAMA_SERVER:
@@ -38,18 +41,25 @@ class FactsReader:
 
 
 async def _engine(client: ControlClient) -> Engine:
-    """Try the routes that only one engine has."""
+    """Try the routes that only one engine has.
+
+    Raises:
+        UpstreamError: it is out of order, which tells nothing of the routes that it has.
+        ValueError: it has none of them.
+    """
     if await _answers(client, "/api/version", "version"):
         return Engine.OLLAMA
     if await _answers(client, "/props", "default_generation_settings"):
         return Engine.LLAMA_SERVER
     if await _answers(client, "/v1/models", "data"):
         return Engine.OPENAI
-    raise ValueError("not an Ollama, llama-server or OpenAI-compatible server, or still loading")
+    raise ValueError("not an Ollama, llama-server or OpenAI-compatible server")
 
 
 async def _answers(client: ControlClient, path: str, field: str) -> bool:
     answer = await client.get(path)
+    if answer.status in _OUT_OF_ORDER:
+        raise refused(path, answer)
     if answer.status != HTTPStatus.OK:
         return False
     try:

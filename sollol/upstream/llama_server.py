@@ -12,7 +12,7 @@ from sollol.wire.llama_facts import LlamaModel, ps_entry, read_llama_model, show
 from sollol.wire.names import model_key
 
 EmbeddingsCache = dict[str, bool]
-"""Whether the server at a URL was started with ``--embeddings``, which it never changes."""
+"""Whether the server at a URL was started with ``--embeddings``, which one and the same never changes."""
 
 
 async def read_llama_facts(client: ControlClient, embeddings: EmbeddingsCache) -> NodeFacts:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from sollol.wire.llama_chunks import Timings, Usage
 from sollol.wire.ollama import Clock
 
+MOST = 2**62 - 1
+"""What fits into an int64, in which clients of Ollama read counts and nanoseconds: 146 years."""
+
 
 @dataclass(slots=True)
 class Stopwatch:
@@ -29,14 +32,14 @@ def text_metrics(
 ) -> dict[str, int]:
     """Return counts and nanoseconds in Ollama's order; what is zero or unknown is left out.
 
-    A cached count of zero stays: it says that the engine counts. Without ``timings`` prefill ends
+    A cached count of zero stays: it says that the engine counts. What is beyond ``MOST`` is cut to
+    that, whatever the engine says. Without ``timings`` prefill ends
     with the first token seen; an answer that came in one piece counts as decode.
     """
     total_ns = stopwatch.elapsed_ns()
     prompt_tokens, cached_tokens = _prompt_counts(timings, usage)
     if timings is not None:
-        prefill_ns = round(timings.prompt_ms * 1e6)
-        decode_ns = round(timings.predicted_ms * 1e6)
+        prefill_ns, decode_ns = _nanoseconds(timings.prompt_ms), _nanoseconds(timings.predicted_ms)
         output_tokens = timings.predicted_n
     else:
         first_ns = stopwatch.first_token_ns
@@ -52,10 +55,15 @@ def text_metrics(
         "eval_duration": decode_ns,
     }
     return {
-        name: value
+        name: min(value, MOST)
         for name, value in metrics.items()
         if value > 0 or (name == "prompt_eval_cached_count" and value == 0)
     }
+
+
+def _nanoseconds(milliseconds: float) -> int:
+    nanoseconds = milliseconds * 1e6
+    return round(nanoseconds) if 0.0 < nanoseconds < MOST else MOST * (nanoseconds > 0.0)
 
 
 def _prompt_counts(timings: Timings | None, usage: Usage | None) -> tuple[int, int | None]:

@@ -64,8 +64,46 @@ async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     async with running_gateway(server={"body_stall_timeout_s": 0.2}) as running:
         head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
         answer = await talk(running, head + b"Connection: close\r\n\r\n{")
-        assert status(answer) == 400
+        assert status(answer) == 408
         assert b"no more of the request body came" in answer
+
+
+async def drip(running: RunningGateway, path: str, length: int, piece: bytes) -> bytes:
+    """Send a body piece by piece until there is an answer; return that."""
+    host, port = running.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
+    writer.write(head.encode() + b"Connection: close\r\n\r\n")
+    answering = asyncio.ensure_future(reader.readuntil(b"}"))  # which ends each error
+    for _ in range(length // len(piece)):
+        if answering.done():
+            break
+        writer.write(piece)
+        await asyncio.sleep(0.01)
+    answer = await answering
+    writer.close()
+    return answer
+
+
+BLOB = "/api/blobs/sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/pull", BLOB])
+async def test_a_body_that_comes_drop_by_drop_is_not_waited_for(path: str) -> None:
+    async with (
+        SimNode(SimConfig()) as node,
+        running_gateway(node.url, server={"body_stall_timeout_s": 0.3}) as running,
+    ):
+        answer = await drip(running, path, 60_000, b"x")
+        assert status(answer) == 408
+        assert b"less than 1024 bytes a second" in answer
+
+
+async def test_a_body_that_comes_slowly_but_well_may_take_long() -> None:
+    async with running_gateway(server={"body_stall_timeout_s": 0.3}) as running:
+        answer = await drip(running, "/api/chat", 100 * 200, b"x" * 200)
+        assert status(answer) == 400
+        assert b"invalid character" in answer
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -226,7 +226,7 @@ async def test_a_client_that_stops_sending_is_not_waited_for() -> None:
         reader, writer = await asyncio.open_connection(host, int(port))
         head = f"POST {BLOB} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(DATA)}\r\n\r\n"
         writer.write(head.encode() + DATA[:MIB])
-        assert b" 400 " in await reader.readline()
+        assert b" 408 " in await reader.readline()
         await reader.readuntil(b"no more of the request body came for 0.2 s")
         writer.close()
 

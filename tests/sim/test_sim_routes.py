@@ -177,6 +177,17 @@ async def test_fields_of_a_wrong_type_do_no_harm(
     )
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400"])
+async def test_a_number_that_no_float_holds_is_refused(node: SimNode, number: str) -> None:
+    body = b'{"model":"a","options":{"num_predict":%b}}' % number.encode()
+    answer = await ask(node, "POST", "/api/generate", body)
+    assert answer.status == 400
+    assert json.loads(answer.body) == {
+        "error": f"json: cannot unmarshal number {number} into Go struct field "
+        "GenerateRequest.options of type float64"
+    }
+
+
 async def test_inventories(node: SimNode) -> None:
     tags = json.loads((await ask(node, "GET", "/api/tags")).body)["models"]
     assert [model["name"] for model in tags] == ["a:latest", "me/b:7b"]

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from math import isinf
 from typing import Any
 
 import msgspec
@@ -28,7 +29,6 @@ _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=\r\n]")
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
-_DECODER = json.JSONDecoder()
 _FOREVER_S = 2**63 / 1e9  # what a negative keep_alive becomes
 Body = dict[str, Any]
 
@@ -69,7 +69,13 @@ def read_body(
     """
     if not raw:
         raise ApiError(400, empty, is_gin=True)
-    value = _decode(raw)
+    try:
+        value = _decode(raw)
+    except _OutOfRange as error:
+        where = f"Go struct field {go_type}.options of type float64"
+        raise ApiError(
+            400, f"json: cannot unmarshal number {error} into {where}", is_gin=True
+        ) from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -83,6 +89,20 @@ def read_body(
             message = f"json: cannot unmarshal {_json_type(field)} into {where}"
             raise ApiError(400, message, is_gin=True)
     return body
+
+
+class _OutOfRange(Exception):
+    """A number is too large for a float64; of any form it is taken for one of the options."""
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise _OutOfRange(text)
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_float)
 
 
 def _json_type(value: object) -> str:
