@@ -37,10 +37,12 @@ from sollol.types import (
     Task,
 )
 from sollol.upstream.http import UpstreamRequest
+from sollol.wire.answers import is_answer, is_refusal
 from sollol.wire.gotime import unix_time
 
 HOLD_BYTES = 64 * 1024
 """The longest answer that is read."""
+SHOWN_BYTES = 200
 
 LOOK_S = 1.0
 """How often it is looked whether a node is to be asked, and when one that failed is asked again."""
@@ -130,15 +132,15 @@ def blame_of(failure: Failure) -> Blame:
     return Blame.NODE if failure is Failure.SILENT else RULES[failure].blame
 
 
-def failure_of(status: int, text: str) -> Failure | None:
+def failure_of(status: int, body: bytes) -> Failure | None:
     """Return what kind of failure an answer is; None of one as it should be."""
-    if status == HTTPStatus.OK:
+    if status == HTTPStatus.OK and is_answer(body, None, Task.GENERATE):
         return None
     if status == HTTPStatus.NOT_FOUND:
         return Failure.MISSING
     if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS:
-        return Failure.REFUSES
-    return classify_answer(status, text)
+        return Failure.REFUSES if is_refusal(status, body) else Failure.WRONG_ANSWER
+    return classify_answer(status, body[:SHOWN_BYTES].decode(errors="replace"))
 
 
 class Canaries:
@@ -249,8 +251,8 @@ class Canaries:
             return Failure.SILENT, f"not a token within {self._limits.timeout_s:g} s"
         except SollolError as error:
             return classify(error), str(error)
-        text = body[:200].decode(errors="replace")
-        return failure_of(upstream.status, text), f"HTTP {upstream.status}: {text}"
+        text = body[:SHOWN_BYTES].decode(errors="replace")
+        return failure_of(upstream.status, body), f"HTTP {upstream.status}: {text}"
 
     def _note(
         self, node: Node, lease: Lease, failure: Failure | None, text: str, blame: Blame

@@ -294,11 +294,9 @@ async def _pump(
             return
         downstream.pieces += 1
         whole = records(piece)
-    if whole.startswith(_ERROR_RECORDS):
+    if _is_error(upstream, whole, framing):
         content_type = next((value for name, value in headers if name == b"content-type"), b"")
         raise failed(upstream, content_type, whole)
-    if framing is not None:
-        _check_first(upstream, whole, framing)
     downstream.first = whole
     downstream.start(upstream.status, headers, is_stream=True)
     if downstream.push(whole):
@@ -307,12 +305,18 @@ async def _pump(
         await downstream.wait_room()
 
 
-def _check_first(upstream: UpstreamResponse, whole: bytes, framing: StreamFraming) -> None:
+def _is_error(upstream: UpstreamResponse, whole: bytes, framing: StreamFraming | None) -> bool:
+    """Whether a stream begins with nothing but an error.
+
+    Raises:
+        WrongAnswer: it begins with no record at all.
+    """
+    if framing is None or whole.startswith(_ERROR_RECORDS):
+        return whole.startswith(_ERROR_RECORDS)
     first = first_record(whole, framing)
     if first is None:
         raise no_answer(upstream, whole)
-    if first.error is not None:
-        raise failed(upstream, upstream.content_type, whole)
+    return first.error is not None
 
 
 async def _finish(status: int, downstream: Downstream, headers: Headers, rest: bytes) -> None:

@@ -252,7 +252,7 @@ BUGS = (
     Bug(
         "first_error_is_passed_on",
         _RELAY,
-        "    if whole.startswith(_ERROR_RECORDS):",
+        "    if _is_error(upstream, whole, framing):",
         "    if not whole:",
         "an error in place of a stream is the answer",
     ),

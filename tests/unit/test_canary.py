@@ -118,21 +118,25 @@ def test_a_node_that_fails_is_asked_again_soon() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "failure", "blame"),
+    ("status", "body", "failure", "blame"),
     [
-        (200, "", None, None),
-        (400, "does not support generate", Failure.REFUSES, Blame.NOBODY),
-        (404, "model not found", Failure.MISSING, Blame.NOBODY),
-        (429, "too many requests", Failure.LIMITED, Blame.NOBODY),
-        (500, "boom", Failure.SERVER_ERROR, Blame.MODEL),
-        (502, "bad gateway", Failure.GATEWAY_ERROR, Blame.NODE),
-        (503, "loading model", Failure.LOADING, Blame.NOBODY),
+        (200, b'{"response":"a","done":true}', None, None),
+        (200, b'{"content":"a","stop":true}', None, None),
+        (200, b"<html>", Failure.WRONG_ANSWER, Blame.NODE),
+        (302, b"", Failure.WRONG_ANSWER, Blame.NODE),
+        (401, b"no", Failure.WRONG_ANSWER, Blame.NODE),
+        (400, b'{"error":"does not support generate"}', Failure.REFUSES, Blame.NOBODY),
+        (404, b"model not found", Failure.MISSING, Blame.NOBODY),
+        (429, b"too many requests", Failure.LIMITED, Blame.NOBODY),
+        (500, b"boom", Failure.SERVER_ERROR, Blame.MODEL),
+        (502, b"bad gateway", Failure.GATEWAY_ERROR, Blame.NODE),
+        (503, b"loading model", Failure.LOADING, Blame.NOBODY),
     ],
 )
 def test_what_an_answer_counts_for(
-    status: int, text: str, failure: Failure | None, blame: Blame | None
+    status: int, body: bytes, failure: Failure | None, blame: Blame | None
 ) -> None:
-    found = failure_of(status, text)
+    found = failure_of(status, body)
     assert found is failure
     assert (None if found is None else blame_of(found)) is blame
 
