@@ -9,7 +9,7 @@ from sollol.upstream.json import json_object
 from sollol.upstream.llama_server import EmbeddingsCache, read_llama_facts, read_openai_facts
 from sollol.upstream.ollama import ShowCache, read_ollama_facts
 
-_OUT_OF_ORDER = frozenset({429, 502, 503, 504})
+_OUT_OF_ORDER = frozenset({429, 500, 502, 503, 504})
 
 
 class FactsReader:

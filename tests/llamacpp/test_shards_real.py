@@ -350,7 +350,7 @@ async def unload(client: httpx.AsyncClient) -> None:
     """Unload the model; check that the workers are free again."""
     answer = await generate(client, prompt="", keep_alive=0)
     assert answer.json()["done_reason"] == "unload"
-    while (await status(client))["state"] != "none":  # noqa: ASYNC110 - it ends in its own time
+    while (await status(client))["state"] != "failed":  # noqa: ASYNC110 - it ends in its own time
         await asyncio.sleep(0.02)
 
 
@@ -433,7 +433,7 @@ async def test_a_worker_that_dies_while_idle_is_noticed(store: Store) -> None:
             print(f"noticed and loaded again after {time.monotonic() - killed_at:.2f} s")  # noqa: T201 - the time is worth knowing
             assert (await generate(client)).status_code == 200
             await workers.kill(next(iter(workers.children)))  # one is left, and too small
-            while (await status(client))["state"] != "none":  # noqa: ASYNC110
+            while (await status(client))["state"] != "failed":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             answer = await generate(client)
             assert answer.status_code == 503

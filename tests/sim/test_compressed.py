@@ -22,7 +22,7 @@ ZSTD = {"Content-Encoding": "zstd"}
 
 
 async def test_a_node_gets_it_as_it_was_before() -> None:
-    answers = {"/v1/responses": plain(200, "application/json", b"{}")}
+    answers = {"/v1/responses": plain(200, "application/json", b'{"output":[]}')}
     async with (
         ollama_script(answers) as node,
         running_gateway(node.url) as running,
@@ -57,7 +57,7 @@ async def test_what_cannot_be_decompressed_is_refused(
 
 
 async def test_elsewhere_the_header_means_nothing() -> None:
-    answers = {"/api/chat": plain(200, "application/json", b"{}")}
+    answers = {"/api/chat": plain(200, "application/json", b'{"done":true}')}
     async with (
         ollama_script(answers) as node,
         running_gateway(node.url) as running,
