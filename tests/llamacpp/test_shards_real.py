@@ -350,7 +350,7 @@ async def unload(client: httpx.AsyncClient) -> None:
     """Unload the model; check that the workers are free again."""
     answer = await generate(client, prompt="", keep_alive=0)
     assert answer.json()["done_reason"] == "unload"
-    while (await status(client))["state"] != "failed":  # noqa: ASYNC110 - it ends in its own time
+    while (await status(client))["state"] != "none":  # noqa: ASYNC110 - it ends in its own time
         await asyncio.sleep(0.02)
 
 
