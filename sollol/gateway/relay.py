@@ -369,6 +369,8 @@ def _told(upstream: UpstreamResponse, whole: bytes, call: Call | None) -> Measur
     except ProtocolViolation:
         if _is_json(upstream, whole):
             raise
+        if _is_plain_stream(upstream, whole):
+            return NOTHING_TOLD
         raise no_answer(upstream, whole) from None
     if not is_answer(whole, record, task):
         if record is not None and record.error is not None:
@@ -387,6 +389,12 @@ def _is_json(upstream: UpstreamResponse, whole: bytes) -> bool:
     """Whether a body seems to be an object, as far as that is to be seen without reading it."""
     is_json = upstream.content_type.startswith((_JSON, b"application/octet-stream"))
     return (is_json or not upstream.content_type) and whole.lstrip().startswith(b"{")
+
+
+def _is_plain_stream(upstream: UpstreamResponse, whole: bytes) -> bool:
+    """Whether these are the records of a stream that only calls itself another kind of text."""
+    is_text = upstream.content_type.startswith(b"text/plain")
+    return is_text and first_record(whole, StreamFraming.NDJSON) is not None
 
 
 async def _relay_long_body(

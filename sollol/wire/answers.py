@@ -28,6 +28,7 @@ OF_KEYS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 NEVER_OF_REQUESTS = OF_KEYS | _OF_NOBODY
 """Statuses that are the node's fault, whatever was asked."""
 _CLOUD_WORDS = (b"cloud", b"signin_url", b"ollama.com")
+_RECORD_NAMES = (b'"done"', b'"message"', b'"response"', b'"completed"')
 _EVENT_LINES = (b"data:", b"event:", b":", b"id:", b"retry:")
 
 
@@ -35,6 +36,8 @@ class _Answer(msgspec.Struct):
     """The fields of which every answer has one."""
 
     done: Raw = _ABSENT
+    message: Raw = _ABSENT
+    response: Raw = _ABSENT
     debug_info: Raw = msgspec.field(default=_ABSENT, name="_debug_info")
     choices: Raw = _ABSENT
     content: Raw = _ABSENT
@@ -81,7 +84,10 @@ def is_answer(body: bytes, record: Record | None, task: Task) -> bool:
     if is_embedding:
         return bool(answer.embeddings or answer.embedding or answer.data)
     is_done = bytes(answer.done) == _TRUE or bool(answer.debug_info)
-    return is_done or bool(answer.choices or answer.content or answer.output)
+    is_text = bool(
+        answer.message or answer.response
+    )  # what imitates an Ollama may leave out the rest
+    return is_done or is_text or bool(answer.choices or answer.content or answer.output)
 
 
 def is_refusal(status: int, body: bytes, *, is_cloud: bool = False) -> bool:
@@ -115,7 +121,7 @@ def first_record(lines: bytes, framing: StreamFraming) -> FirstRecord | None:
         record = _first(line)
         if record is None or record.error is not None:
             return record
-        return record if b'"done"' in line else None
+        return record if any(name in line for name in _RECORD_NAMES) else None
     if not lines.startswith(_EVENT_LINES):
         return None
     at = (b"\n" + lines).find(b"\ndata:")
