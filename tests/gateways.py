@@ -40,12 +40,18 @@ class RunningGateway:
         )
 
 
+BOOKED_TURNS = 3
+"""Of the event loop: after so many, what a request came to is in the metrics, the journal and the log."""
+
+
 async def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Return once ``condition()`` holds; fail when it does not come to."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the awaited condition did not come to hold"
         await asyncio.sleep(0.002)
+    for _ in range(BOOKED_TURNS):
+        await asyncio.sleep(0)
 
 
 def make_settings(*nodes: Any, **groups: dict[str, Any]) -> Settings:

@@ -382,7 +382,9 @@ async def test_a_worker_that_refuses_version_and_then_answers_another(
     async with running_worker(binaries) as real:
         async with fake_worker(relayed_to(real), rpc_answers((9, 0, 0))) as changing:
             told = await fails(coordinator(binaries, plan_over(tiny, [changing]), tiny))
-    assert "version mismatch" in told
+    # Its log may end before the reason: then there is what came of it.
+    assert "version mismatch" in told or "invalid device: RPC0" in told
+    assert changing in told
 
 
 async def test_a_worker_that_accepts_and_never_answers(
