@@ -133,29 +133,17 @@ async def _unloaded(gateway: Gateway, call: Call) -> Preview | None:
 
 
 def _undecided(call: Call, would: str, reason: str) -> Preview:
-    return Preview(
-        path=call.kind.path,
-        task=call.kind.task,
-        model=call.model,
-        priority=call.priority,
-        caller=call.caller,
-        takes_slot=call.takes_slot,
-        would=would,
-        predicted_wait_s=None,
-        predicted_s=None,
-        complexity=None,
-        ask=_asked(call.ask),
-        decision=Explained(
-            node="",
-            rule="",
-            reason=reason,
-            policy="",
-            considered=0,
-            prompt_tokens=0,
-            output_tokens=0,
-            options=[],
-        ),
+    nothing = Explained(
+        node="",
+        rule="",
+        reason=reason,
+        policy="",
+        considered=0,
+        prompt_tokens=0,
+        output_tokens=0,
+        options=[],
     )
+    return _told(call, would, nothing, None, None)
 
 
 def _preview(gateway: Gateway, call: Call) -> Preview:
@@ -165,7 +153,13 @@ def _preview(gateway: Gateway, call: Call) -> Preview:
         raise model_not_found(call.kind, call.model) from None
     statistics = gateway.admission.statistics()
     is_full = statistics.queue_length >= statistics.queue_max_length
-    best = _best(decision)
+    would = "run" if decision.chosen or not call.takes_slot else "refuse" if is_full else "wait"
+    return _told(call, would, explained(decision), classed(call.ask, decision), _best(decision))
+
+
+def _told(
+    call: Call, would: str, decision: Explained, complexity: Complexity | None, best: Terms | None
+) -> Preview:
     return Preview(
         path=call.kind.path,
         task=call.kind.task,
@@ -173,12 +167,12 @@ def _preview(gateway: Gateway, call: Call) -> Preview:
         priority=call.priority,
         caller=call.caller,
         takes_slot=call.takes_slot,
-        would="run" if decision.chosen or not call.takes_slot else "refuse" if is_full else "wait",
+        would=would,
         predicted_wait_s=None if best is None else best.wait_s,
         predicted_s=None if best is None else best.own_s,
-        complexity=classed(call.ask, decision),
+        complexity=complexity,
         ask=_asked(call.ask),
-        decision=explained(decision),
+        decision=decision,
     )
 
 

@@ -135,8 +135,8 @@ class Serving:
             log.exception("request_failed", request_id=arrival.shown_id)
             await _refuse(arrival, SollolError("internal error of the gateway"), downstream)
         finally:
-            # What was written leaves at the end of this turn of the event loop: keep the books in
-            # the next, which begins with them and only then reads what comes in.
+            # What was written leaves with this turn of the event loop, or where there is more to
+            # write, with the next: the books are kept in the one after, before anything is read there.
             duration_s = self._clock() - arrival.arrived_at
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._end, arrival, duration_s, note)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from sollol.errors import ProtocolViolation
-from sollol.gateway.refusals import Headers
+from sollol.gateway.refusals import Headers, content_type_of
 from sollol.gateway.relay import AnswerWriter, Downstream
 from sollol.gateway.shard import Shard, ShardState
 from sollol.wire.kinds import BodyKind
@@ -113,5 +113,4 @@ class LateWriter:
         self._writer.end(body)
 
     def _is_of_stream(self, headers: Headers) -> bool:
-        content_type = next((value for name, value in headers if name == b"content-type"), b"")
-        return StreamFraming.of(content_type) is self._framing
+        return StreamFraming.of(content_type_of(headers)) is self._framing

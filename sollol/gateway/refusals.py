@@ -92,6 +92,11 @@ def _shown(upstream: UpstreamResponse, body: bytes) -> str:
     return " ".join(body[:_SHOWN_BYTES].decode("utf-8", "replace").split())
 
 
+def content_type_of(headers: Headers) -> bytes:
+    """Return the content type among headers; empty if they name none."""
+    return next((value for name, value in headers if name == b"content-type"), b"")
+
+
 def check_framing(upstream: UpstreamResponse, framing: StreamFraming | None, call: Call) -> None:
     """Make sure that an answer comes in a form that was asked for.
 

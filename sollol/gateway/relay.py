@@ -19,6 +19,7 @@ from sollol.gateway.refusals import (
     MAX_TOLD,
     Headers,
     check_framing,
+    content_type_of,
     failed,
     missing,
     no_answer,
@@ -295,8 +296,7 @@ async def _pump(
         downstream.pieces += 1
         whole = records(piece)
     if _is_error(upstream, whole, framing):
-        content_type = next((value for name, value in headers if name == b"content-type"), b"")
-        raise failed(upstream, content_type, whole)
+        raise failed(upstream, content_type_of(headers), whole)
     downstream.first = whole
     downstream.start(upstream.status, headers, is_stream=True)
     if downstream.push(whole):

@@ -50,7 +50,7 @@ class Outbox:
                 self._call_soon = asyncio.get_running_loop().call_soon
             self._call_soon(self._turn_over)
         self._pieces += 1
-        if self._is_quiet and fd != NO_FD and self._pieces == 1 and not self._held:
+        if self._is_quiet and fd != NO_FD and self._pieces == 1:  # so nothing is held
             data = _unsent(transport, data, fd)
             if not data:
                 return
