@@ -106,9 +106,8 @@ class Rule(NamedTuple):
         blame: what it counts for.
         retry: whether another attempt may follow.
         is_crash: the request may have caused it, see :data:`MOST_CRASHES`. It is the node's fault if
-            the same request begins to be answered later.
+            the same request begins to be answered later, or if no other node has failed alike.
         needs_proof: it is the node's fault only if the same request begins to be answered later.
-        counts_alone: or if no other node has failed alike.
         is_free_of_count: it is not one of ``upstream.max_attempts``.
         may_repeat: the same node may be tried again, after a wait, when there is no other.
     """
@@ -117,7 +116,6 @@ class Rule(NamedTuple):
     retry: Retry
     is_crash: bool = False
     needs_proof: bool = False
-    counts_alone: bool = False
     is_free_of_count: bool = False
     may_repeat: bool = True
 
@@ -127,9 +125,9 @@ RULES: Mapping[Failure, Rule] = {
     Failure.CONNECT_TIMEOUT: Rule(Blame.NODE, Retry.FREE),
     Failure.NO_SUCH_HOST: Rule(Blame.AT_ONCE, Retry.FREE, may_repeat=False),
     Failure.OURS: Rule(Blame.NOBODY, Retry.FREE),
-    Failure.CLOSED: Rule(Blame.NODE, Retry.FREE, is_crash=True, counts_alone=True),
+    Failure.CLOSED: Rule(Blame.NODE, Retry.FREE, is_crash=True),
     Failure.DOWN: Rule(Blame.NOBODY, Retry.FREE),
-    Failure.CUT: Rule(Blame.NODE, Retry.BUDGET, is_crash=True, counts_alone=True),
+    Failure.CUT: Rule(Blame.NODE, Retry.BUDGET, is_crash=True),
     Failure.SILENT: Rule(Blame.HALF, Retry.BUDGET, may_repeat=False),
     Failure.STALLED: Rule(Blame.NODE, Retry.BUDGET, may_repeat=False),
     Failure.GARBAGE: Rule(Blame.NODE, Retry.BUDGET),
@@ -138,9 +136,9 @@ RULES: Mapping[Failure, Rule] = {
     Failure.FULL: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True),
     Failure.LOADING: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True),
     Failure.LIMITED: Rule(Blame.NOBODY, Retry.BUDGET, may_repeat=False),
-    Failure.CRASHED: Rule(Blame.MODEL, Retry.BUDGET, is_crash=True, counts_alone=True),
+    Failure.CRASHED: Rule(Blame.MODEL, Retry.BUDGET, is_crash=True),
     Failure.GATEWAY_ERROR: Rule(Blame.NODE, Retry.BUDGET),
-    Failure.SERVER_ERROR: Rule(Blame.MODEL, Retry.BUDGET, is_crash=True, may_repeat=False),
+    Failure.SERVER_ERROR: Rule(Blame.MODEL, Retry.BUDGET, needs_proof=True, may_repeat=False),
     Failure.MISSING: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True, may_repeat=False),
     Failure.REFUSES: Rule(Blame.NOBODY, Retry.NEVER),
     Failure.TOO_LATE: Rule(Blame.NOBODY, Retry.NEVER),

@@ -316,7 +316,7 @@ class Forwarder:
         """Take what an answer that came to its end says of its node."""
         if told_error:
             kind = classify_answer(_SERVER_ERROR, told_error)
-            if RULES[kind].counts_alone or not RULES[kind].is_crash:
+            if not RULES[kind].needs_proof:
                 blame_nodes(self._retries, lease, kind, told_error)
         elif lease.runner and status == _OK:
             self._registry.request_succeeded(node, lease.runner)

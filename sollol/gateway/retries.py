@@ -113,7 +113,7 @@ class Retries:
         """Take note that no attempt follows: what crashes on several nodes is the request's fault."""
         if len(self._crashed) != 1 or self._has_crashed_before:
             return
-        self._blame_all([suspect for suspect in self._suspects if RULES[suspect[1]].counts_alone])
+        self._blame_all([suspect for suspect in self._suspects if RULES[suspect[1]].is_crash])
 
     async def wait_to_repeat(self, most_s: float, draining: asyncio.Event) -> bool:
         """Wait until a node that failed may be tried again; False if there is none.

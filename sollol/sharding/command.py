@@ -145,9 +145,9 @@ def _serving(model: LocalModel) -> list[str]:
     """Return flags.
 
     Files are read, not mapped: a mapped file that is larger than the memory is read twice, and how
-    much is read shows how far a load is.
+    much is read shows how far a load is. There is no request to warm up with: a real one waits.
     """
-    flags = ["--no-mmap", "--no-webui", "--no-slots", "--offline", "--no-escape"]
+    flags = ["--no-mmap", "--no-warmup", "--no-webui", "--no-slots", "--offline", "--no-escape"]
     if model.stored.projectors:
         flags.append("--no-mmproj-offload")  # the plan has it on the coordinator
     pooling = [] if model.has_pooling else ["--pooling", "mean"]

@@ -20,7 +20,7 @@ LATE_S = 0.27
 WINDOW_TICKS = 1000
 """A little less than the ten seconds for which a retry counts."""
 
-_CRASHES = ("reset", "lost", "cut", "short", "crashed", "cut by a crash", "500", "error record")
+_CRASHES = ("reset", "lost", "cut", "short", "crashed", "cut by a crash")
 _GIVEN_UP = ("upstream_timeout", "node_down")
 """Codes of attempts that the gateway ended."""
 

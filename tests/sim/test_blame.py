@@ -119,6 +119,19 @@ async def test_a_node_is_blamed_though_the_client_does_not_wait_for_another() ->
         await wait_for(lambda: EJECTED in states(running))
 
 
+async def test_an_error_on_two_nodes_kills_none_so_a_third_is_tried() -> None:
+    async with fleet(3) as (nodes, running):
+        first = (await chat(running)).headers["x-sollol-node"]
+        last = (await chat(running)).headers["x-sollol-node"]
+        for node in nodes:
+            if first in node.url or last in node.url:
+                node.set_fault(Fault("status", path="/api/chat", status=500, message="odd"))
+        answers = [await chat(running) for _ in nodes]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        attempts = [answer.headers["x-sollol-attempts"] for answer in answers]
+        assert attempts == ["1", "3", "1"]  # and both are left alone then, with this model
+
+
 async def test_an_error_that_no_other_node_can_confirm_is_nobodys_fault() -> None:
     async with fleet(1) as (nodes, running):
         nodes[0].set_fault(Fault("status", path="/api/chat", status=500, message="odd"))
