@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sollol.bench.balance import DIRECT_POLICIES
-from sollol.bench.bench_machine import ForeignLoad, describe_machine
+from sollol.bench.common.machine import ForeignLoad, describe_machine
 from sollol.bench.faults.script import Outage, make_script
 from sollol.bench.fleets import Fleet
 from sollol.bench.live.processes import NO_RETRIES

@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sollol.bench.bench_report import table
-from sollol.bench.bench_targets import Verdict
+from sollol.bench.common.verdicts import Verdict, table
 from sollol.bench.fleets import HETEROGENEOUS, HOMOGENEOUS, Fleet
 from sollol.bench.outcome import Record, Replay, Summary, mean, quantile, summarise
 from sollol.bench.virtual.compare import find_load, replay

@@ -114,7 +114,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
     With --faults, the nodes fail on the same script under each policy, and the report says which
     share of the requests was answered.
     """
-    from sollol.bench.bench_children import ChildFailed
+    from sollol.bench.common.children import ChildFailed
     from sollol.bench.comparison import Plan, carried_rate, compare
     from sollol.bench.fleets import FLEETS
     from sollol.bench.report.files import write_report

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sollol.bench.bench_children import Children
+from sollol.bench.common.children import Children
 
 _TOOLS = ("ip", "nsenter", "unshare")
 _NODE_PORT = 11434

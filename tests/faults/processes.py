@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sollol.bench.bench_children import Child, Children
+from sollol.bench.common.children import Child, Children
 from sollol.ports import free_port
 from tests.gateways import RunningGateway, wait_for
 from tests.one_model import port_of

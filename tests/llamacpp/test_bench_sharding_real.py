@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sollol.bench.bench_children import ChildFailed
+from sollol.bench.common.children import ChildFailed
 from sollol.bench.model_kinds import Size
 from sollol.bench.sharding.fit import measure_fit
 from sollol.bench.sharding.lab import Lab

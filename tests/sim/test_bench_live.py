@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sollol.bench.balance import DIRECT_POLICIES
-from sollol.bench.bench_children import ChildFailed, Children
+from sollol.bench.common.children import ChildFailed, Children
 from sollol.bench.faults.script import Outage, act_out
 from sollol.bench.fleets import Fleet
 from sollol.bench.live.bodies import Sending, write_all

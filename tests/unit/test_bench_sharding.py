@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sollol.bench.bench_children import ChildFailed
+from sollol.bench.common.children import ChildFailed
 from sollol.bench.model_kinds import Size
 from sollol.bench.sharding.fit import (
     Fit,

@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from sollol.bench.bench_targets import Verdict
+from sollol.bench.common.verdicts import Verdict
 from sollol.bench.scheduler_limits import CHECKS, _ratio, main, render
 
 

@@ -15,11 +15,10 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from sollol.bench.bench_children import Child, ChildFailed, Children
-from sollol.bench.bench_machine import ForeignLoad, describe_machine, raise_file_limit
-from sollol.bench.bench_proxies import get_json
-from sollol.bench.bench_report import table
-from sollol.bench.bench_targets import MIB, Verdict
+from sollol.bench.common.children import Child, ChildFailed, Children
+from sollol.bench.common.machine import ForeignLoad, describe_machine, raise_file_limit
+from sollol.bench.common.verdicts import MIB, Verdict, table
+from sollol.bench.data_plane.proxies import get_json
 from sollol.bench.fleets import Fleet
 from sollol.bench.live.processes import RunningNodes, start_nodes
 from sollol.ports import free_port

@@ -17,9 +17,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sollol.bench.bench_numbers import percentile
-from sollol.bench.bench_report import table
-from sollol.bench.bench_targets import Verdict
+from sollol.bench.common.numbers import percentile
+from sollol.bench.common.verdicts import Verdict, table
 from sollol.bench.endurance.callers import FLOOD, SlowCallers
 from sollol.bench.endurance.lab import (
     Lab,

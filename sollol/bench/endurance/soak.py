@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sollol.bench.bench_targets import Verdict
+from sollol.bench.common.verdicts import Verdict
 from sollol.bench.endurance.lab import Lab, WriteOption, report, run_async, running_lab, say
 from sollol.bench.endurance.soak_figures import (
     GROWTH_BYTES,

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sollol.bench.bench_report import table
-from sollol.bench.bench_targets import MIB, Verdict
+from sollol.bench.common.verdicts import MIB, Verdict, table
 from sollol.bench.endurance.soak_load import cuts
 
 WARM_UP = 0.2

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from sollol.bench.bench_children import Child, ChildFailed, Children
-from sollol.bench.bench_proxies import get_json
+from sollol.bench.common.children import Child, ChildFailed, Children
+from sollol.bench.data_plane.proxies import get_json
 from sollol.bench.fleets import Fleet
 from sollol.bench.virtual.policies import QUEUE_MAX_LENGTH
 from sollol.ports import free_port

@@ -10,8 +10,8 @@ from typing import Any
 import uvloop
 
 from sollol.bench.balance import DIRECT_POLICIES, Balance
-from sollol.bench.bench_children import Children
-from sollol.bench.bench_machine import raise_file_limit
+from sollol.bench.common.children import Children
+from sollol.bench.common.machine import raise_file_limit
 from sollol.bench.faults.script import Outage, act_out
 from sollol.bench.fleets import Fleet
 from sollol.bench.live.bodies import Sending, write_all

@@ -1,6 +1,6 @@
 """A comparison as Markdown."""
 
-from sollol.bench.bench_report import table
+from sollol.bench.common.verdicts import table
 from sollol.bench.comparison import Comparison
 from sollol.bench.report.tables import SIMPLIFIED, all_tables, facts
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from sollol.bench.bench_targets import Verdict
+from sollol.bench.common.verdicts import Verdict
 from sollol.bench.endurance.lab import WriteOption, report, run_async, say
 from sollol.bench.sharding.fit import describe_fits, judge_fits, measure_fit, missing_memory
 from sollol.bench.sharding.gateway import describe_gateway, judge_gateway, measure_gateway

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sollol.bench.bench_report import table
-from sollol.bench.bench_targets import Verdict
+from sollol.bench.common.verdicts import Verdict, table
 from sollol.bench.sharding.lab import Lab, Running
 from sollol.bench.sharding.workers import RunningWorker, Taken, WorkerSpec, running_workers, taken
 from sollol.sharding.host_memory import available_bytes

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import httpx
 
-from sollol.bench.bench_children import Child, ChildFailed, Children
-from sollol.bench.bench_numbers import Spread
-from sollol.bench.bench_report import table
-from sollol.bench.bench_targets import Verdict, factor
+from sollol.bench.common.children import Child, ChildFailed, Children
+from sollol.bench.common.numbers import Spread
+from sollol.bench.common.verdicts import Verdict, factor, table
 from sollol.bench.sharding.lab import TIMEOUT_S, Lab
 from sollol.bench.sharding.workers import THREADS, WorkerSpec, running_workers
 from sollol.llamacpp.binaries import LlamaBinaries

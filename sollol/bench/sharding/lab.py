@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from sollol.bench.bench_children import ChildFailed
+from sollol.bench.common.children import ChildFailed
 from sollol.bench.sharding.workers import THREADS
 from sollol.errors import SollolError
 from sollol.llamacpp.binaries import LlamaBinaries

@@ -14,10 +14,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sollol.bench.bench_children import ChildFailed
-from sollol.bench.bench_numbers import Spread
-from sollol.bench.bench_report import table
-from sollol.bench.bench_targets import Verdict, factor
+from sollol.bench.common.children import ChildFailed
+from sollol.bench.common.numbers import Spread
+from sollol.bench.common.verdicts import Verdict, factor, table
 from sollol.bench.sharding.lab import Lab
 from sollol.bench.sharding.speed import TOKENS, WORKERS
 from sollol.bench.sharding.workers import WorkerSpec, running_workers

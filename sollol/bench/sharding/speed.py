@@ -5,9 +5,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sollol.bench.bench_numbers import Spread
-from sollol.bench.bench_report import table
-from sollol.bench.bench_targets import Verdict, factor
+from sollol.bench.common.numbers import Spread
+from sollol.bench.common.verdicts import Verdict, factor, table
 from sollol.bench.sharding.lab import Lab
 from sollol.bench.sharding.workers import WorkerSpec, running_workers
 

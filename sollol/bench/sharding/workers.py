@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sollol.bench.bench_children import ChildFailed
+from sollol.bench.common.children import ChildFailed
 from sollol.errors import WorkerFailed
 from sollol.llamacpp.binaries import LlamaBinaries
 from sollol.llamacpp.process import ChildProcess

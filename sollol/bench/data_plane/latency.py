@@ -3,8 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from sollol.bench.bench_proxies import Bench, Target
-from sollol.bench.bench_results import LatencyRun
+from sollol.bench.data_plane.proxies import Bench, Target
+from sollol.bench.data_plane.results import LatencyRun
 
 RATE_PER_S = 500
 
@@ -28,7 +28,7 @@ def measure_latency(
 
 def _run(bench: Bench, target: Target, seconds: int) -> LatencyRun:
     client = bench.start_client(
-        "bench_paced_client",
+        "paced_client",
         "--port", str(target.port),
         "--rate-per-s", str(RATE_PER_S),
         "--requests", str(RATE_PER_S * seconds),

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from sollol.bench.bench_latency import RATE_PER_S
-from sollol.bench.bench_numbers import Spread
-from sollol.bench.bench_results import DIRECT, NGINX, SOLLOL, Results, StreamLoad, StreamRun
-from sollol.bench.bench_short import CONNECTIONS
-from sollol.bench.bench_streams import STARTS_PER_S
-from sollol.bench.bench_targets import MANY_STREAMS, MIB, judge
+from sollol.bench.common.numbers import Spread
+from sollol.bench.common.verdicts import MIB, Row, table
+from sollol.bench.data_plane.latency import RATE_PER_S
+from sollol.bench.data_plane.limits import MANY_STREAMS, judge
+from sollol.bench.data_plane.results import DIRECT, NGINX, SOLLOL, Results, StreamLoad, StreamRun
+from sollol.bench.data_plane.short import CONNECTIONS
+from sollol.bench.data_plane.streams import STARTS_PER_S
 
 QUIET_RATIO = 0.1
 """The share of the machine that others may use before a reader is warned."""
 
-Row = Sequence[str]
 Run = TypeVar("Run")
 
 _INTRO = """\
@@ -47,12 +47,6 @@ def render(results: Results) -> str:
         _machine(results),
     ]
     return "\n".join(part for part in parts if part)
-
-
-def table(head: Row, rows: Iterable[Row]) -> str:
-    """Return a Markdown table; all columns but the first are right-aligned."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _targets(results: Results) -> str:

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from sollol.bench.bench_bodies import CHAT_ANSWER, CONTROL_ANSWERS, chat_request, http_post
-from sollol.bench.bench_nginx import node_command, proxy_command
-from sollol.bench.bench_numbers import Spread, percentile
-from sollol.bench.bench_report import render, table
-from sollol.bench.bench_results import (
+from sollol.bench.common.numbers import Spread, percentile
+from sollol.bench.common.verdicts import MIB, table
+from sollol.bench.data_plane.bodies import CHAT_ANSWER, CONTROL_ANSWERS, chat_request, http_post
+from sollol.bench.data_plane.limits import MANY_STREAMS, SLOW_STREAMS, judge
+from sollol.bench.data_plane.nginx import node_command, proxy_command
+from sollol.bench.data_plane.report import render
+from sollol.bench.data_plane.results import (
     DIRECT,
     HTTPX,
     NGINX,
@@ -22,7 +24,6 @@ from sollol.bench.bench_results import (
     StreamLoad,
     StreamRun,
 )
-from sollol.bench.bench_targets import MANY_STREAMS, MIB, SLOW_STREAMS, judge
 
 
 def short_runs(*rates: float) -> list[ShortRun]:

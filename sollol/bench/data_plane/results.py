@@ -1,4 +1,4 @@
-"""What was measured, as plain values; ``bench_report.py`` makes a page of it."""
+"""What was measured, as plain values; ``report.py`` makes a page of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

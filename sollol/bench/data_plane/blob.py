@@ -4,9 +4,9 @@ import json
 import time
 from collections.abc import Sequence
 
-from sollol.bench.bench_children import Child, ChildFailed
-from sollol.bench.bench_proxies import Bench, Target
-from sollol.bench.bench_results import BlobRun
+from sollol.bench.common.children import Child, ChildFailed
+from sollol.bench.data_plane.proxies import Bench, Target
+from sollol.bench.data_plane.results import BlobRun
 
 _SAMPLE_S = 0.05
 _SLOWEST_BYTES_PER_S = 20e6
@@ -31,7 +31,7 @@ def measure_blob(
 def _run(bench: Bench, target: Target, size_bytes: int, seed: int) -> BlobRun:
     rss_bytes, cpu_s = target.child.rss_bytes(), target.child.cpu_s()
     client = bench.start_client(
-        "bench_blob_client",
+        "blob_client",
         "--port", str(target.port),
         "--bytes", str(size_bytes),
         "--seed", str(seed),

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sollol.bench.bench_bodies import chat_request
-from sollol.bench.bench_children import ChildFailed
-from sollol.bench.bench_proxies import Bench, Target
-from sollol.bench.bench_results import ShortRun
+from sollol.bench.common.children import ChildFailed
+from sollol.bench.data_plane.bodies import chat_request
+from sollol.bench.data_plane.proxies import Bench, Target
+from sollol.bench.data_plane.results import ShortRun
 
 CONNECTIONS = 64
 _WARM_UP_S = 1

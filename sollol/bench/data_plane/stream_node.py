@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from sollol.bench.bench_bodies import CHAT_ANSWER, CONTROL_ANSWERS, MODEL
+from sollol.bench.data_plane.bodies import CHAT_ANSWER, CONTROL_ANSWERS, MODEL
 
 _RECORD = (
     b'{"model":"' + MODEL.encode() + b'","created_at":"2025-01-01T00:00:00.123456Z",'

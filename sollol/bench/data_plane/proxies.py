@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sollol.bench.bench_bodies import CHAT_ANSWER, CONTROL_ANSWERS
-from sollol.bench.bench_children import Child, ChildFailed, Children
-from sollol.bench.bench_machine import Layout
-from sollol.bench.bench_nginx import node_command, proxy_command
-from sollol.bench.bench_results import DIRECT, HTTPX, NGINX, SOLLOL
+from sollol.bench.common.children import Child, ChildFailed, Children
+from sollol.bench.common.machine import Layout
+from sollol.bench.data_plane.bodies import CHAT_ANSWER, CONTROL_ANSWERS
+from sollol.bench.data_plane.nginx import node_command, proxy_command
+from sollol.bench.data_plane.results import DIRECT, HTTPX, NGINX, SOLLOL
 from sollol.ports import free_port
 
 _SLOTS = 4000
@@ -57,7 +57,7 @@ class Bench:
     def start_stream_node(self) -> Target:
         """Start a node that streams."""
         port = free_port()
-        child = self._start_module("bench_stream_node", "--port", str(port))
+        child = self._start_module("stream_node", "--port", str(port))
         child.wait_listening(port)
         return Target(DIRECT, port, child)
 
@@ -80,7 +80,7 @@ class Bench:
         """Start the FastAPI and httpx proxy."""
         port = free_port()
         command = [
-            sys.executable, "-m", "sollol.bench.bench_httpx_proxy",
+            sys.executable, "-m", "sollol.bench.data_plane.httpx_proxy",
             "--port", str(port), "--node", f"http://127.0.0.1:{node.port}",
         ]  # fmt: skip
         child = self.children.start("httpx-proxy", command, self.layout.proxy)
@@ -108,7 +108,7 @@ class Bench:
         return self._start_module(module, *arguments)
 
     def _start_module(self, module: str, *arguments: str) -> Child:
-        command = [sys.executable, "-m", f"sollol.bench.{module}", *arguments]
+        command = [sys.executable, "-m", f"sollol.bench.data_plane.{module}", *arguments]
         return self.children.start(module, command, self.layout.load)
 
 

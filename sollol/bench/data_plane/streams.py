@@ -5,10 +5,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-from sollol.bench.bench_children import Child, ChildFailed
-from sollol.bench.bench_proxies import Bench, Target, get_json
-from sollol.bench.bench_results import HTTPX, Leaving, StreamLoad, StreamRun
-from sollol.bench.bench_stream_node import ACTIVE_PATH
+from sollol.bench.common.children import Child, ChildFailed
+from sollol.bench.data_plane.proxies import Bench, Target, get_json
+from sollol.bench.data_plane.results import HTTPX, Leaving, StreamLoad, StreamRun
+from sollol.bench.data_plane.stream_node import ACTIVE_PATH
 
 FAST, SLOW = 30, 5
 STREAMS_100 = StreamLoad(100, FAST)
@@ -70,7 +70,7 @@ def _run(bench: Bench, node: Target, target: Target, load: StreamLoad, seconds: 
 
 def _start(bench: Bench, target: Target, load: StreamLoad, seconds: int) -> Child:
     return bench.start_client(
-        "bench_stream_client",
+        "stream_client",
         "--port", str(target.port),
         "--streams", str(load.streams),
         "--chunks", str(load.chunks_per_s * seconds),

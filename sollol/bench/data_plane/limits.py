@@ -1,24 +1,13 @@
 """The limits that SOLLOL promises to keep, held against what was measured. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from sollol.bench.bench_numbers import Spread
-from sollol.bench.bench_results import DIRECT, HTTPX, NGINX, SOLLOL, Results, StreamLoad
+from sollol.bench.common.numbers import Spread
+from sollol.bench.common.verdicts import MIB, Verdict, factor, milliseconds
+from sollol.bench.data_plane.results import DIRECT, HTTPX, NGINX, SOLLOL, Results, StreamLoad
 
-MIB = 1024 * 1024
 MANY_STREAMS = StreamLoad(1000, 30)
 SLOW_STREAMS = StreamLoad(500, 5)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One limit. ``measured`` is the median over the rounds, with its range."""
-
-    text: str
-    limit: str
-    measured: str
-    holds: bool
 
 
 def judge(results: Results) -> list[Verdict]:
@@ -31,17 +20,6 @@ def judge(results: Results) -> list[Verdict]:
         *_blob(results),
         *_memory(results),
     ]
-
-
-def factor(spread: Spread) -> str:
-    """Write a ratio with its range: ``0.31x (0.29 to 0.33)``."""
-    return f"{spread.median:.2f}x ({spread.low:.2f} to {spread.high:.2f})"
-
-
-def milliseconds(spread: Spread) -> str:
-    """Write seconds as milliseconds with their range."""
-    low, high = spread.low * 1e3, spread.high * 1e3
-    return f"{spread.median * 1e3:.2f} ms ({low:.2f} to {high:.2f})"
 
 
 def _short(results: Results) -> Iterator[Verdict]:

@@ -12,8 +12,8 @@ import socket
 import time
 from array import array
 
-from sollol.bench.bench_bodies import chat_request, http_post
-from sollol.bench.bench_numbers import percentile
+from sollol.bench.common.numbers import percentile
+from sollol.bench.data_plane.bodies import chat_request, http_post
 
 _SENT_NS = re.compile(rb'"content":"(\d{20})"')
 _FINAL = b'"done":true'

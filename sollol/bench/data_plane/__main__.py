@@ -1,7 +1,7 @@
 """``make bench``: what SOLLOL costs between a client and a node.
 
-Each part (``bench_short.py``, ``bench_latency.py``, ``bench_streams.py``, ``bench_blob.py``) measures
-all proxies in turn; ``bench_report.py`` makes the page.
+Each part (``short.py``, ``latency.py``, ``streams.py``, ``blob.py``) measures
+all proxies in turn; ``report.py`` makes the page.
 """
 
 import shutil
@@ -15,21 +15,21 @@ from typing import Annotated
 
 import typer
 
-from sollol.bench.bench_blob import measure_blob
-from sollol.bench.bench_children import ChildFailed, Children
-from sollol.bench.bench_latency import measure_latency
-from sollol.bench.bench_machine import (
+from sollol.bench.common.children import ChildFailed, Children
+from sollol.bench.common.machine import (
     ForeignLoad,
     Layout,
     TooFewCores,
     describe_machine,
     raise_file_limit,
 )
-from sollol.bench.bench_proxies import Bench, Target, Tools
-from sollol.bench.bench_report import render
-from sollol.bench.bench_results import HTTPX, Results
-from sollol.bench.bench_short import measure_short
-from sollol.bench.bench_streams import (
+from sollol.bench.data_plane.blob import measure_blob
+from sollol.bench.data_plane.latency import measure_latency
+from sollol.bench.data_plane.proxies import Bench, Target, Tools
+from sollol.bench.data_plane.report import render
+from sollol.bench.data_plane.results import HTTPX, Results
+from sollol.bench.data_plane.short import measure_short
+from sollol.bench.data_plane.streams import (
     STREAMS_100,
     STREAMS_500,
     STREAMS_500_SLOW,

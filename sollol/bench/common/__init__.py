@@ -1,0 +1,1 @@
+"""What the benchmarks share: children on chosen cores, the machine, figures, limits."""

@@ -1,0 +1,1 @@
+"""``make bench``: what SOLLOL costs between a client and a node."""
