@@ -12,35 +12,12 @@ from msgspec import Raw
 
 from sollol.errors import InvalidBody
 from sollol.wire.gojson import decode_repaired
+from sollol.wire.turn_fields import Part, Turn
 
 _SAMPLE_BYTES = 128
 _IMAGE_TYPES = frozenset({"image_url", "input_image", "image"})
-_NONE = Raw()
 
 Value = TypeVar("Value")
-
-
-class Part(msgspec.Struct):
-    """A part of a message: text, an image, a call of a tool or its result."""
-
-    type: str | None = None
-    text: str | None = None
-    content: "str | list[Part] | None" = None
-    input: Raw = _NONE
-    image_url: Raw = _NONE
-    source: Raw = _NONE
-
-
-class Turn(msgspec.Struct):
-    """A message, or an item of the input of ``/v1/responses``."""
-
-    role: str | None = None
-    content: str | list[Part] | None = None
-    images: list[Raw] | None = None
-    thinking: str | None = None
-    tool_calls: Raw = _NONE
-    arguments: str | None = None
-    output: str | list[Part] | None = None
 
 
 class Prompt:

@@ -38,6 +38,15 @@ def test_no_struct_has_options(tree: ast.Module) -> None:
             assert not node.keywords
 
 
+def test_no_struct_is_decoded_where_it_is_made(tree: ast.Module) -> None:
+    """Its fields have other types there: a union is a ``type``, so nothing that comes fits."""
+    made = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    decoders = {"Decoder", "decode", "convert"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in decoders:
+            assert not made & {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
+
+
 def test_doctor_tells_whether_the_hot_path_is_compiled() -> None:
     assert check_compiled(is_compiled=True).finding == "compiled"
     assert check_compiled(is_compiled=False).finding == "plain Python"
