@@ -1,4 +1,4 @@
-"""Requests as they came in, and what became of them: one for a model, and one on ``/api`` besides."""
+"""A request for a model as it came in, and what became of it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,8 @@ import msgspec
 
 from sollol.api.request import Headers
 from sollol.gateway.call import Outcome
-from sollol.gateway.journal import Entry
+from sollol.gateway.entries import Entry
 from sollol.types import Dialect
-from sollol.wire.bodies import ollama_error_record
 from sollol.wire.kinds import UNCACHED_STREAMS, BodyKind
 
 
@@ -82,25 +81,3 @@ class Arrival(msgspec.Struct):
             "attempts": len(outcome.tries),
             "queue_wait_s": int((outcome.queue_wait_s or 0.0) * 10_000) / 10_000,
         }
-
-
-class OllamaArrival(msgspec.Struct, kw_only=True):
-    """What requests on ``/api`` besides inference have in common."""
-
-    shown_id: str
-    arrived_at: float
-    outcome: Outcome = msgspec.field(default_factory=Outcome)
-
-    @property
-    def dialect(self) -> Dialect:
-        """The caller's."""
-        return Dialect.OLLAMA
-
-    @property
-    def error_record(self) -> Callable[[str], bytes]:
-        """Writes the end of a stream that failed after it began."""
-        return ollama_error_record
-
-    def told_refused(self) -> Headers:
-        """Return the headers that a refusal has besides."""
-        return []

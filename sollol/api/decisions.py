@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from sollol.api.explained import Explanation, explanation
 from sollol.api.own import OwnRoute, errors
 from sollol.errors import DecisionNotFound
+from sollol.gateway.entries import Entry, Wanted
 from sollol.gateway.gateway import Gateway
-from sollol.gateway.journal import Entry, Wanted
 from sollol.wire.names import model_key
 
 

@@ -4,8 +4,8 @@ import secrets
 from typing import Any
 
 from sollol.api.answer import Answer
-from sollol.api.arrival import OllamaArrival
 from sollol.api.body import BodyReader
+from sollol.api.ollama_arrival import OllamaArrival
 from sollol.api.request import Headers, Request
 from sollol.api.serving import Serving, shown_id, target_of
 from sollol.errors import ConnectFailed, NoNodeAvailable, RouteNotFound

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sollol.api.answer import Answer
-from sollol.api.arrival import OllamaArrival
 from sollol.api.body import BodyReader, Pieces
+from sollol.api.ollama_arrival import OllamaArrival
 from sollol.api.request import Request
 from sollol.api.serving import Serving, shown_id
 from sollol.errors import FleetFailed

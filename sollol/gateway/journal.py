@@ -11,104 +11,15 @@ about 1 kB, and 8 kB where many nodes were tried. Of prompts and answers nothing
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import NamedTuple
-
-import msgspec
 
 from sollol.gateway.call import Call, Outcome
-from sollol.types import Ask
+from sollol.gateway.entries import Entry, Kept, Wanted, packed, unpacked
 
 MAX_TEXT = 300
 """Characters kept of a path, a model's name or an error: a caller may have written them."""
 
 MAX_TRIES = 8
 """Attempts kept, the latest ones: those on nodes that lack the model are not counted as such."""
-
-WAITING = "waiting"
-RUNNING = "running"
-OK = "ok"
-
-
-class Entry(msgspec.Struct, eq=False, gc=False, array_like=True):
-    """One request; ``outcome`` goes on changing until ``duration_s`` is known."""
-
-    number: int
-    """Counts requests in the order they came."""
-    id: str
-    """Unique."""
-    shown_id: str
-    """The caller's own id, or the unique one."""
-    arrived_at: float
-    """Seconds since 1970."""
-    path: str
-    task: str
-    model: str
-    """As the caller wrote it."""
-    model_key: str
-    priority: int
-    caller: str
-    ask: Ask
-    outcome: Outcome
-    duration_s: float | None = None
-    """From arrival to the end; None before that."""
-
-    @property
-    def prediction(self) -> tuple[float, float] | None:
-        """Seconds from the grant to the end as predicted, and as they were; None if unknown."""
-        if not self.outcome.tries:
-            return None
-        attempt = self.outcome.tries[-1]
-        measured, grant = attempt.measured, attempt.grant
-        if grant.decision is None or measured is None or not measured.total_s:
-            return None
-        return grant.lease.predicted_s, measured.total_s
-
-    def outcome_name(self, *, is_waiting: bool) -> str:
-        """Return ``ok`` or the code of an error, or before the end ``waiting`` or ``running``."""
-        if self.duration_s is None:
-            return WAITING if is_waiting else RUNNING
-        return self.outcome.error or OK
-
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Entry).decode
-
-Kept = bytes | Entry
-"""An entry that has ended, packed; as it is where a number or a text in it cannot be."""
-
-
-def _packed(entry: Entry) -> Kept:
-    try:
-        return _pack(entry)
-    except (OverflowError, UnicodeEncodeError):  # callers and nodes can write both
-        return entry
-
-
-def _unpacked(kept: Kept) -> Entry:
-    return kept if isinstance(kept, Entry) else _unpack(kept)
-
-
-class Wanted(NamedTuple):
-    """Which entries are wanted; an empty text stands for all."""
-
-    model: str = ""
-    """Canonical, as ``wire.names.model_key`` returns it."""
-    node: str = ""
-    """One of the nodes that were tried."""
-    outcome: str = ""
-    caller: str = ""
-
-    def has(self, entry: Entry, *, is_waiting: bool) -> bool:
-        """Whether an entry is one of these."""
-        return (
-            self.model in ("", entry.model_key)
-            and self.caller in ("", entry.caller)
-            and self.outcome in ("", entry.outcome_name(is_waiting=is_waiting))
-            and (
-                not self.node
-                or any(t.grant.lease.node_id == self.node for t in entry.outcome.tries)
-            )
-        )
 
 
 class Journal:
@@ -154,7 +65,7 @@ class Journal:
             outcome.error_text = outcome.error_text[:MAX_TEXT]
         if len(outcome.tries) > MAX_TRIES:
             del outcome.tries[:-MAX_TRIES]
-        self._ended.append((entry.number, _packed(entry)))
+        self._ended.append((entry.number, packed(entry)))
 
     def shown_id(self, request_id: str) -> str:
         """Return the id that the caller of a request under way knows; the same one if there is none."""
@@ -186,4 +97,4 @@ class Journal:
         entries: list[tuple[int, Kept]] = [(entry.number, entry) for entry in self._open.values()]
         entries += self._ended
         entries.sort(key=lambda numbered: -numbered[0])
-        return (_unpacked(kept) for _, kept in entries if isinstance(kept, Entry) or sought in kept)
+        return (unpacked(kept) for _, kept in entries if isinstance(kept, Entry) or sought in kept)

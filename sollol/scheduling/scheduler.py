@@ -31,6 +31,7 @@ from sollol.errors import QueueFull, QueueTimeout, ShuttingDown
 from sollol.scheduling import explain
 from sollol.scheduling.chooser import Chooser
 from sollol.scheduling.decision import Decision, Effect, Grant, Refusal, Statistics
+from sollol.scheduling.fairness import FairClock
 from sollol.scheduling.fleet import RETRY_AFTER_S
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
@@ -43,7 +44,7 @@ from sollol.scheduling.overview import (
     queued,
     slow_model,
 )
-from sollol.scheduling.queue import FairClock, Row, Waiting, WaitQueue
+from sollol.scheduling.queue import Row, Waiting, WaitQueue
 from sollol.scheduling.state import Held, Node, Runner
 from sollol.scheduling.verdict import Verdict
 from sollol.scheduling.waiting import claim_room, is_impatient, plan, unplan

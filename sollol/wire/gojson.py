@@ -36,7 +36,7 @@ _decode_any = msgspec.json.Decoder(Any).decode
 Value = TypeVar("Value")
 
 
-class Fields(msgspec.Struct, frozen=True):
+class Fields(msgspec.Struct):
     """The top-level fields of a body: their JSON texts by folded (lower-case) name.
 
     ``raws`` holds of a repeated key the last value. The texts are views of ``body``.

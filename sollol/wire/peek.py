@@ -41,7 +41,7 @@ _OPENINGS = {
 _decode_string = msgspec.json.Decoder(str).decode
 
 
-class Peek(msgspec.Struct, frozen=True):
+class Peek(msgspec.Struct):
     """What routing knows of a request body."""
 
     model: str

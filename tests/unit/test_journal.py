@@ -7,7 +7,8 @@ import pytest
 
 from sollol.gateway.body import Body
 from sollol.gateway.call import Attempt, Call, Outcome
-from sollol.gateway.journal import MAX_TEXT, MAX_TRIES, Journal, Wanted
+from sollol.gateway.entries import Wanted
+from sollol.gateway.journal import MAX_TEXT, MAX_TRIES, Journal
 from sollol.scheduling.decision import Decision, Grant, Obstacle, Option, Rule, Terms
 from sollol.types import Ask, Lease, Measured, Task
 from sollol.wire.kinds import CHAT, other_kind

@@ -6,10 +6,11 @@ from random import Random
 import pytest
 
 from sollol.errors import ModelNotFound
+from sollol.scheduling.fairness import FairClock
 from sollol.scheduling.leases import Leases
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.policies import POLICIES
-from sollol.scheduling.queue import FairClock, WaitQueue
+from sollol.scheduling.queue import WaitQueue
 from sollol.scheduling.scheduler import STRANDED_S, Scheduler
 from sollol.types import Ask, Engine, Lease, Measured, NodeState, NodeView
 from tests.scheduling import GB, Play, asks, assert_clean, leases, nodes_of, refused, view
