@@ -1,6 +1,13 @@
-"""Prints what tests have found: which fault ends how on which route, what is said of bad inputs."""
+"""Prints what tests have found: which fault ends how on which route, what is said of bad inputs.
 
+It also spares tests what they do not need: the world's certificate authorities, and looking through
+all that was collected whenever garbage is looked for.
+"""
+
+import gc
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +19,18 @@ BAD_INPUT = "bad_input"
 """The property that a test records a line under, as ``(place, name, status, what was told)``."""
 
 _WIDTH = 14
+_AUTHORITY = Path(__file__).with_name("authority.pem")
+
+
+def pytest_configure() -> None:
+    # httpx reads all authorities for each client: 28 ms, where a test takes 10. One takes 0.6 ms.
+    os.environ["SSL_CERT_FILE"] = str(_AUTHORITY)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests and what they import live to the end
+
 
 
 def _recorded(reporter: Any, wanted: str) -> Iterator[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""Five hundred random schedules of faults: whatever fails, what the gateway promises holds.
+"""A hundred random schedules of faults: whatever fails, what the gateway promises holds.
 
 ``SCHEDULES=20000 pytest -n auto tests/deterministic`` plays more of them, as does
 ``make schedules ARGS="--schedules 20000"``; a failure names the command that plays its seed again.
@@ -14,8 +14,8 @@ import structlog
 
 from tests.deterministic.runs import ScheduleFailed, be_quiet, digest, play
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "500"))
-PARTS = 20
+SCHEDULES = int(os.environ.get("SCHEDULES", "100"))
+PARTS = 10
 
 
 @pytest.fixture(autouse=True)
