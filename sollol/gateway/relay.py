@@ -204,7 +204,7 @@ async def relay(
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
     if upstream.status == _NOT_FOUND:
-        raise await missing(upstream)
+        raise await missing(upstream, call)
     if upstream.status >= _SERVER_ERROR or upstream.status == _LIMITED:
         raise failed(upstream, upstream.content_type, await upstream.read_all(HOLD_BYTES))
     headers = [(name, value) for name, value in upstream.headers if name in _PASSED_HEADERS]

@@ -174,6 +174,44 @@ async def test_a_form_that_was_not_asked_for_is_no_answer(*, stream: bool) -> No
         assert {answer.headers["x-sollol-node"] for answer in answers} == {two.url[7:]}
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("kind", "body"), [("text/html", PAGE), ("", ""), ("application/json", "{}")]
+)
+async def test_a_404_in_no_engines_words_does_not_tell_that_a_model_is_gone(
+    path: str, kind: str, body: str
+) -> None:
+    async with fleet(2) as (nodes, running):
+        nodes[0].set_fault(
+            Fault("answer", path=path, status=404, body=body, content_type=kind, times=1)
+        )
+        answers = [await ask(running, path) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert {answer.headers["x-sollol-attempts"] for answer in answers} == {"1", "2"}
+        assert states(running) == [EJECTED, HEALTHY]
+        (error,) = last_errors(running)
+        assert "gave no answer of this route, but 404 with" in error
+        assert all(view.models for view in running.gateway.registry.views())
+
+
+async def test_without_another_node_a_caller_is_told_of_a_404_that_is_a_page() -> None:
+    async with fleet(1) as (nodes, running):
+        nodes[0].set_fault(said(404))
+        answer = await ask(running)
+        assert (answer.status_code, answer.headers["x-sollol-attempts"]) == (502, "1")
+        assert PAGE in answer.json()["error"]
+        nodes[0].clear_faults()
+        assert (await ask(running)).status_code == 200  # the model is known to be there still
+
+
+async def test_a_404_of_a_route_we_do_not_know_is_passed_on_as_it_came() -> None:
+    page = plain(404, "text/html", PAGE.encode())
+    async with ollama_script({"/api/later": page}) as node, running_gateway(node.url) as running:
+        answer = await ask(running, "/api/later", model="m")
+        assert (answer.status_code, answer.text) == (404, PAGE)
+        assert states(running) == [HEALTHY]
+
+
 @contextlib.asynccontextmanager
 async def translated(wrong: bytes) -> AsyncIterator[tuple[OllamaScript, RunningGateway]]:
     """Yield a node that speaks OpenAI's API and answers wrongly, and a gateway over it."""
@@ -186,7 +224,8 @@ async def translated(wrong: bytes) -> AsyncIterator[tuple[OllamaScript, RunningG
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    ("status", "content_type"), [(302, "text/html"), (403, "text/html"), (204, "text/html")]
+    ("status", "content_type"),
+    [(302, "text/html"), (403, "text/html"), (404, "text/html"), (204, "")],
 )
 async def test_a_translated_answer_is_looked_at_too(
     status: int, content_type: str, *, stream: bool
