@@ -176,7 +176,7 @@ class Translator(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether the last record of a stream has come."""
+        """Whether all of the answer has come, though the stream may tell more of it, and end."""
         ...
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:

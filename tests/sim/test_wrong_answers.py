@@ -1,6 +1,7 @@
 """Nodes that answer at once, but with what is no answer: who is asked, blamed and told what."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -217,7 +218,9 @@ async def translated(wrong: bytes) -> AsyncIterator[tuple[OllamaScript, RunningG
     """Yield a node that speaks OpenAI's API and answers wrongly, and a gateway over it."""
     async with (
         openai_script({"/v1/chat/completions": wrong}) as node,
-        running_gateway(node.url, failover={"eject_after": 1}) as running,
+        running_gateway(
+            node.url, failover={"eject_after": 1}, upstream={"stall_timeout_s": 0.3}
+        ) as running,
     ):
         yield node, running
 
@@ -259,11 +262,37 @@ SAID = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"s
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 @pytest.mark.parametrize("is_complete", [True, False])
 async def test_a_complete_stream_that_is_cut_is_whole(path: str, *, is_complete: bool) -> None:
-    events = [SAID, b"data: [DONE]\n\n"][: 1 + is_complete]
-    async with translated(sse(*events, end=b"")) as (_, running):
+    whole, part = [SAID, b"data: [DONE]\n\n"], [SAID.replace(b'"stop"', b"null")]
+    async with translated(sse(*(whole if is_complete else part), end=b"")) as (_, running):
         answer = await ask(running, path, model="m", stream=True)
         assert ("error" in answer.text) == (not is_complete)
         assert states(running) == [HEALTHY if is_complete else EJECTED]
+
+
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n'
+
+
+@pytest.mark.parametrize("told", [[], [USAGE]])
+@pytest.mark.parametrize("holds", [True, False])
+async def test_a_translated_stream_is_whole_once_it_says_why_it_ended(
+    told: list[bytes], *, holds: bool
+) -> None:
+    async with translated(sse(SAID, *told, end=b"")) as (node, running):
+        node.holds = holds
+        answer = await ask(running, model="m", stream=True)
+        *_, last = map(json.loads, answer.text.splitlines())
+        assert (last["done"], last["done_reason"]) == (True, "stop")
+        assert last.get("eval_count") == (3 if told else None)
+        assert states(running) == [HEALTHY]
+        assert last_errors(running) == []
+        await assert_idle(running)
+
+
+async def test_a_passed_on_stream_of_events_ends_with_done() -> None:
+    async with translated(sse(SAID, end=b"")) as (_, running):
+        answer = await ask(running, "/v1/chat/completions", model="m", stream=True)
+        assert '"error"' in answer.text
+        assert states(running) == [EJECTED]
 
 
 @pytest.mark.parametrize("fault", ["cut_at_end", "reset_at_end", "hang_at_end"])
