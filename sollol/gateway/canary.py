@@ -136,10 +136,9 @@ def failure_of(status: int, body: bytes) -> Failure | None:
     """Return what kind of failure an answer is; None of one as it should be."""
     if status == HTTPStatus.OK and is_answer(body, None, Task.GENERATE):
         return None
-    if status == HTTPStatus.NOT_FOUND:
-        return Failure.MISSING
     if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS:
-        return Failure.REFUSES if is_refusal(status, body) else Failure.WRONG_ANSWER
+        said = Failure.MISSING if status == HTTPStatus.NOT_FOUND else Failure.REFUSES
+        return said if is_refusal(status, body) else Failure.WRONG_ANSWER
     return classify_answer(status, body[:SHOWN_BYTES].decode(errors="replace"))
 
 

@@ -5,6 +5,7 @@ from sollol.gateway.call import Call
 from sollol.types import Dialect, Task
 from sollol.upstream.http import UpstreamResponse
 from sollol.wire.answers import NEVER_OF_REQUESTS, OF_KEYS, is_refusal
+from sollol.wire.bodies import TEXT
 from sollol.wire.load_records import stream_framing
 from sollol.wire.names import Source, parse_ref
 from sollol.wire.streams import StreamFraming
@@ -22,10 +23,13 @@ _TEXT = (Task.CHAT, Task.GENERATE)
 Headers = list[tuple[bytes, bytes]]
 
 
-async def missing(upstream: UpstreamResponse) -> MissingOnNode:
-    """Return the error for a 404."""
+async def missing(upstream: UpstreamResponse, call: Call | None) -> MissingOnNode | WrongAnswer:
+    """Return the error for a 404: engines say in JSON that a model is missing, in plain text that a route is."""
     body = await upstream.read_all(HOLD_BYTES)
-    is_text = upstream.content_type.startswith(b"text/plain")
+    is_text = upstream.content_type.startswith(TEXT)
+    is_known = call is not None and call.kind.task is not Task.OTHER
+    if is_known and not is_text and not is_refusal(upstream.status, body):
+        return no_answer(upstream, body)
     text = body[:200].decode("utf-8", "replace")
     return MissingOnNode(text, upstream.content_type, body, lacks_route=is_text)
 

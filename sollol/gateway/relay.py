@@ -176,7 +176,7 @@ class Translator(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether the last record of a stream has come."""
+        """Whether all of the answer has come, though the stream may tell more of it, and end."""
         ...
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
@@ -204,7 +204,7 @@ async def relay(
         UpstreamCut, UpstreamTimeout, ProtocolViolation: as the node failed.
     """
     if upstream.status == _NOT_FOUND:
-        raise await missing(upstream)
+        raise await missing(upstream, call)
     if upstream.status >= _SERVER_ERROR or upstream.status == _LIMITED:
         raise failed(upstream, upstream.content_type, await upstream.read_all(HOLD_BYTES))
     headers = [(name, value) for name, value in upstream.headers if name in _PASSED_HEADERS]

@@ -25,8 +25,8 @@ _OF_NOBODY = frozenset(
 """What no engine answers to a request that SOLLOL passes on, whatever it says with it."""
 OF_KEYS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 """What is said of the key that SOLLOL sends, or of the address that it asks."""
-NEVER_OF_REQUESTS = OF_KEYS | _OF_NOBODY
-"""Statuses that are the node's fault, whatever was asked."""
+NEVER_OF_REQUESTS = OF_KEYS | _OF_NOBODY | {HTTPStatus.NOT_FOUND}
+"""Statuses that are the node's fault, whatever was asked, where no engine says what is wrong."""
 _CLOUD_WORDS = (b"cloud", b"signin_url", b"ollama.com")
 _RECORD_NAMES = (b'"done"', b'"message"', b'"response"', b'"completed"')
 _EVENT_LINES = (b"data:", b"event:", b":", b"id:", b"retry:")

@@ -49,7 +49,7 @@ class ResponseTranslator(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether the last event of a stream has come."""
+        """Whether all of the answer has come, though the stream may tell more of it, and end."""
         ...
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
@@ -141,7 +141,7 @@ class TextStream:
     @property
     def is_over(self) -> bool:
         """See :class:`ResponseTranslator`."""
-        return self._ended
+        return self._ended or bool(self._answer.finish_reason)
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
         """See :class:`ResponseTranslator`."""

@@ -132,6 +132,7 @@ CASES = (
     Case("403", _said(403, ""), _R, _R, "our key, or our name"),
     Case("405", _said(405, "405 method not allowed", "text/plain"), _R, _R, _NONE),
     Case("408", _said(408, '{"error":"timeout"}', _JSON), _R, _R, "too late there, not elsewhere"),
+    Case("404 as a page", _said(404, "<html>no such backend</html>"), _R, _R, _WORDS),
     Case("400 as a page", _said(400, "<html>bad request</html>"), _R, _R, _WORDS),
     Case("413 as a page", _said(413, "<html>too large</html>"), _R, _R, _WORDS),
     Case("records of another dialect", _said(200, '{"x":1}\n', _NDJSON), _R, _R, _NO_RECORD),

@@ -1,6 +1,7 @@
 """Nodes that answer at once, but with what is no answer: who is asked, blamed and told what."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -174,19 +175,60 @@ async def test_a_form_that_was_not_asked_for_is_no_answer(*, stream: bool) -> No
         assert {answer.headers["x-sollol-node"] for answer in answers} == {two.url[7:]}
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("kind", "body"), [("text/html", PAGE), ("", ""), ("application/json", "{}")]
+)
+async def test_a_404_in_no_engines_words_does_not_tell_that_a_model_is_gone(
+    path: str, kind: str, body: str
+) -> None:
+    async with fleet(2) as (nodes, running):
+        nodes[0].set_fault(
+            Fault("answer", path=path, status=404, body=body, content_type=kind, times=1)
+        )
+        answers = [await ask(running, path) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert {answer.headers["x-sollol-attempts"] for answer in answers} == {"1", "2"}
+        assert states(running) == [EJECTED, HEALTHY]
+        (error,) = last_errors(running)
+        assert "gave no answer of this route, but 404 with" in error
+        assert all(view.models for view in running.gateway.registry.views())
+
+
+async def test_without_another_node_a_caller_is_told_of_a_404_that_is_a_page() -> None:
+    async with fleet(1) as (nodes, running):
+        nodes[0].set_fault(said(404))
+        answer = await ask(running)
+        assert (answer.status_code, answer.headers["x-sollol-attempts"]) == (502, "1")
+        assert PAGE in answer.json()["error"]
+        nodes[0].clear_faults()
+        assert (await ask(running)).status_code == 200  # the model is known to be there still
+
+
+async def test_a_404_of_a_route_we_do_not_know_is_passed_on_as_it_came() -> None:
+    page = plain(404, "text/html", PAGE.encode())
+    async with ollama_script({"/api/later": page}) as node, running_gateway(node.url) as running:
+        answer = await ask(running, "/api/later", model="m")
+        assert (answer.status_code, answer.text) == (404, PAGE)
+        assert states(running) == [HEALTHY]
+
+
 @contextlib.asynccontextmanager
 async def translated(wrong: bytes) -> AsyncIterator[tuple[OllamaScript, RunningGateway]]:
     """Yield a node that speaks OpenAI's API and answers wrongly, and a gateway over it."""
     async with (
         openai_script({"/v1/chat/completions": wrong}) as node,
-        running_gateway(node.url, failover={"eject_after": 1}) as running,
+        running_gateway(
+            node.url, failover={"eject_after": 1}, upstream={"stall_timeout_s": 0.3}
+        ) as running,
     ):
         yield node, running
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    ("status", "content_type"), [(302, "text/html"), (403, "text/html"), (204, "text/html")]
+    ("status", "content_type"),
+    [(302, "text/html"), (403, "text/html"), (404, "text/html"), (204, "")],
 )
 async def test_a_translated_answer_is_looked_at_too(
     status: int, content_type: str, *, stream: bool
@@ -220,11 +262,37 @@ SAID = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"s
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 @pytest.mark.parametrize("is_complete", [True, False])
 async def test_a_complete_stream_that_is_cut_is_whole(path: str, *, is_complete: bool) -> None:
-    events = [SAID, b"data: [DONE]\n\n"][: 1 + is_complete]
-    async with translated(sse(*events, end=b"")) as (_, running):
+    whole, part = [SAID, b"data: [DONE]\n\n"], [SAID.replace(b'"stop"', b"null")]
+    async with translated(sse(*(whole if is_complete else part), end=b"")) as (_, running):
         answer = await ask(running, path, model="m", stream=True)
         assert ("error" in answer.text) == (not is_complete)
         assert states(running) == [HEALTHY if is_complete else EJECTED]
+
+
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\n'
+
+
+@pytest.mark.parametrize("told", [[], [USAGE]])
+@pytest.mark.parametrize("holds", [True, False])
+async def test_a_translated_stream_is_whole_once_it_says_why_it_ended(
+    told: list[bytes], *, holds: bool
+) -> None:
+    async with translated(sse(SAID, *told, end=b"")) as (node, running):
+        node.holds = holds
+        answer = await ask(running, model="m", stream=True)
+        *_, last = map(json.loads, answer.text.splitlines())
+        assert (last["done"], last["done_reason"]) == (True, "stop")
+        assert last.get("eval_count") == (3 if told else None)
+        assert states(running) == [HEALTHY]
+        assert last_errors(running) == []
+        await assert_idle(running)
+
+
+async def test_a_passed_on_stream_of_events_ends_with_done() -> None:
+    async with translated(sse(SAID, end=b"")) as (_, running):
+        answer = await ask(running, "/v1/chat/completions", model="m", stream=True)
+        assert '"error"' in answer.text
+        assert states(running) == [EJECTED]
 
 
 @pytest.mark.parametrize("fault", ["cut_at_end", "reset_at_end", "hang_at_end"])

@@ -252,7 +252,11 @@ def test_a_cut_stream_is_never_a_clean_end() -> None:
 
 def test_a_stream_that_finished_but_lost_its_end_marker_is_complete() -> None:
     response = answer()
-    response.feed(delta(content="a") + delta(finish_reason="stop"))
+    said = [
+        (response.feed(part), response.is_over)
+        for part in (delta(content="a"), delta(finish_reason="stop"))
+    ]
+    assert [is_over for _, is_over in said] == [False, True]
     assert json.loads(response.finish())["done"] is True
 
 
