@@ -24,6 +24,7 @@ from sollol.ports import HOST, free_port
 from sollol.settings import WorkerSettings
 from sollol.settings.address import RPC_PORT
 from sollol.sharding.host_memory import available_bytes
+from sollol.sharding.kept_weights import KeptWeights
 from sollol.sharding.memory import GIB
 from sollol.sharding.rpc import Device, Probe, probe
 
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 
 STOP_GRACE_S = 2.0
 POLL_S = 0.05
+LOOK_S = 5.0
 _NOT_LISTENING = "Failed to create server socket"
 _SAME = 0.02
 """A device whose memory differs by less from this machine's is its CPU."""
@@ -56,6 +58,7 @@ class RpcWorker:
 
     Args:
         on_ready: called in the event loop each time that it listens, with what it tells of itself.
+        look_s: seconds between two looks at what it has kept on the disk.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class RpcWorker:
         *,
         restart_delay: RestartDelay = restart_delay_s,
         clock: Callable[[], float] = time.monotonic,
+        look_s: float = LOOK_S,
     ) -> None:
         self.address = options.address
         self._binaries = binaries
@@ -73,6 +77,8 @@ class RpcWorker:
         self._on_ready = on_ready
         self._restart_delay = restart_delay
         self._clock = clock
+        self._look_s = look_s
+        self._kept = KeptWeights(cache_directory(binaries.environment))
         self._deaths: deque[float] = deque(maxlen=CRASHES_TO_GIVE_UP)
         self._was_ready = False
 
@@ -100,15 +106,28 @@ class RpcWorker:
     async def _run_once(self) -> str:
         """Run it until it ends; return why, in words."""
         command = rpc_server_command(self._binaries, self._options)
+        if self._options.has_cache:
+            dropped = await asyncio.to_thread(self._kept.drop_doubtful)
+            if dropped:
+                log.warning("weights_dropped", files=len(dropped), reason="they may be incomplete")
         child = await ChildProcess.start(command, env=self._binaries.environment)
         try:
             told = await self._first_answer(child)
             if told is not None:
                 self._was_ready = True
                 self._on_ready(told)
-            return _ending(await child.wait(), child.log_tail())
+            return _ending(await self._end_of(child), child.log_tail())
         finally:
             await child.stop(STOP_GRACE_S)
+
+    async def _end_of(self, child: ChildProcess) -> int:
+        """Wait for the end of a server, and take note of what it has kept until then."""
+        while self._options.has_cache and child.returncode is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._look_s):
+                    await child.wait()
+            await asyncio.to_thread(self._kept.look, child.pid)
+        return await child.wait()
 
     async def _first_answer(self, child: ChildProcess) -> Probe | None:
         """Wait until it listens; None when it ends before. One that is already used tells nothing."""

@@ -101,7 +101,7 @@ def _is_zero_number(json_text: bytes) -> bool:
     if seconds in (float("inf"), float("-inf")):
         number = json_text.decode()
         raise InvalidBody(f"json: cannot unmarshal number {number} into Go value of type float64")
-    return seconds >= 0 and int(seconds * 1e9) == 0
+    return 0 <= seconds * 1e9 < 1
 
 
 def _part_ns(match: re.Match[str], text: str, invalid: ValueError) -> int:

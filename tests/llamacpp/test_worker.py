@@ -22,6 +22,7 @@ from sollol.llamacpp.process import allowed_environment
 from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP, restart_delay_s
 from sollol.ports import HOST, free_port
 from sollol.settings.address import listening_host
+from sollol.sharding.kept_weights import LIST_NAME
 from sollol.sharding.memory import GIB
 from sollol.sharding.rpc import DEVICE_COUNT, Device, Probe, probe
 from sollol.sharding.worker import (
@@ -33,6 +34,7 @@ from sollol.sharding.worker import (
     offered_gb,
     rpc_server_command,
 )
+from tests.gateways import wait_for
 from tests.llamacpp.shards import DEADLINE_S, NEEDS_WORKERS, llama_processes
 
 NO_BINARIES = LlamaBinaries(Path("/bin/false"), None, {})
@@ -226,6 +228,25 @@ class TestReal:
             assert (await told.next()).version == first.version
             assert server_process().pid != pid
             assert (await probe(chosen.address)).devices
+
+    async def test_a_file_that_it_may_have_cut_short_is_dropped(self, tmp_path: Path) -> None:
+        found = find_binaries()
+        binaries = replace(
+            found, environment={**found.environment, "XDG_CACHE_HOME": str(tmp_path)}
+        )
+        folder = cache_directory(binaries.environment)
+        told, chosen = Told(), replace(options(), has_cache=True)
+        async with running(RpcWorker(binaries, chosen, told, look_s=0.01)):
+            await told.next()
+            (folder / "00000000000000aa").write_bytes(b"whole")
+            await wait_for(lambda: "00aa" in (folder / LIST_NAME).read_text())
+        async with running(RpcWorker(binaries, chosen, told, restart_delay=at_once)):
+            await told.next()
+            (folder / "f42cfb619b3cade9").write_bytes(b"half of th")
+            server_process().kill()
+            await told.next()
+        kept = sorted(path.name for path in folder.iterdir())
+        assert kept == ["00000000000000aa", LIST_NAME]
 
     async def test_it_outlives_a_coordinator_that_ends_before_it_is_answered(self) -> None:
         told, chosen = Told(), options()

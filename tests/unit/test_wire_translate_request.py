@@ -290,7 +290,9 @@ def test_loading_and_unloading_are_answered_without_a_node() -> None:
     assert local("/api/generate", keep_alive="0", stream=True) == generate + '"unload"}'
 
 
-@pytest.mark.parametrize("value", [-1, "-1s", 60, "1h30m", 0.5, "500ms", "1ns", 1.5, "1.5h", None])
+@pytest.mark.parametrize(
+    "value", [-1, "-1s", 60, "1h30m", 0.5, "500ms", "1ns", 1.5, "1.5h", None, 1e300, -1e300, 1e308]
+)
 def test_any_other_keep_alive_loads(value: object) -> None:
     assert local("/api/generate", keep_alive=value).endswith('"load"}')
 

@@ -1,0 +1,124 @@
+"""What a worker keeps on the disk: whole files stay, and those that may be cut short do not."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sollol.sharding.kept_weights import LIST_NAME, KeptWeights
+
+ONE, TWO = "00000000000000aa", "f42cfb619b3cade9"
+PID = os.getpid()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a list on which nothing is."""
+    folder = tmp_path / "llama.cpp" / "rpc"
+    assert KeptWeights(folder).drop_doubtful() == []
+    return folder
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(json.loads((folder / LIST_NAME).read_text()))
+
+
+def test_a_file_that_was_seen_to_be_whole_stays(folder: Path) -> None:
+    kept = KeptWeights(folder)
+    (folder / ONE).write_bytes(b"weights")
+    kept.look(PID)
+    assert listed(folder) == []
+    kept.look(PID)
+    assert listed(folder) == [ONE]
+    (folder / TWO).write_bytes(b"half of th")
+    assert KeptWeights(folder).drop_doubtful() == [TWO]
+    assert sorted(path.name for path in folder.iterdir()) == [ONE, LIST_NAME]
+
+
+def test_a_file_that_still_grows_or_is_open_is_not_whole(folder: Path) -> None:
+    kept = KeptWeights(folder)
+    with (folder / ONE).open("wb") as file:
+        for _ in range(3):
+            kept.look(PID)
+        assert listed(folder) == []
+        file.write(b"more")
+    kept.look(PID)
+    assert listed(folder) == []
+    kept.look(PID)
+    assert listed(folder) == [ONE]
+
+
+def test_nothing_is_whole_once_its_writer_has_ended(folder: Path, tmp_path: Path) -> None:
+    proc = tmp_path / "proc"
+    (proc / "1" / "fd").mkdir(parents=True)
+    kept = KeptWeights(folder)
+    (folder / ONE).write_bytes(b"half of th")
+    for pid in (1, 1, 2, 2):
+        kept.look(pid, proc)
+    assert listed(folder) == []
+    kept.look(1, tmp_path / "no system with it")
+    kept.look(1, tmp_path / "no system with it")
+    assert listed(folder) == [ONE]
+
+
+def test_a_descriptor_may_close_meanwhile(folder: Path, tmp_path: Path) -> None:
+    descriptors = tmp_path / "proc" / "1" / "fd"
+    descriptors.mkdir(parents=True)
+    (descriptors / "0").symlink_to(folder / ONE)
+    kept = KeptWeights(folder)
+    (folder / ONE).write_bytes(b"half of th")
+    for _ in range(2):
+        kept.look(1, tmp_path / "proc")
+    assert listed(folder) == []
+
+
+def test_a_file_that_was_whole_and_has_changed_is_dropped(folder: Path) -> None:
+    kept = KeptWeights(folder)
+    for name in (ONE, TWO):
+        (folder / name).write_bytes(b"weights")
+    kept.look(PID)
+    kept.look(PID)
+    os.truncate(folder / ONE, 3)
+    kept.look(PID)
+    assert not (folder / ONE).exists()
+    os.truncate(folder / TWO, 3)
+    assert KeptWeights(folder).drop_doubtful() == [TWO]
+
+
+def test_what_a_full_disk_took_is_dropped(folder: Path) -> None:
+    (folder / ONE).write_bytes(b"half of th")
+    KeptWeights(folder, full_bytes=1 << 62).look(PID)
+    assert sorted(path.name for path in folder.iterdir()) == [LIST_NAME]
+
+
+def test_a_folder_that_is_emptied_meanwhile_has_a_list_again(folder: Path) -> None:
+    kept = KeptWeights(folder)
+    (folder / LIST_NAME).unlink()
+    kept.look(PID)
+    (folder / ONE).write_bytes(b"half of th")
+    assert KeptWeights(folder).drop_doubtful() == [ONE]
+
+
+def test_files_of_another_program_are_left(tmp_path: Path) -> None:
+    (tmp_path / ONE).write_bytes(b"weights")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / TWO).mkdir()
+    assert KeptWeights(tmp_path).drop_doubtful() == []
+    assert listed(tmp_path) == [ONE]
+    assert KeptWeights(tmp_path).drop_doubtful() == []
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"00000000000000aa":3}', "\xff"])
+def test_a_damaged_list_says_nothing(text: str, folder: Path) -> None:
+    (folder / ONE).write_bytes(b"weights")
+    (folder / LIST_NAME).write_text(text, encoding="latin-1")
+    assert KeptWeights(folder).drop_doubtful() == [ONE]
+
+
+def test_a_folder_that_cannot_be_made_is_no_matter(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    kept = KeptWeights(tmp_path / "file" / "rpc")
+    assert kept.drop_doubtful() == []
+    kept.look(PID)
