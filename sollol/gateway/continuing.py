@@ -176,6 +176,7 @@ class _Cut(NamedTuple):
     Attributes:
         sent: what the client has of it.
         unable: ids of the nodes that cannot go on with it.
+        crashes: nodes that the request may have broken, this one included.
         failure: what the client is told if none does.
     """
 
@@ -184,6 +185,7 @@ class _Cut(NamedTuple):
     view: NodeView
     first: FirstLeg
     unable: frozenset[str]
+    crashes: int
     failure: SollolError
 
 
@@ -253,21 +255,21 @@ class Continuing:
             raise CannotContinue("the node is gone")
         if recording.pieces is None:
             raise CannotContinue(f"the answer is longer than {KEPT_BYTES} bytes")
-        if sum(1 for attempt in outcome.tries if attempt.error) >= MOST_CRASHES:
-            raise CannotContinue("the request has failed on other nodes before")
+        crashes = sum(attempt.is_crash for attempt in outcome.tries)
+        if crashes >= MOST_CRASHES:
+            raise CannotContinue("the request has broken other nodes before")
         views = self._registry.views()
         unable = frozenset(v.id for v in views if not _is_twin(v, node.view, call.model_key))
         if len(unable) == len(views):
             raise CannotContinue("no other node has the same model on the same engine")
         sent_at = outcome.sent_at
         first = FirstLeg(recording.output_s, lambda: self._clock() - sent_at)
-        return _Cut(call, b"".join(recording.pieces), node.view, first, unable, failure)
+        return _Cut(call, b"".join(recording.pieces), node.view, first, unable, crashes, failure)
 
     async def _go_on(self, plan: _Plan, cut: _Cut, joined: _Joined, outcome: Outcome) -> None:
         """Have the rest answered, and note in ``outcome`` how that went."""
         failure = cut.failure
-        crashes = int(RULES[classify(failure)].is_crash)
-        seam = Seam(cut.unable, partial(self._check, plan, cut), crashes)
+        seam = Seam(cut.unable, partial(self._check, plan, cut), cut.crashes)
         call = msgspec.structs.replace(plan.call, seam=seam)
         continuation = Continuation("cancelled", "", plan.delivered.tokens)
         outcome.continuation = continuation
