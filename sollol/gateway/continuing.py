@@ -29,7 +29,7 @@ from sollol.gateway.failover import (
 )
 from sollol.gateway.forward import Forwarder
 from sollol.gateway.journal import MAX_TEXT
-from sollol.gateway.refusals import HOLD_BYTES, Headers
+from sollol.gateway.refusals import HOLD_BYTES, Headers, failed
 from sollol.gateway.relay import AnswerWriter, Downstream
 from sollol.nodes.registry import Node, Registry
 from sollol.types import Engine, Lease, NodeView
@@ -57,7 +57,7 @@ KEPT_BYTES = 1024 * 1024
 
 MAX_MANNERS = 1024
 _ENGINES = (Engine.OLLAMA, Engine.LLAMA_SERVER)
-_OK = 200
+_OK, _LIMITED, _SERVER_ERROR = 200, 429, 500
 
 Push = Callable[[bytes], bool]
 
@@ -330,7 +330,12 @@ class Continuing:
     async def _ask(
         self, call: Call, kind: BodyKind, body: bytes, node: Node, lease: Lease
     ) -> bytes:
-        """Return a node's whole answer to a probe."""
+        """Return a node's whole answer to a probe.
+
+        Raises:
+            CannotContinue: the node refuses it.
+            UpstreamStatus: the node is full, or failed: another one may be asked.
+        """
         probe = msgspec.structs.replace(call, kind=kind, target=kind.path, body=Body(body))
         exchange = plan_exchange(probe, node.view, node.api_key, lease.options)
         if isinstance(exchange, LocalAnswer):
@@ -338,6 +343,8 @@ class Continuing:
         upstream = await node.connections.send(exchange.request)
         try:
             answer = await upstream.read_all(HOLD_BYTES)
+            if upstream.status >= _SERVER_ERROR or upstream.status == _LIMITED:
+                raise failed(upstream, upstream.content_type, answer)
             if upstream.status != _OK:
                 said = read_error(upstream.status, answer)
                 raise CannotContinue(f"the node answered {upstream.status}: {said}")

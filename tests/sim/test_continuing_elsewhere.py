@@ -11,6 +11,8 @@ from tests.ollama_script import ollama_script, plain
 
 pytestmark = pytest.mark.sim
 
+HI: Any = [{"role": "user", "content": "hi"}]
+
 
 class InTurn:
     """Answers for several scripted nodes, in the order in which they are asked."""
@@ -38,6 +40,13 @@ def spoken(*texts: str) -> bytes:
     end = b'{"model":"m","response":"","message":{"role":"assistant","content":""},"done":true,'
     end += b'"done_reason":"stop","prompt_eval_count":1,"eval_count":1}\n'
     return said(*texts) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end)
+
+
+def probed(tokens: int) -> bytes:
+    """The answer to a question for one token."""
+    told = b'{"model":"m","message":{"role":"assistant","content":"a"},"done":true,'
+    told += b'"done_reason":"length","prompt_eval_count":%d,"eval_count":1}' % tokens
+    return plain(200, "application/json", told)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -74,3 +83,11 @@ async def test_what_broke_two_nodes_is_given_to_no_third_one() -> None:
     text, told = await in_turn("/api/generate", raw, crash, said("a"))
     assert "error" in lines(text)[-1]
     assert told["continuation"]["reason"] == "the request has broken other nodes before"
+
+
+@pytest.mark.parametrize("first", [BUSY, BROKEN], ids=["full", "plain error"])
+async def test_a_node_that_cannot_be_probed_is_not_the_last(first: bytes) -> None:
+    rest = (first, probed(10), probed(11), spoken())
+    text, told = await in_turn("/api/chat", {"messages": HI}, said("a"), *rest)
+    assert lines(text)[-1]["done"]
+    assert told["continuation"]["outcome"] == "continued"
