@@ -104,12 +104,14 @@ class Attempt(msgspec.Struct, gc=False, array_like=True):
     """A call on one node. ``measured`` is there once its answer has ended; ``error`` is a code.
 
     ``continues``: it goes on with what the attempts before it had told the client.
+    ``is_crash``: the request may have broken the node.
     """
 
     grant: Grant
     measured: Measured | None = None
     error: str = ""
     continues: bool = False
+    is_crash: bool = False
 
 
 class Continuation(msgspec.Struct, gc=False, array_like=True):

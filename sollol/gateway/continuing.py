@@ -29,7 +29,7 @@ from sollol.gateway.failover import (
 )
 from sollol.gateway.forward import Forwarder
 from sollol.gateway.journal import MAX_TEXT
-from sollol.gateway.refusals import HOLD_BYTES, Headers
+from sollol.gateway.refusals import HOLD_BYTES, Headers, failed
 from sollol.gateway.relay import AnswerWriter, Downstream
 from sollol.nodes.registry import Node, Registry
 from sollol.types import Engine, Lease, NodeView
@@ -57,7 +57,7 @@ KEPT_BYTES = 1024 * 1024
 
 MAX_MANNERS = 1024
 _ENGINES = (Engine.OLLAMA, Engine.LLAMA_SERVER)
-_OK = 200
+_OK, _LIMITED, _SERVER_ERROR = 200, 429, 500
 
 Push = Callable[[bytes], bool]
 
@@ -176,6 +176,7 @@ class _Cut(NamedTuple):
     Attributes:
         sent: what the client has of it.
         unable: ids of the nodes that cannot go on with it.
+        crashes: nodes that the request may have broken, this one included.
         failure: what the client is told if none does.
     """
 
@@ -184,6 +185,7 @@ class _Cut(NamedTuple):
     view: NodeView
     first: FirstLeg
     unable: frozenset[str]
+    crashes: int
     failure: SollolError
 
 
@@ -253,21 +255,21 @@ class Continuing:
             raise CannotContinue("the node is gone")
         if recording.pieces is None:
             raise CannotContinue(f"the answer is longer than {KEPT_BYTES} bytes")
-        if sum(1 for attempt in outcome.tries if attempt.error) >= MOST_CRASHES:
-            raise CannotContinue("the request has failed on other nodes before")
+        crashes = sum(attempt.is_crash for attempt in outcome.tries)
+        if crashes >= MOST_CRASHES:
+            raise CannotContinue("the request has broken other nodes before")
         views = self._registry.views()
         unable = frozenset(v.id for v in views if not _is_twin(v, node.view, call.model_key))
         if len(unable) == len(views):
             raise CannotContinue("no other node has the same model on the same engine")
         sent_at = outcome.sent_at
         first = FirstLeg(recording.output_s, lambda: self._clock() - sent_at)
-        return _Cut(call, b"".join(recording.pieces), node.view, first, unable, failure)
+        return _Cut(call, b"".join(recording.pieces), node.view, first, unable, crashes, failure)
 
     async def _go_on(self, plan: _Plan, cut: _Cut, joined: _Joined, outcome: Outcome) -> None:
         """Have the rest answered, and note in ``outcome`` how that went."""
         failure = cut.failure
-        crashes = int(RULES[classify(failure)].is_crash)
-        seam = Seam(cut.unable, partial(self._check, plan, cut), crashes)
+        seam = Seam(cut.unable, partial(self._check, plan, cut), cut.crashes)
         call = msgspec.structs.replace(plan.call, seam=seam)
         continuation = Continuation("cancelled", "", plan.delivered.tokens)
         outcome.continuation = continuation
@@ -328,7 +330,12 @@ class Continuing:
     async def _ask(
         self, call: Call, kind: BodyKind, body: bytes, node: Node, lease: Lease
     ) -> bytes:
-        """Return a node's whole answer to a probe."""
+        """Return a node's whole answer to a probe.
+
+        Raises:
+            CannotContinue: the node refuses it.
+            UpstreamStatus: the node is full, or failed: another one may be asked.
+        """
         probe = msgspec.structs.replace(call, kind=kind, target=kind.path, body=Body(body))
         exchange = plan_exchange(probe, node.view, node.api_key, lease.options)
         if isinstance(exchange, LocalAnswer):
@@ -336,6 +343,8 @@ class Continuing:
         upstream = await node.connections.send(exchange.request)
         try:
             answer = await upstream.read_all(HOLD_BYTES)
+            if upstream.status >= _SERVER_ERROR or upstream.status == _LIMITED:
+                raise failed(upstream, upstream.content_type, answer)
             if upstream.status != _OK:
                 said = read_error(upstream.status, answer)
                 raise CannotContinue(f"the node answered {upstream.status}: {said}")

@@ -254,7 +254,7 @@ class Forwarder:
         except SollolError as error:
             attempt.error = error.code
             kind = classify(error)
-            has_failed = RULES[kind].blame.counts
+            has_failed, attempt.is_crash = RULES[kind].blame.counts, RULES[kind].is_crash
             if kind is Failure.FULL:
                 self._admission.full(lease)
             elif isinstance(error, MissingOnNode):
