@@ -117,7 +117,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
     from sollol.bench.common.children import ChildFailed
     from sollol.bench.comparison import Plan, carried_rate, compare
     from sollol.bench.fleets import FLEETS
-    from sollol.bench.report.files import write_report
+    from sollol.bench.report.files import make_folder, write_report
     from sollol.bench.report.outages import answered_lines
     from sollol.bench.text import tables
     from sollol.bench.workloads import Kind, Source
@@ -139,6 +139,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command
             time_scale=None if virtual else time_scale,
             with_faults=faults,
         )
+        make_folder(out)
     except (OSError, ValueError) as error:
         raise CommandError([str(error)], exit_code=2) from None
     print(_announcement(plan))

@@ -22,10 +22,15 @@ _HINT = "Ctrl-C stops an answer, /clear forgets the talk, /bye or Ctrl-D leaves.
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="The model, as `sollol models` names it.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model, as `sollol models` names it.")
+    ],
     prompt: Annotated[
         str | None,
-        typer.Argument(help="What to say; without it, a talk begins. Piped text is added to it."),
+        typer.Argument(
+            metavar="PROMPT",
+            help="What to say; without it, a talk begins. Piped text is added to it.",
+        ),
     ] = None,
     system: Annotated[
         str | None, typer.Option("--system", metavar="TEXT", help="Instructions for the model.")

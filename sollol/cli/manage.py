@@ -33,7 +33,9 @@ NodesOption = Annotated[
 
 
 def pull(
-    model: Annotated[str, typer.Argument(help="The model, as the registry names it.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model, as the registry names it.")
+    ],
     nodes: NodesOption = None,
     url: UrlOption = None,
 ) -> None:
@@ -46,7 +48,9 @@ def pull(
 
 
 def rm(
-    model: Annotated[str, typer.Argument(help="The model, as `sollol models` names it.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model, as `sollol models` names it.")
+    ],
     nodes: NodesOption = None,
     url: UrlOption = None,
 ) -> None:

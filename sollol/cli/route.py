@@ -33,8 +33,10 @@ _WOULD_UNLOADED = {
 
 
 def route(
-    model: Annotated[str, typer.Argument(help="The model, as `sollol models` names it.")],
-    prompt: Annotated[str, typer.Argument(help="What would be asked.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model, as `sollol models` names it.")
+    ],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What would be asked.")],
     priority: Annotated[
         int | None,
         typer.Option("--priority", metavar="1-10", min=1, max=10, help="Larger is more urgent."),

@@ -35,7 +35,10 @@ _NO_WORKERS = (
 @app.command("plan", epilog=_PLAN)
 def plan(  # noqa: PLR0913, PLR0917 - each is an option
     model: Annotated[
-        str, typer.Argument(help="A model of this machine's Ollama, or the path of a .gguf file.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model of this machine's Ollama, or the path of a .gguf file."
+        ),
     ],
     context: Annotated[
         int | None,
@@ -136,7 +139,9 @@ def ps(url: UrlOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("stop", epilog="Examples:\n\n  sollol shard stop llama3.1:70b")
 def stop(
-    model: Annotated[str, typer.Argument(help="A model that `sollol shard ps` shows.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model that `sollol shard ps` shows.")
+    ],
     url: UrlOption = None,
 ) -> None:
     """Unload a model from its workers once its requests have ended."""

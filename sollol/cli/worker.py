@@ -35,6 +35,7 @@ def worker(
         typer.Option(
             "--memory-gb",
             metavar="GB",
+            min=0.01,
             show_default="what is free",
             help="What the line for the gateway's settings says; it limits nothing here.",
         ),

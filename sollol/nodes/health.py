@@ -14,6 +14,8 @@ from sollol.types import NodeState
 
 NOT_PROBED = "not probed yet"
 
+CAME_BACK = "it is back, but failed shortly before too, so it gets one request at a time at first"
+
 JITTER = 0.2
 """Ejections are up to this share shorter or longer, so that several gateways do not try in step."""
 
@@ -201,8 +203,9 @@ class Health:
         if self._was_refused:  # it was not there, so what requests failed on has gone
             self._was_refused = False
             self._replaced(now)
-        if self._successes >= self._limits.rise:
+        if self._successes >= self._limits.rise and not self.is_up:
             self.is_up = True
+            self.last_error = CAME_BACK
         self._settle()
 
     def probe_failed(self, error: str, now: float, *, is_refused: bool) -> None:

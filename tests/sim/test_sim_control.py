@@ -1,12 +1,13 @@
 """The side channel and the command line of simulated nodes."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from sollol.bench.sim.command import parse_arguments, run_nodes
+from sollol.bench.sim.command import main, parse_arguments, run_nodes
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
 from tests.raw_http import wait_until
@@ -122,3 +123,12 @@ async def test_the_command_runs_its_nodes(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+def test_a_port_that_is_taken_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr("sys.argv", ["sim", "--port", str(taken.getsockname()[1])])
+        with pytest.raises(SystemExit, match=r"cannot listen: .*ddress already in use"):
+            main()

@@ -10,7 +10,7 @@ from sollol.bench.comparison import Comparison, Plan, carried_rate, compare
 from sollol.bench.fleets import HETEROGENEOUS, HOMOGENEOUS
 from sollol.bench.outcome import Record, Replay
 from sollol.bench.report.figures import bars, cumulative, shares
-from sollol.bench.report.files import write_report
+from sollol.bench.report.files import make_folder, write_report
 from sollol.bench.report.markdown import markdown
 from sollol.bench.report.page import page
 from sollol.bench.workloads import Kind, Source
@@ -74,7 +74,9 @@ def test_a_rate_that_is_carried_is_found() -> None:
 
 
 def test_the_report_is_written(comparison: Comparison, tmp_path: Path) -> None:
-    paths = write_report(comparison, tmp_path / "new" / "folder")
+    folder = tmp_path / "new" / "folder"
+    make_folder(folder)
+    paths = write_report(comparison, folder)
     assert [path.name for path in paths] == ["report.md", "report.html", "report.json"]
     figures = json.loads(paths[2].read_text())
     assert figures["facts"]["Command"] == "sollol bench --virtual"

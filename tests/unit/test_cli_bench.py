@@ -42,6 +42,7 @@ def test_it_compares_and_names_its_files(
         (["--workload", "azure", "--trace", "/"], "Is a directory"),
         (["--trace", "x"], "mooncake (https://"),
         (["--carry", "best"], "no such policy: best"),
+        (["--rate", "1", "--out", "/proc/report"], "--out /proc/report: No such file"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -76,13 +77,13 @@ def test_its_help_names_every_policy() -> None:
     assert option.help == text  # typed out there: importing the policies would slow every command
 
 
-def test_a_report_that_cannot_be_written_is_said(
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert run(*SMALL, "--rate", "1", "--policies", "random", "--out", str(file)) == 1
-    assert str(file) in capsys.readouterr().err
+    assert run(*SMALL, "--rate", "1", "--policies", "random", "--out", str(file)) == 2
+    assert capsys.readouterr().err == f"--out {file}: File exists\n"
 
 
 def test_over_http_it_says_how_long_it_will_take(

@@ -4,7 +4,15 @@ from random import Random
 
 import pytest
 
-from sollol.nodes.health import NOT_PROBED, Blame, Circuit, Health, HealthLimits, ejection_s
+from sollol.nodes.health import (
+    CAME_BACK,
+    NOT_PROBED,
+    Blame,
+    Circuit,
+    Health,
+    HealthLimits,
+    ejection_s,
+)
 from sollol.types import NodeState
 
 UP, DOWN = NodeState.HEALTHY, NodeState.UNHEALTHY
@@ -232,6 +240,19 @@ def test_an_ejection_also_ends_while_the_node_is_down() -> None:
     health.pass_time(200.0)
     health.probe_succeeded(201.0)
     assert health.state is TRIAL
+
+
+def test_a_node_that_is_back_on_trial_is_not_said_to_be_gone() -> None:
+    health = Health(HealthLimits(), Even())
+    for second in (0.0, 3.0):
+        health.probe_succeeded(second)
+        health.request_failed(Blame.AT_ONCE, "m", "refused", second + 1.0)
+        assert health.last_error == "refused"
+    health.probe_succeeded(6.0)
+    assert (health.state, health.last_error) == (OUT, CAME_BACK)
+    health.pass_time(30.0)
+    health.request_succeeded("m", 31.0)
+    assert (health.state, health.last_error) == (UP, "")
 
 
 def test_failures_of_a_model_are_remembered_whenever_the_clock_began() -> None:

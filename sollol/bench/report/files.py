@@ -1,6 +1,7 @@
 """A comparison's files: Markdown, a page, and JSON."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import msgspec
 
@@ -13,13 +14,26 @@ from sollol.bench.report.tables import facts
 NAME = "report"
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a report: before the measurement, which may take hours.
+
+    Raises:
+        ValueError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {folder}: {error.strerror}") from None
+
+
 def write_report(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write all files into a folder, which is made if need be, and return their paths.
+    """Write all files into a folder that is there, and return their paths.
 
     Raises:
         OSError: they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         folder / f"{NAME}.md": markdown(comparison).encode(),
         folder / f"{NAME}.html": page(comparison).encode(),

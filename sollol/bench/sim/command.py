@@ -125,3 +125,5 @@ def main() -> None:
         run(run_nodes(configs))
     except KeyboardInterrupt:
         return
+    except OSError as error:
+        sys.exit(f"cannot listen: {error}")
