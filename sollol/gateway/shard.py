@@ -22,7 +22,13 @@ from pydantic import SecretStr
 
 from sollol.errors import CoordinatorFailed, NodeConflict, Overloaded, SollolError
 from sollol.gateway.shard_rules import naming, wait_to_start_s
-from sollol.gateway.shard_watch import ShardWatch, addresses
+from sollol.gateway.shard_watch import (
+    LOAD_SILENCE_S,
+    LoadLimits,
+    ShardWatch,
+    addresses,
+    start_watched,
+)
 from sollol.gateway.workers import Coordinator, Launch
 from sollol.metrics import Metrics
 from sollol.nodes.prober import Prober
@@ -265,6 +271,7 @@ class Shard:
         self._told = TOLD_STEP
         self.progress = LoadProgress(0.0, plan.expectation.load_s)
         self._begun_at = around.clock()
+        known = await addresses(self.workers())
         coordinator = around.launch(plan, model, self.name, self._progressed)
         log.info(
             "shard_loading",
@@ -273,7 +280,8 @@ class Shard:
             expected_s=round(plan.expectation.load_s, 1),
         )
         timeout_s = max(around.load_timeout_s, LOAD_MARGIN * plan.expectation.load_s)
-        await coordinator.start(timeout_s)
+        limits = LoadLimits(timeout_s, max(LOAD_SILENCE_S, plan.expectation.load_s))
+        await start_watched(coordinator, known, limits, around.clock)
         self.load_s = around.clock() - self._begun_at
         around.metrics.shard_loaded(self.load_s)
         self.progress = LoadProgress(1.0, 0.0)

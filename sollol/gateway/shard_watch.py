@@ -3,11 +3,26 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
-from sollol.errors import WorkerFailed
+from sollol.errors import CoordinatorFailed, WorkerFailed
+from sollol.gateway.workers import Coordinator
 from sollol.sharding.rpc import private_target
 from sollol.sharding.silence import Silence, limit_s
 from sollol.sharding.sockets import closed, waits
+
+LOAD_SILENCE_S = 120.0
+"""No worker is silent for longer while a model is loaded, but by the plan: it may write a tensor to a
+slow disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLimits:
+    """How long a load may take, how long a worker may be silent in it, and how often that is looked at."""
+
+    timeout_s: float
+    silence_s: float
+    look_s: float = 1.0
 
 
 class ShardWatch:
@@ -61,6 +76,55 @@ class ShardWatch:
         if silent_s <= limit_s(asked_bytes, self._tokens_per_s, self._silence.longest_s):
             return ""
         return f"worker {self._workers[worker]} hangs: it was silent for {silent_s:.0f} s"
+
+
+async def start_watched(
+    coordinator: Coordinator,
+    workers: dict[str, str],
+    limits: LoadLimits,
+    clock: Callable[[], float],
+) -> None:
+    """Start a coordinator, or give up when a worker keeps it waiting.
+
+    Two gateways that begin at the same moment both find a worker free. It takes the first one, and lets the
+    second wait without a word until that has left.
+
+    Args:
+        workers: what people call its workers, by the addresses that it has connections to.
+
+    Raises:
+        CoordinatorFailed: it could not be started, or a worker was silent for too long.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(_watch_load(coordinator, workers, limits, clock))
+            await coordinator.start(limits.timeout_s)
+            watching.cancel()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _watch_load(
+    coordinator: Coordinator,
+    workers: dict[str, str],
+    limits: LoadLimits,
+    clock: Callable[[], float],
+) -> None:
+    silence = Silence()
+    while True:
+        await asyncio.sleep(limits.look_s)
+        if coordinator.pid is None:
+            continue
+        served = int(coordinator.url.rpartition(":")[2])
+        found = await asyncio.to_thread(waits, coordinator.pid, workers, served)
+        now = clock()
+        silence.look(found, now)
+        worker, silent_s = silence.worst(now)
+        if silent_s > limits.silence_s:
+            raise CoordinatorFailed(
+                f"Worker {workers[worker]} said nothing for {silent_s:.0f} s while the model was loaded: "
+                "another gateway uses it, or it hangs. A worker serves one gateway at a time."
+            )
 
 
 async def addresses(workers: Iterable[str]) -> dict[str, str]:

@@ -1,15 +1,18 @@
 """What is seen of a coordinator from outside, with a process of our own in its place."""
 
+import asyncio
 import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
 
-from sollol.gateway.shard_watch import ShardWatch, addresses
+from sollol.errors import CoordinatorFailed
+from sollol.gateway.shard_watch import LoadLimits, ShardWatch, addresses, start_watched
+from sollol.sharding.allocations import Allocation
 from sollol.sharding.silence import FLOOR_S, Silence
 
 ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -66,6 +69,70 @@ async def test_a_worker_that_closes_is_lost() -> None:
 async def test_without_a_process_nothing_is_seen() -> None:
     watched = watch("127.0.0.1:1", Clock(), pid=None)
     assert (await watched.left(), await watched.hung(1)) == ("", "")
+
+
+class Starting:
+    """A coordinator that is this process, and has loaded its model once it is told so."""
+
+    url = "http://127.0.0.1:0"
+    api_key = "key"
+    pid = os.getpid()
+
+    def __init__(self, *, is_loaded: bool = False, failure: Exception | None = None) -> None:
+        self.placement: Mapping[str, Allocation] = {}
+        self.is_loaded = is_loaded
+        self.failure = failure
+        self.was_cancelled = False
+
+    async def start(self, timeout_s: float) -> None:
+        if self.failure is not None:
+            raise self.failure
+        try:
+            if not self.is_loaded:
+                await asyncio.sleep(timeout_s)
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+            raise
+
+    async def wait(self) -> str:
+        return ""
+
+    async def stop(self, grace_s: float) -> None:
+        pass
+
+
+class HastyClock(Clock):
+    """Seven seconds go by from one look to the next."""
+
+    def __call__(self) -> float:
+        self.now += 7
+        return self.now
+
+
+@ONLY_LINUX
+async def test_a_load_that_a_worker_keeps_waiting_is_given_up() -> None:
+    coordinator = Starting()
+    with waiting() as (address, _):
+        load = LoadLimits(600.0, 20.0, look_s=0.001)
+        with pytest.raises(CoordinatorFailed, match=r"gpu1:50052 said nothing for 2\d s"):
+            await start_watched(coordinator, {address: "gpu1:50052"}, load, HastyClock())
+    assert coordinator.was_cancelled
+
+
+async def test_a_load_that_goes_on_is_left_alone() -> None:
+    load = LoadLimits(600.0, 20.0)
+    await start_watched(Starting(is_loaded=True), {}, load, Clock())
+    failure = CoordinatorFailed("no room")
+    with pytest.raises(CoordinatorFailed, match=r"^no room$"):
+        await start_watched(Starting(failure=failure), {}, load, Clock())
+
+
+async def test_a_load_may_be_cancelled() -> None:
+    coordinator = Starting()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await start_watched(coordinator, {}, LoadLimits(600.0, 20.0, look_s=0.001), Clock())
+    assert coordinator.was_cancelled
 
 
 async def test_workers_are_known_by_address() -> None:
