@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 FAULT_MATRIX = "fault_matrix"
@@ -21,6 +22,9 @@ BAD_INPUT = "bad_input"
 _WIDTH = 14
 _AUTHORITY = Path(__file__).with_name("authority.pem")
 
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine fails no test
+hypothesis.settings.load_profile("unhurried")
+
 
 def pytest_configure() -> None:
     # httpx reads all authorities for each client: 28 ms, where a test takes 10. One takes 0.6 ms.
@@ -30,7 +34,6 @@ def pytest_configure() -> None:
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # thousands of tests and what they import live to the end
-
 
 
 def _recorded(reporter: Any, wanted: str) -> Iterator[tuple[Any, ...]]:

@@ -17,6 +17,8 @@ from sollol.upstream.outbox import Outbox
 LAST_WORDS_S = 0.5
 ACCEPTS_PER_TURN = 16
 """Callers accepted in one turn of the event loop."""
+_TICKS_PER_SECOND = 10
+"""uvicorn's, which writes the header ``Date`` at every tenth."""
 
 
 class GatewayServer(uvicorn.Server):
@@ -53,6 +55,7 @@ class GatewayServer(uvicorn.Server):
         )
         super().__init__(config)
         self.is_accepting = asyncio.Event()
+        self._is_told_to_stop = asyncio.Event()
 
     def stop(self) -> None:
         """Stop accepting and let requests end within ``shutdown_grace_s``; again: cancel them.
@@ -64,6 +67,14 @@ class GatewayServer(uvicorn.Server):
                 task.cancel()
             asyncio.get_running_loop().call_later(LAST_WORDS_S, self._abort_all)
         self.should_exit = True
+        self._is_told_to_stop.set()
+
+    async def main_loop(self) -> None:
+        """Write the header ``Date`` anew each second until told to stop; uvicorn's looks every 0.1 s."""
+        while not await self.on_tick(_TICKS_PER_SECOND):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._is_told_to_stop.wait()
 
     def _abort_all(self) -> None:
         for connection in list(self.server_state.connections):

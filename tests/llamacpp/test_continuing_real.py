@@ -19,7 +19,7 @@ from tests.llamacpp.test_translate_real import start, wait_ready
 pytestmark = pytest.mark.llamacpp
 
 MODEL = "gemma3:270m"
-TOKENS = 7
+TOKENS = 5
 FRANCE = "What is the capital of France?"
 OPTIONS = {"options": {"temperature": 0, "seed": 1, "num_predict": TOKENS}}
 GREEDY = {"temperature": 0, "seed": 1, "max_tokens": TOKENS, "stream": True}

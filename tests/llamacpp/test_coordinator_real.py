@@ -120,7 +120,7 @@ def process_at(address: str) -> psutil.Process:
 
 
 async def greedy(client: httpx.AsyncClient) -> str:
-    asked = {"prompt": PROMPT, "n_predict": 24, "temperature": 0, "ignore_eos": True}
+    asked = {"prompt": PROMPT, "n_predict": 8, "temperature": 0, "ignore_eos": True}
     response = await client.post("/completion", json=asked)
     assert response.status_code == 200, response.text
     text: str = response.json()["content"]

@@ -26,7 +26,7 @@ EMBEDDED = {
     "threads": 1,
     "cache_dir": Path(__file__).parents[2] / ".cache" / "models",
 }
-TOKENS = 6
+TOKENS = 3
 QUESTION = [{"role": "user", "content": "Count from one to one hundred, please."}]
 
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.sim
 
 MODEL = SimModel("m")
 STREAMING = SimConfig(models=(MODEL,), slots=8, chunk_interval_s=0.02)
-KILLS = int(os.environ.get("SOLLOL_TEST_KILLS", "20"))
+KILLS = int(os.environ.get("SOLLOL_TEST_KILLS", "8"))
 """How often a writer of the state file is killed; each time at a random instant."""
 
 
