@@ -52,7 +52,9 @@ _EMBED, _OTHER = Task.EMBED, Task.OTHER
 _UNTOLD = {Task.SHOW: None}
 """What is told of an answer whose text is not looked at, if not nothing: where nothing was to be done."""
 _ANY_TYPE = (Task.TRANSCRIBE, Task.OTHER)
-_PASSED_HEADERS = frozenset({b"cache-control", b"content-type", b"retry-after"})
+_PASSED_HEADERS = frozenset(
+    {b"cache-control", b"content-encoding", b"content-type", b"retry-after"}
+)
 
 
 class AnswerWriter(Protocol):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zlib
 
 import httpx
 import pytest
@@ -65,3 +66,15 @@ async def test_elsewhere_the_header_means_nothing() -> None:
     ):
         answer = await client.post("/api/chat", content=b'{"model":"m"}', headers=ZSTD)
         assert answer.status_code == 200
+
+
+async def test_an_answer_that_comes_compressed_is_called_so() -> None:
+    body = zlib.compress(b'{"answer":42}')
+    content_type = "application/json\r\nContent-Encoding: deflate"
+    async with (
+        ollama_script({"/v1/other": plain(200, content_type, body)}) as node,
+        running_gateway(node.url) as running,
+        httpx.AsyncClient(base_url=running.url) as client,
+    ):
+        answer = await client.post("/v1/other", json={"model": "m"})
+        assert answer.json() == {"answer": 42}
