@@ -12,6 +12,7 @@
     ├── NodesTooOld               404  nodes have the model, but not the route
     ├── NodeNotFound              404  of our own API
     ├── DecisionNotFound          404  of our own API
+    ├── RequestLoop               508  the gateway itself sent the request on, and it came back
     ├── NodeConflict              409  of our own API: the id or the server is taken
     ├── Overloaded                503  come back after ``retry_after_s``
     │   ├── QueueFull
@@ -118,6 +119,19 @@ class NodesTooOld(SollolError):
 
     status = 404
     code = "nodes_too_old"
+
+
+class RequestLoop(SollolError):
+    """The request came back to a gateway that had sent it on: gateways list each other as nodes.
+
+    508 is what no engine says, so that the gateway that sent it back tells it from a failure.
+    """
+
+    status = 508
+    code = "request_loop"
+
+    def __init__(self) -> None:
+        super().__init__("the request came back to a gateway that it has been through")
 
 
 class NodeNotFound(SollolError):

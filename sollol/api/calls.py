@@ -26,6 +26,7 @@ PASSED_HEADERS = frozenset(
         b"traceparent",
         b"tracestate",
         b"user-agent",
+        b"via",
     }
 )
 

@@ -20,7 +20,7 @@ from sollol.upstream.http import UpstreamRequest
 from sollol.wire.bodies import JSON_UTF8
 from sollol.wire.designated import NO_CLOUD, STATUS, DesignatedRoute, designated_route
 
-PASSED_HEADERS = (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent")
+PASSED_HEADERS = (b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent", b"via")
 
 
 class Arrival(OllamaArrival):

@@ -37,7 +37,7 @@ from sollol.wire.progress import failure_text
 SILENCE_S = 6 * 3600.0
 """How long a node may work on what is not streamed: it says nothing before it is done."""
 
-PASSED_HEADERS = (b"content-type", b"traceparent", b"tracestate", b"user-agent")
+PASSED_HEADERS = (b"content-type", b"traceparent", b"tracestate", b"user-agent", b"via")
 
 
 class Arrival(OllamaArrival):

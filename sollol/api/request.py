@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import httptools
 
 from sollol.errors import ClientDisconnected, ShuttingDown, SollolError
+from sollol.wire.hops import VIA
 
 MAX_UNREAD_BYTES = 65_536
 """With more of a body than this unread, the caller is made to wait."""
@@ -55,7 +56,7 @@ class Request:
         raw_path, query: as they were sent; ``query`` without the question mark.
         target: both as they go to a node; empty when they hold what may not be in a request line.
         header_list: in the order sent, names in lower case; ``headers`` maps a name to its last
-            value.
+            value, and ``via`` to all of them.
         is_complete: the whole body has come.
         ignored_bytes: how much of it came after :meth:`ignore`.
         is_lost: the caller's connection has ended.
@@ -92,6 +93,8 @@ class Request:
         self.path, self.raw_path, self.query, self.target = split(target)
         self.header_list = headers
         self.headers = dict(headers)
+        if VIA in self.headers:  # each proxy may add a line
+            self.headers[VIA] = b", ".join(value for name, value in headers if name == VIA)
         self.is_complete = False
         self.is_lost = False
         self.is_streamed = False

@@ -16,7 +16,13 @@ import structlog
 from sollol import logs
 from sollol.api.answer import Answer
 from sollol.api.request import Headers, Request
-from sollol.errors import ClientDisconnected, InvalidRequest, ShuttingDown, SollolError
+from sollol.errors import (
+    ClientDisconnected,
+    InvalidRequest,
+    RequestLoop,
+    ShuttingDown,
+    SollolError,
+)
 from sollol.gateway.call import Outcome
 from sollol.gateway.disconnect import CancelWhenGone
 from sollol.gateway.forward import end_broken
@@ -24,6 +30,7 @@ from sollol.gateway.gateway import Gateway
 from sollol.gateway.relay import Downstream
 from sollol.types import Dialect
 from sollol.wire.bodies import error_response
+from sollol.wire.hops import VIA, gateways_in
 
 log = structlog.get_logger()
 
@@ -100,6 +107,7 @@ class Serving:
     """Serves requests; holds no state of its own."""
 
     def __init__(self, gateway: Gateway) -> None:
+        self._gateway_id = gateway.id
         self._metrics = gateway.metrics
         self._clock = gateway.clock
 
@@ -118,6 +126,8 @@ class Serving:
         """
         downstream = Downstream(answer, partial(self._started, arrival))
         try:
+            if VIA in request.headers and self._gateway_id in gateways_in(request.headers[VIA]):
+                raise RequestLoop
             with CancelWhenGone(request.connection):
                 await serve(arrival, request, downstream)
         except ClientDisconnected as error:

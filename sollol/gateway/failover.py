@@ -83,6 +83,8 @@ class Failure(StrEnum):
     """Any other 5xx, or an error in place of a stream: the node's fault, or that of the request."""
     MISSING = "missing"
     """404: it lacks the model or the route."""
+    LOOP = "loop"
+    """508: the node is a gateway, which would send the request back."""
     REFUSES = "refuses"
     """The request is wrong, or cannot be done: anywhere."""
     TOO_LATE = "too_late"
@@ -140,6 +142,7 @@ RULES: Mapping[Failure, Rule] = {
     Failure.GATEWAY_ERROR: Rule(Blame.NODE, Retry.BUDGET),
     Failure.SERVER_ERROR: Rule(Blame.MODEL, Retry.BUDGET, needs_proof=True, may_repeat=False),
     Failure.MISSING: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True, may_repeat=False),
+    Failure.LOOP: Rule(Blame.NOBODY, Retry.FREE, is_free_of_count=True, may_repeat=False),
     Failure.REFUSES: Rule(Blame.NOBODY, Retry.NEVER),
     Failure.TOO_LATE: Rule(Blame.NOBODY, Retry.NEVER),
     Failure.CLIENT_LEFT: Rule(Blame.NOBODY, Retry.NEVER),
@@ -176,6 +179,8 @@ def classify_answer(status: int, text: str) -> Failure:
     """Return what kind of failure an error is that a node told of, by its status and its words."""
     if status == 429:
         return Failure.LIMITED
+    if status == 508:
+        return Failure.LOOP
     if _FULL.search(text):
         return Failure.FULL
     if _LOADING.search(text):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -44,13 +45,14 @@ from sollol.nodes.discovery import Discovery
 from sollol.nodes.health import Health, HealthLimits
 from sollol.nodes.places import Places
 from sollol.nodes.prober import Prober
-from sollol.nodes.registry import NodeTimeouts, Registry
+from sollol.nodes.registry import NodeLinks, Registry
 from sollol.scheduling.decision import Prewarm
 from sollol.scheduling.limits import SchedulerLimits
 from sollol.scheduling.scheduler import Scheduler
 from sollol.settings import NodeSettings, Settings
 from sollol.types import Model, NodeState, NodeView, Source
 from sollol.upstream.http import Timeouts
+from sollol.wire.hops import via_of
 
 log = structlog.get_logger()
 
@@ -72,6 +74,7 @@ class Gateway:
     ) -> None:
         rng = rng or random.Random()
         self.settings = settings
+        self.id = f"sollol-{secrets.token_hex(6)}"
         self.clock = clock
         self.rules = ModelRules(settings.models, self._settings_of)
         self.shards: Shards | None = None
@@ -89,7 +92,7 @@ class Gateway:
         self._routes = MissingRoutes()
         self.registry = Registry(
             new_health=partial(Health, _health_limits(settings), rng),
-            timeouts=_timeouts(settings),
+            timeouts=_links(settings, via_of(self.id)),
             max_idle_connections=settings.upstream.max_idle_connections,
             on_change=self._node_changed,
             on_remove=self._node_removed,
@@ -361,9 +364,9 @@ def _canary_limits(settings: Settings) -> CanaryLimits:
     return CanaryLimits(probe.canary_interval_s, timeout_s)
 
 
-def _timeouts(settings: Settings) -> NodeTimeouts:
+def _links(settings: Settings, via: bytes) -> NodeLinks:
     connect_s, stall_s = settings.upstream.connect_timeout_s, settings.fleet.stall_timeout_s
-    return NodeTimeouts(
+    return NodeLinks(
         requests=Timeouts(
             connect_s=connect_s,
             first_byte_s=settings.upstream.first_byte_timeout_s,
@@ -371,4 +374,5 @@ def _timeouts(settings: Settings) -> NodeTimeouts:
         ),
         management=Timeouts(connect_s=connect_s, first_byte_s=stall_s, stall_s=stall_s),
         control_s=settings.probe.timeout_s,
+        via=via,
     )

@@ -39,12 +39,13 @@ OnRemove = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTimeouts:
-    """How long nodes may keep us waiting, by the kind of request."""
+class NodeLinks:
+    """How long nodes may keep us waiting, by the kind of request; ``via`` is what all of them say."""
 
     requests: Timeouts
     management: Timeouts
     control_s: float
+    via: bytes = b""
 
 
 class Node:
@@ -116,7 +117,7 @@ class Registry:
         self,
         *,
         new_health: Callable[[], Health],
-        timeouts: NodeTimeouts,
+        timeouts: NodeLinks,
         max_idle_connections: int,
         on_change: OnChange,
         on_remove: OnRemove,
@@ -295,11 +296,13 @@ class Registry:
 
     def _connections(self, origin: Origin, timeouts: Timeouts, max_idle: int) -> NodeConnections:
         context = self.ssl_context if origin.scheme == "https" else None
-        return NodeConnections(origin, timeouts, max_idle=max_idle, ssl_context=context)
+        via = self._timeouts.via
+        return NodeConnections(origin, timeouts, max_idle=max_idle, ssl_context=context, via=via)
 
     def _control(self, settings: NodeSettings) -> ControlClient:
         context = self.ssl_context if settings.url.startswith("https:") else None
-        return ControlClient(settings.url, self._timeouts.control_s, context, _api_key(settings))
+        timeout_s, via = self._timeouts.control_s, self._timeouts.via
+        return ControlClient(settings.url, timeout_s, context, _api_key(settings), via)
 
     def _cut(self, node: Node) -> None:
         """End all waiting for a node that is down: its requests are tried elsewhere at once.

@@ -38,6 +38,7 @@ class ControlClient:
         timeout_s: of connecting, and of each wait for bytes.
         ssl_context: for https; making one costs 20 ms.
         api_key: sent with every request; None for none.
+        via: what requests say of who sends them.
     """
 
     def __init__(
@@ -46,13 +47,14 @@ class ControlClient:
         timeout_s: float,
         ssl_context: ssl.SSLContext | None = None,
         api_key: str | None = None,
+        via: bytes = b"",
     ) -> None:
         self.url = url
         self.api_key = api_key
         self._origin = Origin.parse(url)
         timeouts = Timeouts(connect_s=timeout_s, first_byte_s=timeout_s, stall_s=timeout_s)
         self._connections = NodeConnections(
-            self._origin, timeouts, max_idle=_MAX_IDLE, ssl_context=ssl_context
+            self._origin, timeouts, max_idle=_MAX_IDLE, ssl_context=ssl_context, via=via
         )
         self._recalled: dict[str, tuple[bytes, Any]] = {}
 

@@ -44,7 +44,8 @@ class NodeConnections:
     """The pool of one node, and owner of its sockets.
 
     It opens as many connections as there are requests at once (the scheduler bounds those) and
-    keeps up to ``max_idle`` for the next ones, each for at most ``idle_s`` without use.
+    keeps up to ``max_idle`` for the next ones, each for at most ``idle_s`` without use. ``via`` is
+    what every request says of who sent it on.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class NodeConnections:
         max_idle: int = 64,
         idle_s: float = 55.0,
         ssl_context: ssl.SSLContext | None = None,
+        via: bytes = b"",
     ) -> None:
         self._origin = origin
+        self._via = via
         self._authority = origin.authority
         self._timeouts = timeouts
         self._max_idle = max_idle
@@ -97,7 +100,7 @@ class NodeConnections:
         """
         if self._closed:
             raise failures.connections_closed(self._authority)
-        head = encode_head(request, self._origin)
+        head = encode_head(request, self._origin, self._via)
         idle = self._take_idle() if isinstance(request.body, bytes) else None
         if idle is not None:
             try:

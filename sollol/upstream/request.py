@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from sollol.wire.hops import VIA
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNSAFE_IN_TARGET = re.compile(r"[^\x21-\x7e]")
 _METHOD = re.compile(r"[A-Z]+")
@@ -123,23 +125,25 @@ class UpstreamRequest(msgspec.Struct):
     patience: Patience | None = None
 
 
-def encode_head(request: UpstreamRequest, origin: Origin) -> bytes:
+def encode_head(request: UpstreamRequest, origin: Origin, via: bytes = b"") -> bytes:
     """Return the request line and all headers, with the empty line that ends them.
+
+    Args:
+        via: goes behind what ``Via`` the request came with.
 
     Raises:
         ValueError: a part of the request could change its framing, or must not be set by callers.
     """
-    return _unframed(origin, request.method, request.target, tuple(request.headers)) + _framing(
-        request
-    )
+    headers = tuple(request.headers)
+    return _unframed(origin, request.method, request.target, headers, via) + _framing(request)
 
 
 @lru_cache(maxsize=256)  # a client sends the same headers with every request
 def _unframed(
-    origin: Origin, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...]
+    origin: Origin, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], via: bytes
 ) -> bytes:
     lines = [_first_lines(origin, method, target)]
-    for name, value in headers:
+    for name, value in (*headers, (VIA, via)) if via else headers:
         _check_header_name(name)
         lines.append(name + b": " + value)
     head = b"\r\n".join(lines)

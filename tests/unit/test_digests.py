@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from sollol.nodes import catalog, digests
 from sollol.nodes.health import Health, HealthLimits
-from sollol.nodes.registry import NodeTimeouts, Registry
+from sollol.nodes.registry import NodeLinks, Registry
 from sollol.settings import NodeSettings
 from sollol.types import Engine, Model, NodeState, NodeView
 from sollol.upstream.facts import NodeFacts
@@ -87,7 +87,7 @@ class Fleet:
 
     def __init__(self) -> None:
         limits = HealthLimits(fall=1, rise=1)
-        timeouts = NodeTimeouts(Timeouts(), Timeouts(), 1.0)
+        timeouts = NodeLinks(Timeouts(), Timeouts(), 1.0)
         self.told: dict[str, NodeView] = {}
         self.registry = Registry(
             new_health=partial(Health, limits, Random(0)),

@@ -63,6 +63,7 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
         (WrongAnswer("x"), Failure.WRONG_ANSWER),
         (WrongAnswer("x", may_be_request=True), Failure.FOREIGN_REFUSAL),
         (MissingOnNode("x", b"", b"", lacks_route=True), Failure.MISSING),
+        (UpstreamStatus("came back", 508, b"", b""), Failure.LOOP),
         (answered(429, "too many requests"), Failure.LIMITED),
         (answered(429, BUSY), Failure.LIMITED),
         (answered(503, BUSY), Failure.FULL),
@@ -137,13 +138,13 @@ def test_what_is_only_blamed_when_another_node_can_do_it() -> None:
 
 
 def test_what_costs_no_attempt() -> None:
-    free = {Failure.MISSING, Failure.FULL, Failure.LOADING}
+    free = {Failure.MISSING, Failure.FULL, Failure.LOADING, Failure.LOOP}
     assert having("is_free_of_count") == free
 
 
 def test_what_is_not_asked_of_the_same_node_again() -> None:
     final = {Failure.NO_SUCH_HOST, Failure.SILENT, Failure.STALLED, Failure.LIMITED}
-    final |= {Failure.SERVER_ERROR, Failure.MISSING}
+    final |= {Failure.SERVER_ERROR, Failure.MISSING, Failure.LOOP}
     final |= {Failure.WRONG_ANSWER, Failure.FOREIGN_REFUSAL}
     assert set(RULES) - having("may_repeat") == final
 
