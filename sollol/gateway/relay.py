@@ -288,8 +288,13 @@ async def _pump(
     def pass_on(piece: bytes) -> bool:
         downstream.pieces += 1
         whole = records(piece)
-        return downstream.push(whole) if whole else False
+        if whole:
+            drip.completed()
+            return downstream.push(whole)
+        drip.came()
+        return False
 
+    drip = upstream.drip()
     whole = b""
     while not whole or whole.isspace():
         piece = await upstream.read()
@@ -297,6 +302,9 @@ async def _pump(
             return
         downstream.pieces += 1
         whole = records(piece)
+        if not whole or whole.isspace():
+            drip.came()
+    drip.completed()
     if _is_error(upstream, whole, framing):
         raise failed(upstream, content_type_of(headers), whole)
     downstream.first = whole
@@ -346,9 +354,11 @@ async def _held(upstream: UpstreamResponse) -> bytes:
     """Return a body, or the beginning of one that is longer than ``HOLD_BYTES``."""
     held: list[bytes] = []
     size = 0
+    drip = upstream.drip()
     while data := await upstream.read():
         held.append(data)
         size += len(data)
+        drip.came(size)
         if size > HOLD_BYTES:
             break
     return b"".join(held)

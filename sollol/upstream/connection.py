@@ -85,6 +85,11 @@ class Connection(asyncio.Protocol):
             and self._transport.get_write_buffer_size() == 0
         )
 
+    @property
+    def most_silent_s(self) -> float:
+        """The longest wait that the pool's limits allow at any time of an exchange."""
+        return max(self._timeouts.first_byte_s, self._timeouts.stall_s)
+
     # The exchange
 
     def begin(self, request: UpstreamRequest) -> None:

@@ -60,6 +60,12 @@ def stalled(authority: str, limit_s: float, *, uploading: bool) -> UpstreamTimeo
     return UpstreamTimeout(text, in_body=not uploading)
 
 
+def dripping(authority: str, limit_s: float) -> UpstreamTimeout:
+    """Return the error for an answer of which pieces come, and nothing whole."""
+    text = f"{authority} completed nothing of its answer for {limit_s:g} s; check whether it hangs"
+    return UpstreamTimeout(text, in_body=True)
+
+
 def violation(authority: str, reason: object) -> ProtocolViolation:
     """Return the error for an answer that is not the HTTP it should be."""
     return ProtocolViolation(

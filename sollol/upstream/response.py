@@ -1,9 +1,11 @@
 """A node's answer as its reader sees it."""
 
+import math
 from collections.abc import Callable
 
 from sollol.upstream import failures
 from sollol.upstream.connection import Connection, IsOver, Sink
+from sollol.upstream.drip import Drip
 
 
 class UpstreamResponse:
@@ -41,6 +43,12 @@ class UpstreamResponse:
     def buffered_bytes(self) -> int:
         """How much of the body has come and was not read yet."""
         return self._connection.answer.buffered_bytes if self._connection else 0
+
+    def drip(self) -> Drip:
+        """Return what is to be told of pieces that complete nothing."""
+        connection = self._connection
+        limit_s = math.inf if connection is None else connection.most_silent_s
+        return Drip(self.authority, limit_s)
 
     def take_whole(self) -> bytes | None:
         """Return the whole body if all of it is here, else None."""
@@ -89,11 +97,14 @@ class UpstreamResponse:
 
         Raises:
             ProtocolViolation: it is longer than ``limit`` bytes; also what :meth:`read` raises.
+            UpstreamTimeout: it comes too slowly, see :class:`Drip`.
         """
         pieces: list[bytes] = []
         size_bytes = 0
+        drip = self.drip()
         while piece := await self.read():
             size_bytes += len(piece)
+            drip.came(size_bytes)
             if size_bytes > limit:
                 raise failures.too_long(self.authority, limit)
             pieces.append(piece)

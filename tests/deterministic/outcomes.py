@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from sollol.gateway.call import Attempt
 from tests.deterministic.client import Client, End
+from tests.deterministic.faults import Fault
 from tests.deterministic.generation import Generation
 from tests.deterministic.loop import GRID_S
 
@@ -20,7 +21,7 @@ LATE_S = 0.27
 WINDOW_TICKS = 1000
 """A little less than the ten seconds for which a retry counts."""
 
-_CRASHES = ("reset", "lost", "cut", "short", "crashed", "cut by a crash")
+_CRASHES = ("reset", "lost", "cut", "short", "crashed", "cut by a crash", "error record")
 _GIVEN_UP = ("upstream_timeout", "node_down")
 """Codes of attempts that the gateway ended."""
 
@@ -75,6 +76,12 @@ def _is_known_crash(attempt: Generation, tries: list[Attempt]) -> bool:
     return tries[attempt.attempt - 1].error not in _GIVEN_UP
 
 
+def _looks_like_a_crash(attempt: Generation) -> bool:
+    """Whether a request may have killed what was to answer it, from what the gateway hears of it."""
+    says_so = attempt.how == "500" and attempt.fault in (Fault.ERROR_FIRST, Fault.ERROR_LATER)
+    return says_so or attempt.how in _CRASHES
+
+
 def _counted(tries: list[Attempt], attempts: list[Generation]) -> int:
     """Return how many attempts counted: not those on nodes that lacked the model or were full."""
     missing = sum(attempt.error == "missing_on_node" for attempt in tries)
@@ -120,7 +127,7 @@ def check_promise(world: "World", client: Client, attempts: list[Generation]) ->
         return
     tries = world.gateway.journal.find(plan.name)[0].outcome.tries
     counted = _counted(tries, attempts)
-    crashes = [attempt for attempt in attempts if attempt.how in _CRASHES]
+    crashes = [attempt for attempt in attempts if _looks_like_a_crash(attempt)]
     is_excused = counted >= MAX_ATTEMPTS or len(crashes) >= MAX_CRASHES
     assert is_excused, (
         f"{plan.name} is told {told.status} {told.error!r}, while {schedule.rock} is up"

@@ -86,8 +86,8 @@ BUGS = (
     Bug(
         "good_probe_is_not_enough",
         _HEALTH,
-        "        if self._successes >= self._limits.rise:\n",
-        "        if self._successes > 9 * self._limits.rise:\n",
+        "        if self._successes >= self._limits.rise and not self.is_up:\n",
+        "        if self._successes > 9 * self._limits.rise and not self.is_up:\n",
         "a node that is back is not noticed for long",
     ),
     Bug(

@@ -435,7 +435,11 @@ async def test_an_answer_that_is_no_stream_is_not_taken_for_one(
 async def test_another_model_may_answer_below_the_records(
     store: Store, workers: ScriptedWorkers
 ) -> None:
-    workers.says = answer("404 Not Found", "application/json", b"{}")
+    workers.says = answer(
+        "404 Not Found",
+        "application/json",
+        b'{"error":{"code":404,"message":"no model","type":"not_found_error"}}',
+    )
     rules = {"one": {"fallback": ["two"]}}
     async with (
         SimNode(SimConfig(models=(SimModel("two"),))) as node,
