@@ -20,6 +20,8 @@ BAD_INPUT = "bad_input"
 """The property that a test records a line under, as ``(place, name, status, what was told)``."""
 
 _WIDTH = 14
+_LONG = ("llamacpp", "faults")
+"""Folders of tests that start real programs or wait for time-outs."""
 _AUTHORITY = Path(__file__).with_name("authority.pem")
 
 hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine fails no test
@@ -29,6 +31,26 @@ hypothesis.settings.load_profile("unhurried")
 def pytest_configure() -> None:
     # httpx reads all authorities for each client: 28 ms, where a test takes 10. One takes 0.6 ms.
     os.environ["SSL_CERT_FILE"] = str(_AUTHORITY)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the long ones to all processes, and let each begin with its own: none ends with them.
+
+    xdist gives each process as many tests that follow one another; files stay whole for what their
+    tests share.
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    files: dict[Path, list[pytest.Item]] = {item.path: [] for item in items}
+    for item in items:
+        files[item.path].append(item)
+    long = [path for path in files if path.parent.name in _LONG]
+    short = [path for path in files if path.parent.name not in _LONG]
+    dealt: list[pytest.Item] = []
+    for number in range(count):
+        paths = long[number::count]
+        while paths or (short and len(dealt) * count < len(items) * (number + 1)):
+            dealt += files[paths.pop(0) if paths else short.pop(0)]
+    items[:] = dealt
 
 
 def pytest_collection_finish() -> None:

@@ -128,7 +128,7 @@ async def test_a_long_body_that_moves_does_not_time_out(world: World) -> None:
         await peer.send(b"0\r\n\r\n")
         await peer.wait_gone()
 
-    client = await world.client(script, Timeouts(first_byte_s=0.4, stall_s=0.4))
+    client = await world.client(script, Timeouts(first_byte_s=10.0, stall_s=0.4))
     assert await fetch(client) == b"a" * 12
 
 
