@@ -5,6 +5,7 @@ neither a head nor the time it takes, and costs more than all the rest of a requ
 """
 
 import asyncio
+import math
 import socket
 import struct
 from collections import deque
@@ -384,23 +385,25 @@ class GatewayProtocol(asyncio.Protocol):
 
     # Time
 
-    def _arm_timer(self) -> None:
-        delay_s = min(self._limits.header_timeout_s, self._limits.keep_alive_s)
+    def _arm_timer(self, left_s: float = math.inf) -> None:
+        delay_s = min(self._limits.header_timeout_s, self._limits.keep_alive_s, left_s)
         self._timer = self._loop.call_later(delay_s, self._check_time)
 
     def _check_time(self) -> None:
         """Close on a head that takes too long and on idleness. One timer a connection."""
-        now = self._loop.time()
+        now, left_s = self._loop.time(), math.inf
         if self._closing_since is not None:
             self._check_closing(now, self._closing_since)
         elif self._serving is not None:  # whoever waits for an answer is not slow
             pass
         elif self._parser.is_in_head:
-            if now - self._head_since >= self._limits.header_timeout_s:
+            left_s = self._head_since + self._limits.header_timeout_s - now
+            if left_s <= 0:
                 self._refuse(b"408 Request Timeout")
+                left_s = math.inf
         elif now - self._idle_since >= self._limits.keep_alive_s:
             self._close()
-        self._arm_timer()
+        self._arm_timer(left_s)
 
     def _check_closing(self, now: float, since: float) -> None:
         """Give up on a caller who does not read the rest of what was written."""

@@ -23,10 +23,11 @@ HUNG_S = 60.0
 REFUSED_S = 0.1
 REFUSE_EVERY = 10_000
 """Refusals take a node out for seconds: one in a hundred faults, or every node would be out."""
-MOVE_EVERY = 1000
-"""Faults are at one node at a time, which changes so often: a request that met two would be refused,
-as one that kills what it meets."""
+MOVE_EVERY, CALM = 1000, 200
+"""Faults are at one node at a time, which changes so often, and the next one has none for so many
+requests: one that met two would be refused, as one that kills what it meets."""
 
+_SHARE_AFTER_CALM = FAULT_SHARE * MOVE_EVERY / (MOVE_EVERY - CALM)
 _CUTS = frozenset(("cut_after_n_records", "error_record_after_n"))
 _FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "status", "status": 500, "message": "no such luck"},
@@ -140,7 +141,7 @@ class Load:
         if number % REFUSE_EVERY == 0:
             self.faults["refuse"] += 1
             await _refuse_a_moment(port)
-        elif self.random.random() < FAULT_SHARE:
+        elif number % MOVE_EVERY >= CALM and self.random.random() < _SHARE_AFTER_CALM:
             path = self.random.choice(_KINDS).path
             fault = Fault(path=path, times=1, **self.random.choice(_FAULTS))
             self.faults[name_of(fault)] += 1
