@@ -57,7 +57,7 @@ class Bench:
     def start_stream_node(self) -> Target:
         """Start a node that streams."""
         port = free_port()
-        child = self._start_module("stream_node", "--port", str(port))
+        child = self._start_module("data_plane.stream_node", "--port", str(port))
         child.wait_listening(port)
         return Target(DIRECT, port, child)
 
@@ -105,10 +105,10 @@ class Bench:
 
     def start_client(self, module: str, *arguments: str) -> Child:
         """Start a load generator of ours."""
-        return self._start_module(module, *arguments)
+        return self._start_module(f"data_plane.{module}", *arguments)
 
     def _start_module(self, module: str, *arguments: str) -> Child:
-        command = [sys.executable, "-m", f"sollol.bench.data_plane.{module}", *arguments]
+        command = [sys.executable, "-m", f"sollol.bench.{module}", *arguments]
         return self.children.start(module, command, self.layout.load)
 
 
