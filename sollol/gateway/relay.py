@@ -295,15 +295,15 @@ async def _pump(
         return False
 
     drip = upstream.drip()
-    whole = b""
-    while not whole or whole.isspace():
+    while True:
         piece = await upstream.read()
         if not piece:
             return
         downstream.pieces += 1
         whole = records(piece)
-        if not whole or whole.isspace():
-            drip.came()
+        if whole and not whole.isspace():
+            break
+        drip.came()
     drip.completed()
     if _is_error(upstream, whole, framing):
         raise failed(upstream, content_type_of(headers), whole)
