@@ -20,13 +20,6 @@ BIND_ATTEMPTS = 3
 POLL_S = 0.05
 PROBE_TIMEOUT_S = 2.0
 STOP_GRACE_S = 10.0
-ALLOCATION = {
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-}
-"""For glibc (``man mallopt``): a buffer through which tensors pass, one after the other, is kept for
-the next one. By default each gets pages that the kernel has to clear first, which takes a part of a load.
-An RPC server must not: it outlives models, and would keep hundreds of MB of each that has left."""
 
 
 class LlamaServerFailed(Exception):
@@ -136,7 +129,7 @@ class LlamaServer:
         secret = {"LLAMA_API_KEY": self.api_key}
         self._child = await ChildProcess.start(
             [*command, *self._arguments],
-            env={**self._binaries.environment, **ALLOCATION, "GGML_NO_BACKTRACE": "1", **secret},
+            env={**self._binaries.environment, "GGML_NO_BACKTRACE": "1", **secret},
             cwd=self._cwd,
             on_line=self._on_line,
         )

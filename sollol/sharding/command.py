@@ -40,12 +40,14 @@ class Launch:
 
     ``name``: what requests call the model. ``directory`` has the links of :func:`links` and is the
     working directory. ``devices``: how many each worker has, by its address; 1 if not told.
+    ``is_mapped``: the model's file is mapped, not read; see :mod:`sollol.sharding.loading`.
     """
 
     name: str
     directory: Path
     threads: int
     devices: Mapping[str, int]
+    is_mapped: bool = False
 
 
 def links(stored: StoredModel) -> dict[str, Path]:
@@ -73,7 +75,7 @@ def server_arguments(plan: Plan, model: LocalModel, launch: Launch) -> list[str]
         *_pairs(_model(model.stored, launch)),
         *_pairs(_placement(plan, launch)),
         *_pairs(_running(plan, launch)),
-        *_serving(model),
+        *_serving(model, launch),
         *_template(model),
         *_pairs(_defaults(model.stored.parameters)),
     ]
@@ -141,13 +143,11 @@ def _batch_tokens(slots: int) -> int:
     return max(BATCH_TOKENS // slots, 1) * slots
 
 
-def _serving(model: LocalModel) -> list[str]:
-    """Return flags.
-
-    Files are read, not mapped: a mapped file that is larger than the memory is read twice, and how
-    much is read shows how far a load is. There is no request to warm up with: a real one waits.
-    """
-    flags = ["--no-mmap", "--no-warmup", "--no-webui", "--no-slots", "--offline", "--no-escape"]
+def _serving(model: LocalModel, launch: Launch) -> list[str]:
+    """Return flags. There is no request to warm up with: a real one waits."""
+    flags = ["--no-warmup", "--no-webui", "--no-slots", "--offline", "--no-escape"]
+    if not launch.is_mapped:
+        flags.append("--no-mmap")
     if model.stored.projectors:
         flags.append("--no-mmproj-offload")  # the plan has it on the coordinator
     pooling = [] if model.has_pooling else ["--pooling", "mean"]

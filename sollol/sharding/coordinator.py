@@ -18,7 +18,14 @@ from sollol.sharding.allocation_log import AllocationLog
 from sollol.sharding.allocations import Allocation
 from sollol.sharding.command import Launch, links, server_arguments
 from sollol.sharding.ending import MAX_REASON_CHARACTERS, is_worker_lost, reason
-from sollol.sharding.loading import LoadProgress, LoadWatch, read_bytes_of
+from sollol.sharding.host_memory import available_bytes
+from sollol.sharding.loading import (
+    LoadProgress,
+    LoadWatch,
+    is_mapped,
+    mapped_bytes_of,
+    read_bytes_of,
+)
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.rpc import Probe, probe_all
@@ -57,6 +64,7 @@ class CoordinatorProcess:
         self._threads = threads or default_threads()
         self._on_progress = on_progress
         self._watch: LoadWatch | None = None
+        self._is_mapped = is_mapped(model.facts.file_bytes, plan.cpu_layers, available_bytes())
         self._allocation_log = AllocationLog()
         self._server = LlamaServer(binaries, ())
         self._is_stopped = False
@@ -133,7 +141,7 @@ class CoordinatorProcess:
             clock = asyncio.get_running_loop().time
             self._watch = LoadWatch(_read_in_all(self._model), self._on_progress, clock)
         devices = {probe.address: len(probe.devices) for probe in probes}
-        launch = Launch(self._name, directory, self._threads, devices)
+        launch = Launch(self._name, directory, self._threads, devices, self._is_mapped)
         return LlamaServer(
             self._binaries,
             server_arguments(self._plan, self._model, launch),
@@ -144,7 +152,8 @@ class CoordinatorProcess:
 
     def _look_at_load(self) -> None:
         if self._watch is not None:
-            self._watch.look(read_bytes_of(self.pid))
+            taken_bytes_of = mapped_bytes_of if self._is_mapped else read_bytes_of
+            self._watch.look(taken_bytes_of(self.pid))
 
     async def _check_placement(self) -> None:
         self.placement = await self._allocation_log.allocations()

@@ -1,9 +1,11 @@
-"""How far the load of a model is, from what llama-server has read of its files.
+"""How a coordinator takes up the files of a model, and how far that is.
 
 llama-server itself says nothing while it loads. It reads each tensor just before it sends it, so
-the bytes it has read are the progress, also where workers have the weights in their caches.
+the bytes it has read are the progress, also where workers have the weights in their caches. Of a
+mapped file it is the pages that it has touched.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,22 @@ _UNSURE = 0.02
 """Until so much is loaded, nobody knows how long the rest takes."""
 _MOST = 0.99
 """After the last byte the caches are still to be made, and a first batch is computed."""
+_MAPPED_SHARE = 0.25
+_SHARED = 2
+"""Where ``statm`` has the pages of files, of which there are many to a process that maps."""
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PROC = Path("/proc")
+
+
+def is_mapped(file_bytes: int, cpu_layers: int, available_bytes: int) -> bool:
+    """Say whether a coordinator should map a file rather than read it.
+
+    That saves a copy of every byte, a tenth of a load from the workers' caches. But a mapped file
+    that finds no room is read twice, and its pages count as memory of the process while it loads:
+    only one that is small beside what is free. And layers that stay here are faster when read,
+    because the CPU has its own order for them.
+    """
+    return cpu_layers == 0 and file_bytes <= available_bytes * _MAPPED_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +88,12 @@ def read_bytes_of(pid: int | None, proc: Path = PROC) -> int | None:
         return None
     name, _, number = text.partition("\n")[0].partition(":")
     return int(number) if name == "rchar" else None
+
+
+def mapped_bytes_of(pid: int | None, proc: Path = PROC) -> int | None:
+    """Return how much of files a process has in its memory; None where the system does not tell."""
+    try:
+        sizes = (proc / str(pid) / "statm").read_text().split()
+    except OSError:
+        return None
+    return int(sizes[_SHARED]) * _PAGE_BYTES if len(sizes) > _SHARED else None

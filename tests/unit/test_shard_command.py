@@ -1,6 +1,7 @@
 """The coordinator's command line, its chat template, and how its ends and loads are told."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,13 @@ from hypothesis import given, strategies as st
 from sollol.bench.model_kinds import dense
 from sollol.sharding.command import Launch, links, server_arguments
 from sollol.sharding.ending import MAX_REASON_CHARACTERS, is_worker_lost, reason
-from sollol.sharding.loading import LoadProgress, LoadWatch, read_bytes_of
+from sollol.sharding.loading import (
+    LoadProgress,
+    LoadWatch,
+    is_mapped,
+    mapped_bytes_of,
+    read_bytes_of,
+)
 from sollol.sharding.memory import RunOptions
 from sollol.sharding.models import LocalModel
 from sollol.sharding.template import Template, choose_template, knows_tools
@@ -326,3 +333,23 @@ def test_what_was_read_is_told_by_the_kernel(tmp_path: Path) -> None:
     assert read_bytes_of(8, tmp_path) is None
     (tmp_path / "7" / "io").write_text("other: 1\n")
     assert read_bytes_of(7, tmp_path) is None
+
+
+def test_what_was_mapped_is_told_by_the_kernel(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "statm").write_text("900 500 300 1 0 9 0\n")
+    assert mapped_bytes_of(7, tmp_path) == 300 * os.sysconf("SC_PAGE_SIZE")
+    assert mapped_bytes_of(8, tmp_path) is None
+    (tmp_path / "7" / "statm").write_text("900 500\n")
+    assert mapped_bytes_of(7, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("file_bytes", "cpu_layers", "expected"), [(25, 0, True), (26, 0, False), (1, 1, False)]
+)
+def test_a_file_is_mapped_where_it_disturbs_nobody(
+    model: LocalModel, file_bytes: int, cpu_layers: int, expected: bool
+) -> None:
+    assert is_mapped(file_bytes, cpu_layers, available_bytes=100) == expected
+    words = arguments(model, launch=replace(LAUNCH, is_mapped=expected))
+    assert ("--no-mmap" in words) != expected
