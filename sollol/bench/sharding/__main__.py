@@ -76,7 +76,7 @@ async def fit(binaries: LlamaBinaries, folder: Path) -> Section:
         "workers that may allocate what the plan is told, and no more: the kernel refuses the rest "
         "(`RLIMIT_DATA`). Most taken is `VmHWM`, all of the process that was resident at once; "
         "private memory (`RssAnon`) holds weights, context and buffers, and what is of files "
-        "(`RssFile`) is the programs. The coordinator reads the file with `--no-mmap`, so the page "
+        "(`RssFile`) is the programs. The coordinator reads a file of this size (`--no-mmap`), so its page "
         "cache of the model is in nobody's figure, and the plan does not count it.\n\n"
     )
     return judge_fits(fits), text + describe_fits(fits)
