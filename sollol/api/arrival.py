@@ -7,8 +7,8 @@ from urllib.parse import quote
 import msgspec
 
 from sollol.api.request import Headers
-from sollol.gateway.call import Outcome
 from sollol.gateway.entries import Entry
+from sollol.gateway.outcome import Outcome
 from sollol.types import Dialect
 from sollol.wire.kinds import UNCACHED_STREAMS, BodyKind
 
@@ -59,9 +59,9 @@ class Arrival(msgspec.Struct):
             told.append((b"x-sollol-model", quote(outcome.model, safe="/:@ ").encode()))
         if outcome.stripped:
             told.append((b"x-sollol-stripped", ",".join(outcome.stripped).encode()))
-        predicted_s = outcome.predicted_s
-        if predicted_s is not None:
-            told.append((b"x-sollol-predicted-seconds", b"%.3f" % predicted_s))
+        grant = outcome.tries[-1].grant
+        if grant.decision is not None:
+            told.append((b"x-sollol-predicted-seconds", b"%.3f" % grant.lease.predicted_s))
         return told
 
     def told_refused(self) -> Headers:

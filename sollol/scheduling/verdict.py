@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from sollol.scheduling.decision import Rule
 from sollol.scheduling.work import Priced, Work
+from sollol.structs import Leaf
 from sollol.types import RouteRequest
 
 
-class Verdict(msgspec.Struct, gc=False):
+class Verdict(Leaf):
     """A decision, and what it was made from."""
 
     request: RouteRequest
