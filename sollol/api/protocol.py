@@ -324,6 +324,9 @@ class GatewayProtocol(asyncio.Protocol):
                 await self._app(request, answer)
             except ClientDisconnected:
                 self._pipeline.clear()
+            except asyncio.CancelledError:
+                self._pipeline.clear()  # this task serves nothing more
+                raise
             except Exception:  # a fault of ours: the caller is told, and the log has the trace
                 log.exception("request_failed", path=request.path)
                 if not answer.is_started:
