@@ -4,16 +4,14 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from sollol.api.request import Headers
-from sollol.gateway.call import Outcome
 from sollol.gateway.entries import Entry
+from sollol.gateway.outcome import Outcome
 from sollol.types import Dialect
 from sollol.wire.kinds import UNCACHED_STREAMS, BodyKind
 
 
-class Arrival(msgspec.Struct):
+class Arrival:
     """A request as it came in. ``id`` is unique; ``shown_id`` is the caller's own, if it sent one."""
 
     kind: BodyKind
@@ -23,11 +21,34 @@ class Arrival(msgspec.Struct):
     arrived_at: float
     task: str
     """Its label in the metrics."""
-    model: str = ""
-    streams: bool = False
-    entry: Entry | None = None
+    model: str
+    streams: bool
+    entry: Entry | None
     """Of the journal; None for what was refused before it came to a decision."""
-    outcome: Outcome = msgspec.field(default_factory=Outcome)
+    outcome: Outcome
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        kind: BodyKind,
+        headers: dict[bytes, bytes],
+        id: str,
+        shown_id: str,
+        arrived_at: float,
+        task: str,
+        model: str = "",
+        streams: bool = False,
+        entry: Entry | None = None,
+    ) -> None:
+        self.kind = kind
+        self.headers = headers
+        self.id = id
+        self.shown_id = shown_id
+        self.arrived_at = arrived_at
+        self.task = task
+        self.model = model
+        self.streams = streams
+        self.entry = entry
+        self.outcome = Outcome()
 
     @property
     def node(self) -> str:
@@ -59,9 +80,9 @@ class Arrival(msgspec.Struct):
             told.append((b"x-sollol-model", quote(outcome.model, safe="/:@ ").encode()))
         if outcome.stripped:
             told.append((b"x-sollol-stripped", ",".join(outcome.stripped).encode()))
-        predicted_s = outcome.predicted_s
-        if predicted_s is not None:
-            told.append((b"x-sollol-predicted-seconds", b"%.3f" % predicted_s))
+        grant = outcome.tries[-1].grant
+        if grant.decision is not None:
+            told.append((b"x-sollol-predicted-seconds", b"%.3f" % grant.lease.predicted_s))
         return told
 
     def told_refused(self) -> Headers:

@@ -8,8 +8,9 @@ from typing import Self
 
 from sollol.api.request import Request
 from sollol.errors import BodyTooSlow, RequestTooLarge
-from sollol.gateway.body import Body, no_room
+from sollol.gateway.body import Body
 from sollol.gateway.body_store import BodyStore, Incoming
+from sollol.gateway.body_writer import no_room
 from sollol.gateway.gateway import Gateway
 from sollol.types import LOWEST_PRIORITY, Comer
 from sollol.upstream.waits import within

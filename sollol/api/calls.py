@@ -11,7 +11,7 @@ from sollol.gateway.model_rules import Meant
 from sollol.gateway.rewriting import Changes, KeepAlive, rewritten, seen_in
 from sollol.types import Task
 from sollol.wire.ask import ask_of
-from sollol.wire.continuation import CONTINUABLE, continues
+from sollol.wire.continuation import CONTINUABLE, ON_CUT, continues
 from sollol.wire.kinds import BodyKind
 from sollol.wire.names import model_key
 from sollol.wire.peek import Peek, peek
@@ -45,7 +45,8 @@ class Calls:
         self._continues = gateway.settings.failover.mid_stream == "continue"
         scheduling = gateway.settings.scheduling
         overrides = scheduling.keep_alive_overrides
-        self._keep_alive = KeepAlive(scheduling.keep_alive, overrides=overrides)
+        text = scheduling.keep_alive
+        self._keep_alive = None if text is None else KeepAlive(text, overrides=overrides)
 
     def make(self, arrival: Arrival, request: Request, body: Body) -> Call:
         """Return what is to be forwarded; of what was read of the body nothing is kept but its answers.
@@ -63,12 +64,15 @@ class Calls:
         deadline_s = deadline_s_of(headers)
         key = model_key(seen.model)
         (name, others), sent = NO_RULES, body
-        meant, keep_alive = self._gateway.rules.resolve(key), self._keep_alive.of(kind, seen)
+        meant = self._gateway.rules.resolve(key)
+        keep_alive = None if self._keep_alive is None else self._keep_alive.of(kind, seen)
         if meant is not None or own is not None or keep_alive is not None:
             name, others = meant or NO_RULES
             arrival.outcome.model = name
             changes = Changes(name, () if own is None else (PRIORITY,), keep_alive)
             sent = rewritten(kind, body, seen, headers, changes)
+        on_cut = headers.get(ON_CUT)
+        goes_on = self._continues if on_cut is None else continues(on_cut)
         is_unload = seen.is_load_only and seen.keep_alive_zero
         return Call(
             arrival.id,
@@ -86,7 +90,7 @@ class Calls:
             deadline_s,
             () if is_unload else others,
             seen.stream,
-            continues(headers, default=self._continues) and seen.stream and kind in CONTINUABLE,
+            goes_on and seen.stream and kind in CONTINUABLE,
         )
 
 

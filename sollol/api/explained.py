@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from sollol.gateway.call import Attempt
 from sollol.gateway.entries import Entry
+from sollol.gateway.outcome import Attempt
 from sollol.scheduling import explain
 from sollol.scheduling.complexity import complexity
 from sollol.scheduling.decision import Decision

@@ -14,10 +14,12 @@ from sollol.api.calls import Calls, read_peek
 from sollol.api.request import Request
 from sollol.api.serving import Serving, shown_id
 from sollol.errors import ModelNotFound, NoNodeAvailable, RouteNotFound, SollolError
-from sollol.gateway.body import Body, aside, spooled
+from sollol.gateway.body import Body, aside
+from sollol.gateway.body_writer import spooled
 from sollol.gateway.call import Call
 from sollol.gateway.fallback import forward_any
 from sollol.gateway.gateway import Gateway
+from sollol.gateway.journal import prediction
 from sollol.gateway.relay import Downstream
 from sollol.types import Task
 from sollol.wire.checks import check_request, model_not_found
@@ -57,9 +59,9 @@ class Inference:
             metrics.waited(entry.task, entry.priority, outcome.queue_wait_s)
         if outcome.continuation is not None:
             metrics.continued(outcome.continuation.outcome)
-        prediction = entry.prediction
-        if prediction is not None:
-            metrics.predicted(entry.task, *prediction)
+        told = prediction(entry)
+        if told is not None:
+            metrics.predicted(entry.task, *told)
         self._gateway.journal.close(entry, duration_s)
 
     def _arrival(self, kind: BodyKind, request: Request) -> Arrival:

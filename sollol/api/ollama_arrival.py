@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from sollol.api.request import Headers
-from sollol.gateway.call import Outcome
+from sollol.gateway.outcome import Outcome
 from sollol.types import Dialect
 from sollol.wire.bodies import ollama_error_record
 

@@ -6,7 +6,6 @@ make with any request.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import httptools
 
@@ -19,14 +18,19 @@ HEAD_TOO_LARGE = b"431 Request Header Fields Too Large"
 UNKNOWN_VERSION = b"505 HTTP Version Not Supported"
 
 
-class Head(NamedTuple):
+class Head:
     """The head of a request: names of headers in lower case, ``is_old`` for HTTP/1.0."""
 
-    method: str
-    target: bytes
-    headers: Headers
-    is_old: bool
-    keep_alive: bool
+    __slots__ = ("headers", "is_old", "keep_alive", "method", "target")
+
+    def __init__(
+        self, method: str, target: bytes, headers: Headers, is_old: bool, keep_alive: bool
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.is_old = is_old
+        self.keep_alive = keep_alive
 
 
 class Refused(Exception):

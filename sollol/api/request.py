@@ -27,6 +27,11 @@ class Source(Protocol):
         """Call ``callback()`` when the connection is lost; None ends the watch."""
         ...
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The task that serves the present request."""
+        ...
+
     def hold_back(self) -> None:
         """Read nothing more of the caller for now."""
         ...

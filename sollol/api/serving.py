@@ -13,7 +13,6 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from sollol import logs
 from sollol.api.answer import Answer
 from sollol.api.request import Headers, Request
 from sollol.errors import (
@@ -23,11 +22,12 @@ from sollol.errors import (
     ShuttingDown,
     SollolError,
 )
-from sollol.gateway.call import Outcome
 from sollol.gateway.disconnect import CancelWhenGone
 from sollol.gateway.forward import end_broken
 from sollol.gateway.gateway import Gateway
+from sollol.gateway.outcome import Outcome
 from sollol.gateway.relay import Downstream
+from sollol.log_writer import info
 from sollol.types import Dialect
 from sollol.wire.bodies import error_response
 from sollol.wire.hops import VIA, gateways_in
@@ -181,7 +181,7 @@ class Serving:
         elif outcome.status >= 500:
             log.warning("request_done", **fields)
         else:
-            logs.info("request_done", fields)
+            info("request_done", fields)
 
 
 async def _refuse(arrival: Arrival, error: SollolError, downstream: Downstream) -> None:

@@ -10,7 +10,8 @@ from math import inf
 from typing import NamedTuple
 
 from sollol.errors import Overloaded
-from sollol.gateway.body import SPOOL_BYTES, Body, BodyWriter
+from sollol.gateway.body import Body
+from sollol.gateway.body_writer import SPOOL_BYTES, BodyWriter
 from sollol.types import Comer
 
 RETRY_AFTER_S = 5.0

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import msgspec
 
 from sollol.errors import CannotContinue, ClientDisconnected, SollolError, UpstreamStatus
-from sollol.gateway.body import Body, aside, spooled
-from sollol.gateway.call import Call, Continuation, Outcome, Seam
+from sollol.gateway.body import Body, aside
+from sollol.gateway.body_writer import spooled
+from sollol.gateway.call import Call, Seam
 from sollol.gateway.exchange import LocalAnswer, plan_exchange
 from sollol.gateway.failover import (
     MOST_CRASHES,
@@ -29,6 +30,7 @@ from sollol.gateway.failover import (
 )
 from sollol.gateway.forward import Forwarder
 from sollol.gateway.journal import MAX_TEXT
+from sollol.gateway.outcome import Continuation, Outcome
 from sollol.gateway.refusals import HOLD_BYTES, Headers, failed
 from sollol.gateway.relay import AnswerWriter, Downstream
 from sollol.nodes.registry import Node, Registry

@@ -16,6 +16,11 @@ from sollol.errors import ClientDisconnected
 class ClientConnection(Protocol):
     """What the server tells of the caller's connection (``api/protocol.py``)."""
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The task that serves the caller's present request."""
+        ...
+
     def watch(self, callback: Callable[[], None] | None) -> None:
         """Call ``callback()`` when the connection is lost; None ends the watch."""
         ...
@@ -31,12 +36,11 @@ class CancelWhenGone:
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
-        self._task: asyncio.Task[object] | None = None
+        self._task = connection.task
         self._is_gone = False
         self._cancelling = 0
 
     def __enter__(self) -> Self:
-        self._task = asyncio.current_task()
         assert self._task is not None
         self._cancelling = self._task.cancelling()
         self._connection.watch(self._cancel)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sollol.gateway.call import Outcome
+from sollol.gateway.outcome import Outcome
 from sollol.types import Ask
 
 WAITING = "waiting"
@@ -35,17 +35,6 @@ class Entry(msgspec.Struct, eq=False, gc=False, array_like=True):
     duration_s: float | None = None
     """From arrival to the end; None before that."""
 
-    @property
-    def prediction(self) -> tuple[float, float] | None:
-        """Seconds from the grant to the end as predicted, and as they were; None if unknown."""
-        if not self.outcome.tries:
-            return None
-        attempt = self.outcome.tries[-1]
-        measured, grant = attempt.measured, attempt.grant
-        if grant.decision is None or measured is None or not measured.total_s:
-            return None
-        return grant.lease.predicted_s, measured.total_s
-
     def outcome_name(self, *, is_waiting: bool) -> str:
         """Return ``ok`` or the code of an error, or before the end ``waiting`` or ``running``."""
         if self.duration_s is None:
@@ -53,24 +42,11 @@ class Entry(msgspec.Struct, eq=False, gc=False, array_like=True):
         return self.outcome.error or OK
 
 
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Entry).decode
-
 Kept = bytes | Entry
 """An entry that has ended, packed; as it is where a number or a text in it cannot be."""
 
-
-def packed(entry: Entry) -> Kept:
-    """Return an entry that has ended as it is kept."""
-    try:
-        return _pack(entry)
-    except (OverflowError, UnicodeEncodeError):  # callers and nodes can write both
-        return entry
-
-
-def unpacked(kept: Kept) -> Entry:
-    """Return an entry that was kept."""
-    return kept if isinstance(kept, Entry) else _unpack(kept)
+pack = msgspec.msgpack.Encoder().encode
+unpack = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Wanted(NamedTuple):

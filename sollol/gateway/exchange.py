@@ -10,6 +10,7 @@ import msgspec
 from sollol.errors import MissingOnNode, RouteNotFound
 from sollol.gateway.call import Call
 from sollol.gateway.relay import Translator
+from sollol.structs import Frozen
 from sollol.types import NO_DEFAULTS, Dialect, Engine, NodeView, Task
 from sollol.upstream.http import UpstreamRequest
 from sollol.wire.bodies import TEXT
@@ -25,7 +26,7 @@ Options = tuple[tuple[str, int | float | bool], ...]
 __all__ = ["Exchange", "LocalAnswer", "Options", "plan_exchange"]
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class Exchange(Frozen):  # type: ignore[misc]  # frozen as its base is
     """A request to a node; ``translator`` is None when the answer is passed on as it comes."""
 
     request: UpstreamRequest

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from sollol.errors import ConnectFailed, MissingOnNode, ModelNotFound, NoNodeAvailable
 from sollol.gateway.body import aside
-from sollol.gateway.call import Call, Outcome
+from sollol.gateway.call import Call
+from sollol.gateway.outcome import Outcome
 from sollol.gateway.relay import Downstream
 from sollol.gateway.rewriting import for_model
 

@@ -27,10 +27,11 @@ from sollol.errors import (
 )
 from sollol.gateway.admission import Admission
 from sollol.gateway.body import aside
-from sollol.gateway.call import Attempt, Call, Outcome
+from sollol.gateway.call import Call
 from sollol.gateway.deadline import before_deadline, too_late
 from sollol.gateway.exchange import LocalAnswer, Options, plan_exchange
 from sollol.gateway.failover import RULES, Failure, classify, classify_answer
+from sollol.gateway.outcome import Attempt, Outcome
 from sollol.gateway.patience import Bounds
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.retries import Retries, RetryPolicy, blame_nodes

@@ -16,9 +16,10 @@ import asyncio
 from collections.abc import Callable
 
 from sollol.errors import SollolError
-from sollol.gateway.call import Attempt, Call, Outcome
+from sollol.gateway.call import Call
 from sollol.gateway.forward import Forwarder, tokens_of
 from sollol.gateway.lateness import CopyBudget, Lateness
+from sollol.gateway.outcome import Attempt, Outcome
 from sollol.gateway.refusals import Headers
 from sollol.gateway.relay import Downstream
 from sollol.gateway.retries import Retries, RetryPolicy

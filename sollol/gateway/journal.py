@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from sollol.gateway.call import Call, Outcome
-from sollol.gateway.entries import Entry, Kept, Wanted, packed, unpacked
+from sollol.gateway.call import Call
+from sollol.gateway.entries import Entry, Kept, Wanted, pack, unpack
+from sollol.gateway.outcome import Outcome
 
 MAX_TEXT = 300
 """Characters kept of a path, a model's name or an error: a caller may have written them."""
@@ -98,3 +99,28 @@ class Journal:
         entries += self._ended
         entries.sort(key=lambda numbered: -numbered[0])
         return (unpacked(kept) for _, kept in entries if isinstance(kept, Entry) or sought in kept)
+
+
+def prediction(entry: Entry) -> tuple[float, float] | None:
+    """Return the seconds from the grant to the end as predicted, and as they were; None if unknown."""
+    tries = entry.outcome.tries
+    if not tries:
+        return None
+    measured, grant = tries[-1].measured, tries[-1].grant
+    if grant.decision is None or measured is None:
+        return None
+    total_s = measured.total_s
+    return (grant.lease.predicted_s, total_s) if total_s else None
+
+
+def packed(entry: Entry) -> Kept:
+    """Return an entry that has ended as it is kept."""
+    try:
+        return pack(entry)
+    except (OverflowError, UnicodeEncodeError):  # callers and nodes can write both
+        return entry
+
+
+def unpacked(kept: Kept) -> Entry:
+    """Return an entry that was kept."""
+    return kept if isinstance(kept, Entry) else unpack(kept)

@@ -29,13 +29,8 @@ from sollol.types import Measured, Task
 from sollol.upstream.http import UpstreamResponse
 from sollol.wire.answers import first_record, is_answer
 from sollol.wire.bodies import JSON_UTF8
-from sollol.wire.measured import (
-    NOTHING_TOLD,
-    Record,
-    measured_of_record,
-    measured_of_stream,
-    read_body,
-)
+from sollol.wire.measured import NOTHING_TOLD, measured_of_record, measured_of_stream, read_body
+from sollol.wire.records import Record
 from sollol.wire.streams import StreamFraming, WholeLines, last_record
 
 TRANSLATE_BYTES = 64 * 1024 * 1024

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from sollol.gateway.body import Body, spooled
+from sollol.gateway.body import Body
+from sollol.gateway.body_writer import spooled
 from sollol.gateway.call import Call
 from sollol.wire.edit import edited
 from sollol.wire.kinds import BodyKind
@@ -75,8 +76,8 @@ def seen_in(kind: BodyKind, body: Body, headers: Headers) -> Peek:
 class KeepAlive:
     """The operator's word on how long models stay in memory (``scheduling.keep_alive``)."""
 
-    def __init__(self, text: str | None, *, overrides: bool) -> None:
-        self._json = None if text is None else _keep_alive_json(text)
+    def __init__(self, text: str, *, overrides: bool) -> None:
+        self._json = _keep_alive_json(text)
         self._overrides = overrides
 
     def of(self, kind: BodyKind, seen: Peek) -> bytes | None:
@@ -84,7 +85,7 @@ class KeepAlive:
 
         1. Only routes of Ollama that have the field. 2. A request to unload is not touched.
         """
-        if self._json is None or "keep_alive" not in kind.struct:
+        if "keep_alive" not in kind.struct:
             return None
         if seen.is_load_only and seen.keep_alive_zero:
             return None

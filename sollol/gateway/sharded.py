@@ -23,9 +23,10 @@ from sollol.errors import (
     UpstreamTimeout,
 )
 from sollol.gateway.body import aside
-from sollol.gateway.call import Call, Outcome
+from sollol.gateway.call import Call
 from sollol.gateway.deadline import too_late
 from sollol.gateway.fallback import Forward
+from sollol.gateway.outcome import Outcome
 from sollol.gateway.progress_records import ProgressRecords, Telling
 from sollol.gateway.relay import Downstream
 from sollol.gateway.rewriting import seen_in

@@ -5,6 +5,7 @@ from math import exp
 import msgspec
 
 from sollol.scheduling.state import Options
+from sollol.structs import Leaf
 
 WINDOW_S = 120.0
 """What is older counts for less than a third."""
@@ -19,7 +20,7 @@ OTHERS: Options = (("", 0),)
 """Stands for all choices beyond that; nobody asks for it."""
 
 
-class _Arrivals(msgspec.Struct, gc=False):
+class _Arrivals(Leaf):
     """Requests of one kind up to ``at``, the latest one; newer ones count more."""
 
     count: float

@@ -11,13 +11,12 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from itertools import count
 
-import msgspec
-
 from sollol.scheduling.state import Options, Runner
+from sollol.structs import Unequal
 from sollol.types import RouteRequest
 
 
-class Waiting(msgspec.Struct, eq=False):
+class Waiting(Unequal):
     """A request that waits; smaller ``key`` first, then the one that came first."""
 
     key: float

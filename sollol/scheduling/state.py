@@ -4,8 +4,6 @@ from array import array
 from math import inf
 from typing import Protocol, TypeAlias
 
-import msgspec
-
 from sollol.scheduling.affinity import Conversations, Homes
 from sollol.scheduling.average import Average
 from sollol.scheduling.capacity import Capacity
@@ -59,7 +57,7 @@ class Columns(Protocol):
         ...
 
 
-class Held(msgspec.Struct):
+class Held:
     """A lease in use, and what was predicted for it."""
 
     lease: Lease
@@ -73,14 +71,48 @@ class Held(msgspec.Struct):
     output_tokens: int
     cached_tokens: int
     loads: bool
-    is_try: bool = False
+    is_try: bool
     """The node was chosen to find out about it."""
-    is_trial: bool = False
+    is_trial: bool
     """It is to show that the runner does its work, and nothing has come of it yet."""
-    busy_area: float = 0.0
+    busy_area: float
     """The node's :attr:`Node.busy_area` at the grant."""
-    is_loaded: bool = False
+    is_loaded: bool
     """The load that it waited for is over."""
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        lease: Lease,
+        request: RouteRequest,
+        runner: "Runner | None",
+        node: "Node",
+        granted_at: float,
+        ends_at: float,
+        terms: Terms,
+        prompt_tokens: int,
+        output_tokens: int,
+        cached_tokens: int,
+        loads: bool,
+        is_try: bool = False,
+        is_trial: bool = False,
+        busy_area: float = 0.0,
+        is_loaded: bool = False,
+    ) -> None:
+        self.lease = lease
+        self.request = request
+        self.runner = runner
+        self.node = node
+        self.granted_at = granted_at
+        self.ends_at = ends_at
+        self.terms = terms
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.cached_tokens = cached_tokens
+        self.loads = loads
+        self.is_try = is_try
+        self.is_trial = is_trial
+        self.busy_area = busy_area
+        self.is_loaded = is_loaded
 
 
 class Rates:

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from sollol.scheduling.decision import Rule
 from sollol.scheduling.work import Priced, Work
 from sollol.types import RouteRequest
 
 
-class Verdict(msgspec.Struct, gc=False):
+class Verdict:
     """A decision, and what it was made from."""
 
     request: RouteRequest
@@ -22,8 +20,30 @@ class Verdict(msgspec.Struct, gc=False):
     """The one that it is to run on, now or later; None if the policy does not say beforehand."""
     chosen: Priced | None
     """The same, if it can start there now."""
-    typical: Priced | None = None
+    typical: Priced | None
     """Any one, where the policy does not say beforehand."""
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        request: RouteRequest,
+        work: Work,
+        policy: str,
+        options: Sequence[Priced],
+        considered: int,
+        rule: Rule,
+        best: Priced | None,
+        chosen: Priced | None,
+        typical: Priced | None = None,
+    ) -> None:
+        self.request = request
+        self.work = work
+        self.policy = policy
+        self.options = options
+        self.considered = considered
+        self.rule = rule
+        self.best = best
+        self.chosen = chosen
+        self.typical = typical
 
     @property
     def is_over(self) -> bool:

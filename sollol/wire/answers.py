@@ -6,11 +6,10 @@ redirection, an empty object. Every answer of an engine has a field that says wh
 
 from http import HTTPStatus
 
-import msgspec
 from msgspec import Raw
 
 from sollol.types import Task
-from sollol.wire.measured import Record
+from sollol.wire.records import FirstRecord, Record, answer_decoder, first_decoder, refusal_decoder
 from sollol.wire.streams import StreamFraming
 
 _ABSENT = Raw()
@@ -29,42 +28,8 @@ NEVER_OF_REQUESTS = OF_KEYS | _OF_NOBODY | {HTTPStatus.NOT_FOUND}
 """Statuses that are the node's fault, whatever was asked, where no engine says what is wrong."""
 _CLOUD_WORDS = (b"cloud", b"signin_url", b"ollama.com")
 _RECORD_NAMES = (b'"done"', b'"message"', b'"response"', b'"completed"')
-_EVENT_LINES = (b"data:", b"event:", b":", b"id:", b"retry:")
-
-
-class _Answer(msgspec.Struct):
-    """The fields of which every answer has one."""
-
-    done: Raw = _ABSENT
-    message: Raw = _ABSENT
-    response: Raw = _ABSENT
-    debug_info: Raw = msgspec.field(default=_ABSENT, name="_debug_info")
-    choices: Raw = _ABSENT
-    content: Raw = _ABSENT
-    output: Raw = _ABSENT
-    embeddings: Raw = _ABSENT
-    embedding: Raw = _ABSENT
-    data: Raw = _ABSENT
-
-
-class _Refusal(msgspec.Struct):
-    error: Raw = _ABSENT
-    detail: Raw = _ABSENT
-    """FastAPI's, of OpenAI-compatible servers."""
-    object: Raw = _ABSENT
-    """``"error"`` in an older vLLM, which has the words beside it."""
-
-
-class FirstRecord(msgspec.Struct):
-    """What matters of the first record of a stream."""
-
-    error: object = None
-
-
-_answer_decoder = msgspec.json.Decoder(_Answer)
-_refusal_decoder = msgspec.json.Decoder(_Refusal)
-_first_decoder = msgspec.json.Decoder(FirstRecord)
 _EMBED = Task.EMBED
+_EVENT_LINES = (b"data:", b"event:", b":", b"id:", b"retry:")
 
 
 def is_answer(body: bytes, record: Record | None, task: Task) -> bool:
@@ -78,7 +43,7 @@ def is_answer(body: bytes, record: Record | None, task: Task) -> bool:
     if record is not None and (record.usage or record.total_duration is not None):
         return is_embedding or record.done or bool(record.usage)
     try:
-        answer = _answer_decoder.decode(body)
+        answer = answer_decoder.decode(body)
     except (ValueError, RecursionError):
         return False
     if is_embedding:
@@ -101,7 +66,7 @@ def is_refusal(status: int, body: bytes, *, is_cloud: bool = False) -> bool:
     if status < HTTPStatus.BAD_REQUEST or status in _OF_NOBODY:
         return False
     try:
-        said = _refusal_decoder.decode(body)
+        said = refusal_decoder.decode(body)
     except (ValueError, RecursionError):
         return False
     has_error = bool(said.error) and bytes(said.error) != _NULL
@@ -134,6 +99,6 @@ def first_record(lines: bytes, framing: StreamFraming) -> FirstRecord | None:
 def _first(text: bytes) -> FirstRecord | None:
     """Return what a JSON object says that is not empty."""
     try:
-        return _first_decoder.decode(text) if b":" in text else None
+        return first_decoder.decode(text) if b":" in text else None
     except (ValueError, RecursionError):
         return None

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from sollol.wire.turns import read
+from sollol.wire.wishes import Formatted, Typed
 
 _INT64 = 2**63
 _CACHED_BYTES = 256
@@ -21,20 +22,11 @@ Options = tuple[tuple[str, int | float | bool], ...]
 Raws = Mapping[str, Raw]
 
 
-class _Typed(msgspec.Struct):
-    type: str | None = None
-    effort: str | None = None
-
-
-class _Formatted(msgspec.Struct):
-    format: Raw = _NULL
-
-
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_int = msgspec.json.Decoder(int).decode
 _decode_options = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_typed = msgspec.json.Decoder(_Typed).decode
-_decode_formatted = msgspec.json.Decoder(_Formatted).decode
+_decode_typed = msgspec.json.Decoder(Typed).decode
+_decode_formatted = msgspec.json.Decoder(Formatted).decode
 
 
 def read_options(raw: Raw | None) -> tuple[Options, int | None]:

@@ -37,6 +37,9 @@ from sollol.wire.turns import read_list
 CONTINUABLE = (CHAT, GENERATE, V1_CHAT)
 """The kinds of bodies whose answers can be gone on with."""
 
+ON_CUT = b"x-sollol-on-cut"
+"""The header by which a caller says whether."""
+
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _PROMPT_FIELDS = ("prompt", "system", "suffix", "template", "context", "raw", "images")
 _PROBED_TURN = {"role": "user", "content": "Hi"}
@@ -127,15 +130,12 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_event = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def continues(headers: Mapping[bytes, bytes], *, default: bool) -> bool:
-    """Return whether the caller wants an answer that breaks off to be gone on with (``X-Sollol-On-Cut``).
+def continues(given: bytes) -> bool:
+    """Return whether the caller wants an answer that breaks off to be gone on with (:data:`ON_CUT`).
 
     Raises:
         InvalidRequest: the header is neither ``continue`` nor ``error``.
     """
-    given = headers.get(b"x-sollol-on-cut")
-    if given is None:
-        return default
     wanted = given.strip().lower()
     if wanted not in (b"continue", b"error"):
         shown = quote(given[:100].decode("latin-1"))

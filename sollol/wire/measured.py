@@ -10,70 +10,31 @@ What nobody tells, or tells in another form, is None. ``prompt_tokens`` is all o
 Anthropic and llama-server's ``timings`` leave out what was cached, Ollama and OpenAI do not.
 """
 
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from sollol.errors import ProtocolViolation
 from sollol.types import Measured
-from sollol.wire.llama_chunks import PromptDetails, Timings, Usage
+from sollol.wire.llama_chunks import Timings, Usage
+from sollol.wire.records import (
+    DONE,
+    AnyUsage,
+    Record,
+    ending_decoder,
+    inner_decoder,
+    record_decoder,
+    timings_decoder,
+    usage_decoder,
+)
 
 NOTHING_TOLD = Measured()
 
 _NONE = Raw()
 _MAX = 2**53
-_Count = Annotated[int, msgspec.Meta(ge=0, lt=_MAX)] | None
-_Duration = Annotated[int, msgspec.Meta(ge=0, lt=2**62)] | None
 _NANOSECONDS = 1e9
 _FAILED = frozenset({"error", "response.failed"})
-
-
-class Ending(msgspec.Struct):
-    """What of a record or an event tells how a stream ends."""
-
-    done: bool = False
-    type: str = ""
-    error: object = None
-
-
-class Record(Ending):
-    """What matters of a record, an event or a whole answer, of any API."""
-
-    load_duration: _Duration = None
-    prompt_eval_count: _Count = None
-    prompt_eval_duration: _Duration = None
-    prompt_eval_cached_count: _Count = None
-    eval_count: _Count = None
-    eval_duration: _Duration = None
-    total_duration: _Duration = None
-    timings: Raw = _NONE
-    usage: Raw = _NONE
-    response: Raw = _NONE
-    message: Raw = _NONE
-
-
-DONE = Record(done=True)
-"""What ``data: [DONE]`` is read as."""
-
-
-class _Usage(Usage):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: PromptDetails | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-
-
-class _Inner(msgspec.Struct):
-    usage: Raw = _NONE
-
-
-_record_decoder = msgspec.json.Decoder(Record)
-_ending_decoder = msgspec.json.Decoder(Ending)
-_timings_decoder = msgspec.json.Decoder(Timings | None)
-_usage_decoder = msgspec.json.Decoder(_Usage | None)
-_inner_decoder = msgspec.json.Decoder(_Inner)
 
 Value = TypeVar("Value")
 
@@ -84,9 +45,9 @@ def read_record(text: bytes) -> Record | None:
     One with numbers in another form tells nothing, but it may be the end of a stream all the same.
     """
     try:
-        return _record_decoder.decode(text)
+        return record_decoder.decode(text)
     except (ValueError, RecursionError):
-        ending = _read(text, _ending_decoder)
+        ending = _read(text, ending_decoder)
     return None if ending is None else Record(ending.done, ending.type, ending.error)
 
 
@@ -168,10 +129,10 @@ def measured_of_record(record: Record, before: Measured = NOTHING_TOLD) -> Measu
     usage = record.usage
     if not usage:
         outer = record.response or (record.message if record.type == "message_start" else _NONE)
-        inner = _read(outer, _inner_decoder) if outer else None
+        inner = _read(outer, inner_decoder) if outer else None
         usage = _NONE if inner is None else inner.usage
-    timings = _read(record.timings, _timings_decoder) if record.timings else None
-    counted = _read(usage, _usage_decoder) if usage else None
+    timings = _read(record.timings, timings_decoder) if record.timings else None
+    counted = _read(usage, usage_decoder) if usage else None
     if timings is not None:
         return measured_of_timings(timings, counted)
     return before if counted is None else _of_usage(counted, before)
@@ -197,7 +158,7 @@ def _of_usage(usage: Usage, before: Measured) -> Measured:
     prompt, output = _count(usage.prompt_tokens), _count(usage.completion_tokens)
     details = usage.prompt_tokens_details
     cached = None if details is None else _count(details.cached_tokens)
-    if prompt is None and output is None and isinstance(usage, _Usage):
+    if prompt is None and output is None and isinstance(usage, AnyUsage):
         prompt, cached = _input(usage)
         output = _count(usage.output_tokens)
     return Measured(
@@ -207,7 +168,7 @@ def _of_usage(usage: Usage, before: Measured) -> Measured:
     )
 
 
-def _input(usage: _Usage) -> tuple[int | None, int | None]:
+def _input(usage: AnyUsage) -> tuple[int | None, int | None]:
     """Return the tokens of a prompt and the cached ones, of responses and of Anthropic."""
     tokens = _count(usage.input_tokens)
     if usage.input_tokens_details is not None:  # where Ollama writes 0 for what it does not know

@@ -9,7 +9,8 @@ from enum import Enum
 from functools import lru_cache
 
 from sollol.errors import ProtocolViolation
-from sollol.wire.measured import DONE, Record, read_record
+from sollol.wire.measured import read_record
+from sollol.wire.records import DONE, Record
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """The longest line the Go client reads; a node that sends a longer one is broken."""

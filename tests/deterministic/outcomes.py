@@ -3,7 +3,7 @@
 import itertools
 from typing import TYPE_CHECKING
 
-from sollol.gateway.call import Attempt
+from sollol.gateway.outcome import Attempt
 from tests.deterministic.client import Client, End
 from tests.deterministic.faults import Fault
 from tests.deterministic.generation import Generation

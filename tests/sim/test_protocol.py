@@ -120,3 +120,33 @@ async def test_a_caller_who_leaves_takes_its_waiting_requests_along() -> None:
 
 async def _one(running: RunningGateway, head: bytes) -> RawAnswer:
     return await talk(port_of(running), head + b"Connection: close\r\n\r\n")
+
+
+async def test_one_task_serves_all_requests_of_a_connection_and_ends_with_it() -> None:
+    seen = set()
+    async with gateway() as running:
+        state = running.server.server_state
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(running))
+        for _ in range(3):
+            writer.write(render("GET", "/api/version"))
+            await reader.readuntil(b"}")
+            (connection,) = state.connections
+            seen.add(connection.task)  # type: ignore[union-attr]
+            assert not state.tasks  # or a stop would wait for one that only waits for requests
+        (task,) = seen
+        assert not task.done()
+        writer.close()
+        await wait_for(task.done)
+
+
+async def test_after_a_task_that_was_cancelled_another_serves() -> None:
+    async with gateway() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(running))
+        for _ in range(2):
+            writer.write(render("GET", "/api/version"))
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+            (connection,) = running.server.server_state.connections
+            task = connection.task  # type: ignore[union-attr]
+            task.cancel()
+            await wait_for(task.done)
+        writer.close()

@@ -10,7 +10,7 @@ import pytest
 
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
-from sollol.gateway.body import SPOOL_BYTES
+from sollol.gateway.body_writer import SPOOL_BYTES
 from sollol.types import Task
 from tests.gateways import RunningGateway, running_gateway, wait_for
 from tests.watched import watched

@@ -2,8 +2,10 @@
 
 import pytest
 
-from sollol.gateway.body import PIECE_BYTES, SPOOL_BYTES, Body
+from sollol.gateway.body import Body
 from sollol.gateway.body_store import BodyStore, Incoming
+from sollol.gateway.body_writer import SPOOL_BYTES
+from sollol.gateway.pieces import PIECE_BYTES
 from sollol.types import Comer
 
 

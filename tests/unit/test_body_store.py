@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import pytest
 
 from sollol.errors import Overloaded
-from sollol.gateway.body import SPOOL_BYTES, Body
+from sollol.gateway.body import Body
 from sollol.gateway.body_store import BodyStore, Incoming, Waiters
+from sollol.gateway.body_writer import SPOOL_BYTES
 from sollol.types import Comer
 
 URGENT = Comer("me", 9)

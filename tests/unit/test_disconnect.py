@@ -15,6 +15,10 @@ class Connection:
     def __init__(self) -> None:
         self.callback: Callable[[], None] | None = None
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        return asyncio.current_task()
+
     def watch(self, callback: Callable[[], None] | None) -> None:
         self.callback = callback
 

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from sollol.gateway.body import Body
-from sollol.gateway.call import Attempt, Call, Outcome
+from sollol.gateway.call import Call
 from sollol.gateway.entries import Wanted
-from sollol.gateway.journal import MAX_TEXT, MAX_TRIES, Journal
+from sollol.gateway.journal import MAX_TEXT, MAX_TRIES, Journal, prediction
+from sollol.gateway.outcome import Attempt, Outcome
 from sollol.scheduling.decision import Decision, Grant, Obstacle, Option, Rule, Terms
 from sollol.types import Ask, Lease, Measured, Task
 from sollol.wire.kinds import CHAT, other_kind
@@ -119,7 +120,7 @@ def test_a_request_under_way_has_the_id_that_its_caller_knows(journal: Journal) 
 
 
 @pytest.mark.parametrize(
-    ("tries", "prediction"),
+    ("tries", "expected"),
     [
         ([], None),
         ([an_attempt()], None),
@@ -133,7 +134,7 @@ def test_a_request_under_way_has_the_id_that_its_caller_knows(journal: Journal) 
     ],
 )
 def test_a_prediction_is_compared_where_there_is_one_and_the_answer_was_whole(
-    journal: Journal, tries: list[Attempt], prediction: tuple[float, float] | None
+    journal: Journal, tries: list[Attempt], expected: tuple[float, float] | None
 ) -> None:
     entry = journal.open(a_call("r1"), "r1", Outcome(tries=tries))
-    assert entry.prediction == prediction
+    assert prediction(entry) == expected

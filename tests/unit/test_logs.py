@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from sollol.logs import MASK, MAX_UNWRITTEN, _Direct, configure, flush, info
+from sollol.log_writer import MAX_UNWRITTEN, _output, flush, info
+from sollol.logs import MASK, configure
 
 
 class _Terminal(io.TextIOWrapper):
@@ -28,7 +29,7 @@ def stream() -> Iterator[io.TextIOWrapper]:
     root.handlers[:] = before
     root.setLevel(level)
     structlog.reset_defaults()
-    _Direct.write, _Direct.flush, _Direct.is_off = None, None, False
+    _output.put, _output.flush, _output.is_off = None, None, False
 
 
 def _text(stream: io.TextIOWrapper) -> str:

@@ -10,7 +10,7 @@ from sollol.wire.kinds import CHAT, EMBED, GENERATE, V1_CHAT, BodyKind
 from sollol.wire.peek import peek
 
 
-def sent(text: str | None, body: bytes, kind: BodyKind = CHAT, *, overrides: bool = False) -> bytes:
+def sent(text: str, body: bytes, kind: BodyKind = CHAT, *, overrides: bool = False) -> bytes:
     keep_alive = KeepAlive(text, overrides=overrides).of(kind, seen := peek(kind, body))
     return rewritten(kind, Body(body), seen, {}, Changes(keep_alive=keep_alive)).view()
 
@@ -46,7 +46,6 @@ def test_a_route_without_the_field_is_left_alone() -> None:
 def test_without_a_policy_a_body_is_the_same_object() -> None:
     body = Body(b'{"model":"m"}')
     seen = peek(CHAT, body.view())
-    assert KeepAlive(None, overrides=False).of(CHAT, seen) is None
     assert rewritten(CHAT, body, seen, {}, Changes()) is body
 
 

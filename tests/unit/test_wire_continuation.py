@@ -47,22 +47,15 @@ def refusal(kind: BodyKind, **body: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("given", "default", "expected"),
-    [
-        (None, True, True),
-        (None, False, False),
-        (b" Continue", False, True),
-        (b"error", True, False),
-    ],
+    ("given", "expected"), [(b"continue", True), (b" Continue", True), (b"error", False)]
 )
-def test_who_wants_it(given: bytes | None, default: bool, expected: bool) -> None:
-    headers = {} if given is None else {b"x-sollol-on-cut": given}
-    assert continues(headers, default=default) is expected
+def test_who_wants_it(given: bytes, expected: bool) -> None:
+    assert continues(given) is expected
 
 
 def test_a_wrong_wish_is_refused() -> None:
     with pytest.raises(InvalidRequest, match='must be continue or error; got "yes"'):
-        continues({b"x-sollol-on-cut": b"yes"}, default=False)
+        continues(b"yes")
 
 
 @pytest.mark.parametrize(
