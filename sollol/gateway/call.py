@@ -22,7 +22,7 @@ class Seam(Frozen):  # type: ignore[misc]  # frozen as its base is
     crashes: int = 0
 
 
-class Call(Frozen):  # type: ignore[misc]  # frozen as its base is
+class Call:
     """A request to be forwarded.
 
     ``model`` is the name as the caller wrote it, ``model_key`` that of the model which the body
@@ -44,16 +44,76 @@ class Call(Frozen):  # type: ignore[misc]  # frozen as its base is
     model: str
     model_key: str
     headers: list[tuple[bytes, bytes]]
-    is_unload: bool = False
-    ask: Ask = NOTHING_KNOWN
-    priority: int = 5
-    caller: str = ""
-    arrived_at: float = 0.0
-    deadline_s: float | None = None
-    others: tuple[str, ...] = ()
-    streams: bool = False
-    continues: bool = False
-    seam: Seam | None = None
+    is_unload: bool
+    ask: Ask
+    priority: int
+    caller: str
+    arrived_at: float
+    deadline_s: float | None
+    others: tuple[str, ...]
+    streams: bool
+    continues: bool
+    seam: Seam | None
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        id: str,
+        kind: BodyKind,
+        target: str,
+        body: Body,
+        model: str,
+        model_key: str,
+        headers: list[tuple[bytes, bytes]],
+        is_unload: bool = False,
+        ask: Ask = NOTHING_KNOWN,
+        priority: int = 5,
+        caller: str = "",
+        arrived_at: float = 0.0,
+        deadline_s: float | None = None,
+        others: tuple[str, ...] = (),
+        streams: bool = False,
+        continues: bool = False,
+        seam: Seam | None = None,
+    ) -> None:
+        self.id = id
+        self.kind = kind
+        self.target = target
+        self.body = body
+        self.model = model
+        self.model_key = model_key
+        self.headers = headers
+        self.is_unload = is_unload
+        self.ask = ask
+        self.priority = priority
+        self.caller = caller
+        self.arrived_at = arrived_at
+        self.deadline_s = deadline_s
+        self.others = others
+        self.streams = streams
+        self.continues = continues
+        self.seam = seam
+
+    def copy(self) -> "Call":
+        """Return another call, to be changed before anybody else sees it."""
+        return Call(
+            self.id,
+            self.kind,
+            self.target,
+            self.body,
+            self.model,
+            self.model_key,
+            self.headers,
+            self.is_unload,
+            self.ask,
+            self.priority,
+            self.caller,
+            self.arrived_at,
+            self.deadline_s,
+            self.others,
+            self.streams,
+            self.continues,
+            self.seam,
+        )
 
     @property
     def crashes(self) -> int:

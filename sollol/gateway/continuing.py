@@ -272,7 +272,8 @@ class Continuing:
         """Have the rest answered, and note in ``outcome`` how that went."""
         failure = cut.failure
         seam = Seam(cut.unable, partial(self._check, plan, cut), cut.crashes)
-        call = msgspec.structs.replace(plan.call, seam=seam)
+        call = plan.call.copy()
+        call.seam = seam
         continuation = Continuation("cancelled", "", plan.delivered.tokens)
         outcome.continuation = continuation
         tries = len(outcome.tries)
@@ -338,7 +339,8 @@ class Continuing:
             CannotContinue: the node refuses it.
             UpstreamStatus: the node is full, or failed: another one may be asked.
         """
-        probe = msgspec.structs.replace(call, kind=kind, target=kind.path, body=Body(body))
+        probe = call.copy()
+        probe.kind, probe.target, probe.body = kind, kind.path, Body(body)
         exchange = plan_exchange(probe, node.view, node.api_key, lease.options)
         if isinstance(exchange, LocalAnswer):
             raise CannotContinue("there is nothing to go on with")
@@ -400,14 +402,12 @@ def _planned(cut: _Cut) -> _Plan:
         prompt_bytes=ask.prompt_bytes + len(delivered.text.encode()),
         max_output_tokens=None if limit is None else max(1, limit - delivered.tokens),
     )
-    second = msgspec.structs.replace(
-        call,
-        kind=leg.kind,
-        target=call.target if leg.kind is kind else leg.kind.path,
-        body=spooled(leg.body),
-        ask=ask,
-        deadline_s=None,  # met: the answer has begun
-        others=(),
-        continues=False,
-    )
+    second = call.copy()
+    second.kind = leg.kind
+    second.target = call.target if leg.kind is kind else leg.kind.path
+    second.body = spooled(leg.body)
+    second.ask = ask
+    second.deadline_s = None  # met: the answer has begun
+    second.others = ()
+    second.continues = False
     return _Plan(second, leg, delivered, joiner(kind, delivered, leg, cut.first), probed)

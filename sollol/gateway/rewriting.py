@@ -59,7 +59,9 @@ def for_model(call: Call, name: str) -> Call:
     headers = dict(call.headers)
     seen = seen_in(call.kind, call.body, headers)
     body = rewritten(call.kind, call.body, seen, headers, Changes(name))
-    return msgspec.structs.replace(call, body=body, model_key=model_key(name), others=())
+    other = call.copy()
+    other.body, other.model_key, other.others = body, model_key(name), ()
+    return other
 
 
 def seen_in(kind: BodyKind, body: Body, headers: Headers) -> Peek:
