@@ -6,8 +6,7 @@
    routes that one node answers for all                                          designated.py
 3. no such route or method                                                       routes.py
    a POST to an unknown route, whose body may name a model                       inference.py
-4. all others, on FastAPI                                  inventory.py, models.py, nodes.py, shards.py, status.py,
-                                                           decisions.py, preview.py, overview.py
+4. all others, on FastAPI                                                        local.py
 """
 
 from collections.abc import Coroutine
@@ -15,17 +14,12 @@ from typing import Any
 
 import structlog
 
-from sollol import __version__
 from sollol.api.answer import Answer
 from sollol.api.asgi import run_asgi
-from sollol.api.decisions import decisions_router
 from sollol.api.designated import Designated
 from sollol.api.inference import Inference
-from sollol.api.inventory import inventory_router
+from sollol.api.local import LOCAL_API
 from sollol.api.manage import Management
-from sollol.api.models import models_router
-from sollol.api.nodes import nodes_router
-from sollol.api.openapi import DescribedApi
 from sollol.api.origin import (
     cors_headers,
     is_allowed_host,
@@ -33,12 +27,8 @@ from sollol.api.origin import (
     is_same_origin,
     preflight_headers,
 )
-from sollol.api.overview import overview_router
-from sollol.api.preview import preview_router
 from sollol.api.request import Request
 from sollol.api.routes import allow_header, misrouted
-from sollol.api.shards import shards_router
-from sollol.api.status import status_router
 from sollol.gateway.gateway import Gateway
 from sollol.settings.address import is_loopback
 from sollol.wire.kinds import BODY_KINDS, other_kind
@@ -50,27 +40,17 @@ class App:
     """The gateway's HTTP interface; no lifespan of its own (see ``serve.py``)."""
 
     def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
         settings = gateway.settings.server
         self._origins = settings.origins
         self._checks_host = is_loopback(settings.host)
         self._inference = Inference(gateway)
         self._management = Management(gateway)
         self._designated = Designated(gateway)
-        self._local = DescribedApi(
-            title="SOLLOL", version=__version__, redirect_slashes=False, redoc_url=None
-        )
-        self._local.include_router(inventory_router(gateway))
-        self._local.include_router(status_router(gateway))
-        self._local.include_router(models_router(gateway))
-        self._local.include_router(nodes_router(gateway))
-        self._local.include_router(shards_router(gateway))
-        self._local.include_router(decisions_router(gateway))
-        self._local.include_router(preview_router(gateway))
-        self._local.include_router(overview_router(gateway))
 
     def description(self) -> dict[str, Any]:
         """Return the OpenAPI description of all routes."""
-        return self._local.openapi()
+        return LOCAL_API.openapi()
 
     def __call__(self, request: Request, answer: Answer) -> Coroutine[object, object, None]:
         """Return what serves one request; each coroutine in between is one more to wake up through."""
@@ -116,7 +96,7 @@ class App:
         if plain is not None:
             answer.whole(plain.status, plain.headers, plain.body)
             return
-        await run_asgi(self._local, request, answer)
+        await run_asgi(LOCAL_API, self._gateway, request, answer)
 
 
 async def _done() -> None:

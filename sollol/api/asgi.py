@@ -6,9 +6,12 @@ from typing import Any
 from sollol.api.answer import Answer
 from sollol.api.request import Headers, Request
 from sollol.errors import ClientDisconnected
+from sollol.gateway.gateway import Gateway
 
 REQUEST_KEY = "sollol.request"
 """Where a scope holds the request as the gateway sees it."""
+GATEWAY_KEY = "sollol.gateway"
+"""Where a scope holds the gateway that the request came to."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -16,8 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-async def run_asgi(app: AsgiApp, request: Request, answer: Answer) -> None:
-    """Let ``app`` answer ``request``.
+async def run_asgi(app: AsgiApp, gateway: Gateway, request: Request, answer: Answer) -> None:
+    """Let ``app`` answer ``request`` to ``gateway``.
 
     Raises:
         Exception: what the app raises.
@@ -48,10 +51,10 @@ async def run_asgi(app: AsgiApp, request: Request, answer: Answer) -> None:
         else:
             answer.end(message.get("body", b""))
 
-    await app(_scope(request), receive, send)
+    await app(_scope(gateway, request), receive, send)
 
 
-def _scope(request: Request) -> Message:
+def _scope(gateway: Gateway, request: Request) -> Message:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -66,6 +69,7 @@ def _scope(request: Request) -> Message:
         "server": None,
         "client": None,
         REQUEST_KEY: request,
+        GATEWAY_KEY: gateway,
     }
 
 

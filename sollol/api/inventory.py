@@ -6,8 +6,8 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from sollol import __version__
+from sollol.api.served import Served
 from sollol.errors import ModelNotFound
-from sollol.gateway.gateway import Gateway
 from sollol.nodes import catalog
 from sollol.types import Dialect, Model
 from sollol.wire.bodies import error_response
@@ -18,43 +18,45 @@ OLLAMA_JSON = "application/json; charset=utf-8"
 OPENAI_JSON = "application/json"
 
 
-def inventory_router(gateway: Gateway) -> APIRouter:
-    """Return the routes ``/``, ``/api/version|tags|ps`` and ``/v1/models``."""
-    router = APIRouter(tags=["inventory"])
+router = APIRouter(tags=["inventory"])
 
-    @router.api_route("/", methods=["GET", "HEAD"], summary="Says that the server is up")
-    async def root() -> Response:
-        return Response("Ollama is running", headers={"content-type": "text/plain; charset=utf-8"})
 
-    @router.api_route("/api/version", methods=["GET", "HEAD"], summary="Ollama version")
-    async def version() -> Response:
-        body = {"version": catalog.version(gateway.registry.views())}
-        return _json(body, OLLAMA_JSON, {"x-sollol-version": __version__})
+@router.api_route("/", methods=["GET", "HEAD"], summary="Says that the server is up")
+async def _root() -> Response:
+    return Response("Ollama is running", headers={"content-type": "text/plain; charset=utf-8"})
 
-    @router.api_route("/api/tags", methods=["GET", "HEAD"], summary="Models on all nodes")
-    async def tags() -> Response:
-        models = gateway.installed()
-        return _json({"models": [model.entry for model in models]}, OLLAMA_JSON)
 
-    @router.get("/api/ps", summary="Models in memory")
-    async def ps() -> Response:
-        return _json({"models": gateway.resident()}, OLLAMA_JSON)
+@router.api_route("/api/version", methods=["GET", "HEAD"], summary="Ollama version")
+async def _version(gateway: Served) -> Response:
+    body = {"version": catalog.version(gateway.registry.views())}
+    return _json(body, OLLAMA_JSON, {"x-sollol-version": __version__})
 
-    @router.get("/v1/models", summary="Models on all nodes, as OpenAI lists them")
-    async def models() -> Response:
-        entries = [_openai_entry(model) for model in gateway.installed()]
-        return _json({"object": "list", "data": entries or None}, OPENAI_JSON, end=b"\n")
 
-    @router.get("/v1/models/{name}", summary="One model, as OpenAI describes it")
-    async def model(name: str) -> Response:
-        for known in gateway.installed():
-            if known.key == model_key(name):
-                return _json({**_openai_entry(known), "id": name}, OPENAI_JSON, end=b"\n")
-        error = ModelNotFound(f"model '{display_name(name)}' not found")
-        status, content_type, body = error_response(Dialect.OPENAI, error)
-        return Response(body, status, headers={"content-type": content_type.decode()})
+@router.api_route("/api/tags", methods=["GET", "HEAD"], summary="Models on all nodes")
+async def _tags(gateway: Served) -> Response:
+    models = gateway.installed()
+    return _json({"models": [model.entry for model in models]}, OLLAMA_JSON)
 
-    return router
+
+@router.get("/api/ps", summary="Models in memory")
+async def _ps(gateway: Served) -> Response:
+    return _json({"models": gateway.resident()}, OLLAMA_JSON)
+
+
+@router.get("/v1/models", summary="Models on all nodes, as OpenAI lists them")
+async def _models(gateway: Served) -> Response:
+    entries = [_openai_entry(model) for model in gateway.installed()]
+    return _json({"object": "list", "data": entries or None}, OPENAI_JSON, end=b"\n")
+
+
+@router.get("/v1/models/{name}", summary="One model, as OpenAI describes it")
+async def _model(gateway: Served, name: str) -> Response:
+    for known in gateway.installed():
+        if known.key == model_key(name):
+            return _json({**_openai_entry(known), "id": name}, OPENAI_JSON, end=b"\n")
+    error = ModelNotFound(f"model '{display_name(name)}' not found")
+    status, content_type, body = error_response(Dialect.OPENAI, error)
+    return Response(body, status, headers={"content-type": content_type.decode()})
 
 
 def _openai_entry(model: Model) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from sollol.gateway.gateway import Gateway
+from sollol.api.served import Served
 from sollol.nodes import catalog, digests
 from sollol.types import NodeView
 
@@ -39,16 +39,13 @@ class ModelsAnswer(BaseModel):
     models: list[ModelStatus]
 
 
-def models_router(gateway: Gateway) -> APIRouter:
-    """Return ``/sollol/v1/models``."""
-    router = APIRouter(tags=["nodes"])
+router = APIRouter(tags=["nodes"])
 
-    @router.get("/sollol/v1/models", summary="Models and the nodes that have them")
-    async def models() -> ModelsAnswer:
-        listings = catalog.listings(gateway.registry.views())
-        return ModelsAnswer(models=[_status(listing) for listing in listings])
 
-    return router
+@router.get("/sollol/v1/models", summary="Models and the nodes that have them")
+async def _models(gateway: Served) -> ModelsAnswer:
+    listings = catalog.listings(gateway.registry.views())
+    return ModelsAnswer(models=[_status(listing) for listing in listings])
 
 
 def _status(listing: catalog.Listing) -> ModelStatus:

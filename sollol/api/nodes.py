@@ -1,15 +1,14 @@
 """``/sollol/v1/nodes``: see the nodes, add, change and remove them. Keys are never shown."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sollol.api.own import OwnRoute, errors
+from sollol.api.served import Served
 from sollol.gateway.gateway import Gateway
 from sollol.nodes.registry import Node
-from sollol.scheduling import overview
 from sollol.settings import NodeSettings
 from sollol.types import Source
 
@@ -107,68 +106,66 @@ DrainSeconds = Annotated[
 ]
 
 
-def nodes_router(gateway: Gateway) -> APIRouter:
-    """Return the routes below ``/sollol/v1/nodes``."""
-    router = APIRouter(tags=["nodes"], prefix="/sollol/v1/nodes", route_class=OwnRoute)
-    membership = gateway.membership
+router = APIRouter(tags=["nodes"], prefix="/sollol/v1/nodes", route_class=OwnRoute)
 
-    def status(node: Node) -> NodeStatus:
-        return status_of(node, gateway.admission.in_flight(node.view.id))
 
-    def status_of(node: Node, in_flight: int) -> NodeStatus:
-        return _status(node, in_flight, gateway.slowness.of(node.view.id))
-
-    @router.get("", summary="Nodes and queue")
-    async def all_nodes() -> NodesAnswer:
-        statistics = gateway.admission.statistics()
-        return NodesAnswer(
-            nodes=[
-                status_of(node, statistics.in_flight.get(node.view.id, 0))
-                for node in gateway.registry.nodes()
-            ],
-            queue=QueueStatus(
-                length=statistics.queue_length, max_length=statistics.queue_max_length
-            ),
-        )
-
-    @router.post("", status_code=201, summary="Add a node", responses=errors(400, 409, 413, 422))
-    async def add(settings: NodeSettings, response: Response) -> NodeStatus:
-        """Add a node and ask it how it is. It is gone when the gateway restarts."""
-        node = await membership.add(settings, Source.API)
-        response.headers["location"] = f"/sollol/v1/nodes/{node.view.id}"
-        return status(node)
-
-    @router.get("/{node_id}", summary="One node", responses=errors(404))
-    async def one(node_id: str) -> NodeStatus:
-        return status(membership.find(node_id))
-
-    @router.patch(
-        "/{node_id}",
-        summary="Change slots, drain or resume",
-        responses=errors(400, 404, 409, 413, 422),
+@router.get("", summary="Nodes and queue")
+async def _all_nodes(gateway: Served) -> NodesAnswer:
+    statistics = gateway.admission.statistics()
+    return NodesAnswer(
+        nodes=[
+            _status_of(gateway, node, statistics.in_flight.get(node.view.id, 0))
+            for node in gateway.registry.nodes()
+        ],
+        queue=QueueStatus(length=statistics.queue_length, max_length=statistics.queue_max_length),
     )
-    async def change(node_id: str, changes: NodeChanges) -> NodeStatus:
-        """Change a node until the gateway restarts or reads its settings again."""
-        return status(membership.change(node_id, changes.model_dump(exclude_unset=True)))
-
-    @router.delete("/{node_id}", summary="Remove a node", responses=errors(404, 409, 422))
-    async def remove(node_id: str, drain_s: DrainSeconds = None) -> RemovedNode:
-        """Give a node nothing new, let it finish, and remove it; the answer comes then.
-
-        It goes on when the caller leaves. Asked again, the shorter limit counts. A node that
-        was found is not added again until the gateway restarts.
-        """
-        node = membership.find(node_id)
-        grace_s = gateway.settings.server.shutdown_grace_s
-        if node.source.is_found:
-            gateway.discovery.leave_alone(node.settings.url)
-        cut = await membership.remove(node_id, grace_s if drain_s is None else drain_s)
-        return RemovedNode(id=node_id, cut_requests=cut)
-
-    return router
 
 
-def _status(node: Node, in_flight: int, slow: Sequence[overview.SlowModel]) -> NodeStatus:
+@router.post("", status_code=201, summary="Add a node", responses=errors(400, 409, 413, 422))
+async def _add(gateway: Served, settings: NodeSettings, response: Response) -> NodeStatus:
+    """Add a node and ask it how it is. It is gone when the gateway restarts."""
+    node = await gateway.membership.add(settings, Source.API)
+    response.headers["location"] = f"/sollol/v1/nodes/{node.view.id}"
+    return _status(gateway, node)
+
+
+@router.get("/{node_id}", summary="One node", responses=errors(404))
+async def _one(gateway: Served, node_id: str) -> NodeStatus:
+    return _status(gateway, gateway.membership.find(node_id))
+
+
+@router.patch(
+    "/{node_id}",
+    summary="Change slots, drain or resume",
+    responses=errors(400, 404, 409, 413, 422),
+)
+async def _change(gateway: Served, node_id: str, changes: NodeChanges) -> NodeStatus:
+    """Change a node until the gateway restarts or reads its settings again."""
+    return _status(
+        gateway, gateway.membership.change(node_id, changes.model_dump(exclude_unset=True))
+    )
+
+
+@router.delete("/{node_id}", summary="Remove a node", responses=errors(404, 409, 422))
+async def _remove(gateway: Served, node_id: str, drain_s: DrainSeconds = None) -> RemovedNode:
+    """Give a node nothing new, let it finish, and remove it; the answer comes then.
+
+    It goes on when the caller leaves. Asked again, the shorter limit counts. A node that
+    was found is not added again until the gateway restarts.
+    """
+    node = gateway.membership.find(node_id)
+    grace_s = gateway.settings.server.shutdown_grace_s
+    if node.source.is_found:
+        gateway.discovery.leave_alone(node.settings.url)
+    cut = await gateway.membership.remove(node_id, grace_s if drain_s is None else drain_s)
+    return RemovedNode(id=node_id, cut_requests=cut)
+
+
+def _status(gateway: Gateway, node: Node) -> NodeStatus:
+    return _status_of(gateway, node, gateway.admission.in_flight(node.view.id))
+
+
+def _status_of(gateway: Gateway, node: Node, in_flight: int) -> NodeStatus:
     view = node.view
     return NodeStatus(
         id=view.id,
@@ -206,7 +203,7 @@ def _status(node: Node, in_flight: int, slow: Sequence[overview.SlowModel]) -> N
                 tokens_per_s=each.tokens_per_s,
                 best_tokens_per_s=each.best_tokens_per_s,
             )
-            for each in slow
+            for each in gateway.slowness.of(view.id)
         ],
         last_error=view.last_error,
     )

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from sollol.api.explained import ShownName, View, Waiting
 from sollol.api.own import OwnRoute, errors
-from sollol.gateway.gateway import Gateway
+from sollol.api.served import Served
 
 
 class QueuedRequest(Waiting):
@@ -79,31 +79,29 @@ class EstimatesAnswer(BaseModel):
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 
 
-def overview_router(gateway: Gateway) -> APIRouter:
-    """Return both routes."""
-    router = APIRouter(tags=["decisions"], prefix="/sollol/v1", route_class=OwnRoute)
+router = APIRouter(tags=["decisions"], prefix="/sollol/v1", route_class=OwnRoute)
+
+
+@router.get("/queue", summary="Who waits for a slot", responses=errors(422))
+async def _queue(gateway: Served, limit: Limit = 100) -> QueueAnswer:
     admission, journal = gateway.admission, gateway.journal
+    statistics = admission.statistics()
+    return QueueAnswer(
+        length=statistics.queue_length,
+        max_length=statistics.queue_max_length,
+        waiting=[
+            QueuedRequest(
+                request_id=journal.shown_id(queued.request_id),
+                id=queued.request_id,
+                **Waiting.model_validate(queued).model_dump(),
+            )
+            for queued in admission.queued(limit)
+        ],
+    )
 
-    @router.get("/queue", summary="Who waits for a slot", responses=errors(422))
-    async def queue(limit: Limit = 100) -> QueueAnswer:
-        statistics = admission.statistics()
-        return QueueAnswer(
-            length=statistics.queue_length,
-            max_length=statistics.queue_max_length,
-            waiting=[
-                QueuedRequest(
-                    request_id=journal.shown_id(queued.request_id),
-                    id=queued.request_id,
-                    **Waiting.model_validate(queued).model_dump(),
-                )
-                for queued in admission.queued(limit)
-            ],
-        )
 
-    @router.get("/estimates", summary="What predictions are made from")
-    async def estimates() -> EstimatesAnswer:
-        return EstimatesAnswer(
-            nodes=[NodeEstimate.model_validate(node) for node in admission.estimates()]
-        )
-
-    return router
+@router.get("/estimates", summary="What predictions are made from")
+async def _estimates(gateway: Served) -> EstimatesAnswer:
+    return EstimatesAnswer(
+        nodes=[NodeEstimate.model_validate(node) for node in gateway.admission.estimates()]
+    )

@@ -11,6 +11,7 @@ from sollol.api.asgi import REQUEST_KEY
 from sollol.api.calls import Calls
 from sollol.api.explained import Complexity, Explained, classed, explained
 from sollol.api.own import PromptRoute, errors
+from sollol.api.served import Served
 from sollol.errors import InvalidRequest, ModelNotFound
 from sollol.gateway.body import Body, aside
 from sollol.gateway.call import Call
@@ -71,31 +72,27 @@ class Preview(BaseModel):
     decision: Explained
 
 
-def preview_router(gateway: Gateway) -> APIRouter:
-    """Return the route."""
-    router = APIRouter(tags=["decisions"], route_class=PromptRoute)
-    calls = Calls(gateway)
+router = APIRouter(tags=["decisions"], route_class=PromptRoute)
 
-    @router.post(
-        "/sollol/v1/route",
-        summary="What would be decided for a request",
-        responses=errors(400, 404, 413, 422, 503),
-    )
-    async def route(question: Question, request: Request) -> Preview:
-        """Say where a request would go, without making it.
 
-        `X-Sollol-Priority`, `X-Sollol-Deadline` and `X-Sollol-Session` count as that request's.
-        """
-        body = Body(msgspec.json.encode(question.body))
-        came = request.scope[REQUEST_KEY]
-        kind = _kind(question.path)
-        arrival = Arrival(kind, came.headers, "preview", "", gateway.clock(), kind.task)
-        call = await aside(body, calls.make, arrival, came, body)
-        with call.body:
-            unloaded = await _unloaded(gateway, call)
-            return _preview(gateway, call) if unloaded is None else unloaded
+@router.post(
+    "/sollol/v1/route",
+    summary="What would be decided for a request",
+    responses=errors(400, 404, 413, 422, 503),
+)
+async def _route(gateway: Served, question: Question, request: Request) -> Preview:
+    """Say where a request would go, without making it.
 
-    return router
+    `X-Sollol-Priority`, `X-Sollol-Deadline` and `X-Sollol-Session` count as that request's.
+    """
+    body = Body(msgspec.json.encode(question.body))
+    came = request.scope[REQUEST_KEY]
+    kind = _kind(question.path)
+    arrival = Arrival(kind, came.headers, "preview", "", gateway.clock(), kind.task)
+    call = await aside(body, Calls(gateway).make, arrival, came, body)
+    with call.body:
+        unloaded = await _unloaded(gateway, call)
+        return _preview(gateway, call) if unloaded is None else unloaded
 
 
 def _kind(path: str) -> BodyKind:

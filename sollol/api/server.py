@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import cast
 
+import structlog
 import uvicorn
 
 from sollol.api.door import Door
@@ -14,9 +15,13 @@ from sollol.api.protocol import GatewayProtocol, ProtocolLimits, Shared
 from sollol.settings import ServerSettings
 from sollol.upstream.outbox import Outbox
 
+log = structlog.get_logger()
+
 LAST_WORDS_S = 0.5
 ACCEPTS_PER_TURN = 16
 """Callers accepted in one turn of the event loop."""
+SHORTEST_LOOK_S, LONGEST_LOOK_S = 0.001, 0.1
+"""Between looks at whether all connections have ended; each pause is twice the one before."""
 _TICKS_PER_SECOND = 10
 """uvicorn's, which writes the header ``Date`` at every tenth."""
 
@@ -75,6 +80,33 @@ class GatewayServer(uvicorn.Server):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._is_told_to_stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nobody, let answers end within ``shutdown_grace_s``, and cancel what takes longer.
+
+        uvicorn's waits for 0.1 s before it looks whether there is anything to wait for.
+        """
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                await self._wait_ended()
+        except TimeoutError:
+            log.warning(
+                "answers_cut", count=len(self.server_state.tasks), reason="shutdown_grace_s"
+            )
+            for task in self.server_state.tasks:
+                task.cancel()
+
+    async def _wait_ended(self) -> None:
+        state, pause_s = self.server_state, SHORTEST_LOOK_S
+        while state.connections or state.tasks:
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_LOOK_S)
+        for server in self.servers:
+            await server.wait_closed()
 
     def _abort_all(self) -> None:
         for connection in list(self.server_state.connections):

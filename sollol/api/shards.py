@@ -4,8 +4,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from sollol.api.own import OwnRoute, errors
+from sollol.api.served import Served
 from sollol.errors import ModelNotFound
-from sollol.gateway.gateway import Gateway
 from sollol.gateway.shard import Shard
 from sollol.gateway.shards import Rest, Shards
 from sollol.sharding.memory import MIB
@@ -73,30 +73,28 @@ class StoppedShard(BaseModel):
     requests: int
 
 
-def shards_router(gateway: Gateway) -> APIRouter:
-    """Return the routes below ``/sollol/v1/shards``."""
-    router = APIRouter(tags=["shards"], prefix="/sollol/v1/shards", route_class=OwnRoute)
+router = APIRouter(tags=["shards"], prefix="/sollol/v1/shards", route_class=OwnRoute)
 
-    @router.get("", summary="Models over several machines")
-    async def all_shards() -> ShardsAnswer:
-        shards = gateway.shards
-        if shards is None:
-            return ShardsAnswer(enabled=False, shards=[])
-        now = gateway.clock()
-        running = [_status(shard, shards) for shard in shards.all()]
-        failed = [_failed(key, rest, now) for key, rest in shards.rests().items()]
-        return ShardsAnswer(enabled=True, shards=running + failed)
 
-    @router.delete("/{name:path}", summary="Unload one", responses=errors(404))
-    async def stop(name: str) -> StoppedShard:
-        """Give a model nothing new, and unload it when its requests have ended."""
-        shard = None if gateway.shards is None else gateway.shards.find(model_key(name))
-        if shard is None:
-            raise ModelNotFound(f"{display_name(name)} does not run over workers")
-        shard.leave()
-        return StoppedShard(model=shard.name, requests=shard.users)
+@router.get("", summary="Models over several machines")
+async def _all_shards(gateway: Served) -> ShardsAnswer:
+    shards = gateway.shards
+    if shards is None:
+        return ShardsAnswer(enabled=False, shards=[])
+    now = gateway.clock()
+    running = [_status(shard, shards) for shard in shards.all()]
+    failed = [_failed(key, rest, now) for key, rest in shards.rests().items()]
+    return ShardsAnswer(enabled=True, shards=running + failed)
 
-    return router
+
+@router.delete("/{name:path}", summary="Unload one", responses=errors(404))
+async def _stop(gateway: Served, name: str) -> StoppedShard:
+    """Give a model nothing new, and unload it when its requests have ended."""
+    shard = None if gateway.shards is None else gateway.shards.find(model_key(name))
+    if shard is None:
+        raise ModelNotFound(f"{display_name(name)} does not run over workers")
+    shard.leave()
+    return StoppedShard(model=shard.name, requests=shard.users)
 
 
 def _status(shard: Shard, shards: Shards) -> ShardStatus:

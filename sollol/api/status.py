@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
+from sollol.api.served import Served
 from sollol.gateway.gateway import Gateway
 from sollol.nodes.health import NOT_PROBED
 from sollol.types import NodeState, NodeView
@@ -29,26 +30,25 @@ class Readiness(BaseModel):
     healthy_nodes: int
 
 
-def status_router(gateway: Gateway) -> APIRouter:
-    """Return ``/health``, ``/ready`` and ``/metrics``."""
-    router = APIRouter(tags=["gateway"])
+router = APIRouter(tags=["gateway"])
 
-    @router.api_route("/health", methods=["GET", "HEAD"], summary="Is the process alive")
-    async def health() -> Health:
-        return Health()
 
-    @router.api_route("/ready", methods=["GET", "HEAD"], summary="Can a request be served")
-    async def ready(response: Response) -> Readiness:
-        answer = _readiness(gateway)
-        response.status_code = 200 if answer.status == "ready" else 503
-        return answer
+@router.api_route("/health", methods=["GET", "HEAD"], summary="Is the process alive")
+async def _health() -> Health:
+    return Health()
 
-    @router.get("/metrics", summary="Prometheus metrics")
-    async def metrics() -> Response:
-        content = generate_latest(gateway.metrics.registry)
-        return Response(content, headers={"content-type": CONTENT_TYPE_LATEST})
 
-    return router
+@router.api_route("/ready", methods=["GET", "HEAD"], summary="Can a request be served")
+async def _ready(gateway: Served, response: Response) -> Readiness:
+    answer = _readiness(gateway)
+    response.status_code = 200 if answer.status == "ready" else 503
+    return answer
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def _metrics(gateway: Served) -> Response:
+    content = generate_latest(gateway.metrics.registry)
+    return Response(content, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 def _readiness(gateway: Gateway) -> Readiness:

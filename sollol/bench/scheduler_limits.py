@@ -39,7 +39,7 @@ class Size:
     """How long each part of a check lasts whose parts differ."""
 
 
-QUICK = Size(requests=250, seeds=(1,), seconds=40.0)
+QUICK = Size(requests=220, seeds=(1,), seconds=20.0)
 
 FASTEST, ROUND_ROBIN, LEAST = "fastest", "round_robin", "least_in_flight"
 

@@ -54,7 +54,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield [port for _, port, _ in servers]
     finally:
         for server, _, _ in servers:
-            server.terminate()
+            server.kill()  # asked nicely, it waits for its connections
             server.wait(timeout=20)
 
 

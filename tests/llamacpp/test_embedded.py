@@ -356,6 +356,7 @@ class Running:
             headers={"Authorization": f"Bearer {key}"},
             timeout=DEADLINE_S,
             trust_env=False,
+            verify=False,
         )
 
     async def wait_state(self, state: EmbeddedState) -> None:

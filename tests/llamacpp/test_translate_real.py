@@ -95,7 +95,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
             with httpx.Client(base_url=url, timeout=30, limits=one_use) as client:
                 yield client
         finally:
-            server.terminate()
+            server.kill()  # asked nicely, it waits for its connections
             server.wait(timeout=20)
 
 

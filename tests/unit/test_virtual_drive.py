@@ -206,6 +206,21 @@ def test_a_load_that_can_never_be_carried_is_an_error() -> None:
         find_load(POLICY, fleet, steady, refuse, seeds=(1,))
 
 
+@pytest.mark.parametrize(("lost", "played"), [((1, 2), {1, 2}), ((1, 3), {1, 2, 3})])
+def test_most_seeds_count_and_those_that_cannot_change_it_are_not_played(
+    lost: tuple[int, ...], played: set[int]
+) -> None:
+    seen: set[int] = set()
+
+    def make(factor: float, seed: int) -> list[Request]:
+        seen.add(seed)
+        return [request(0.0, model="unknown" if seed in lost else NAME)]
+
+    with pytest.raises(ValueError, match="no load is small enough"):
+        find_load(POLICY, Fleet("one", {"n": NODE}), make, make_scheduler, seeds=(1, 2, 3))
+    assert seen == played
+
+
 def test_a_summary_counts_what_was_served() -> None:
     result = run(POLICY)
     summary = summarise("p", [result, result])

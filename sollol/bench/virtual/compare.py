@@ -67,19 +67,15 @@ def find_load(
     """Return the highest rate that a policy carries with most of the seeds, within 3 %."""
 
     def carries(factor: float) -> bool:
-        kept = (
-            is_carried(
-                replay(
-                    policy,
-                    fleet,
-                    make_workload(factor, seed),
-                    seed=seed,
-                    make_scheduler=make_scheduler,
-                )
-            )
-            for seed in seeds
-        )
-        return sum(kept) * 2 > len(seeds)
+        kept = lost = 0
+        for seed in seeds:
+            workload = make_workload(factor, seed)
+            run = replay(policy, fleet, workload, seed=seed, make_scheduler=make_scheduler)
+            is_kept = is_carried(run)
+            kept, lost = kept + is_kept, lost + (not is_kept)
+            if max(kept, lost) * 2 > len(seeds):
+                break  # the other seeds cannot change it, and each is a whole run
+        return kept > lost
 
     low, high = _bracket(carries)
     while high / low > 1.03:
