@@ -270,7 +270,7 @@ class Gateway:
 
     def _is_allowed(self, node_id: str, key: str) -> bool:
         is_allowed = self.rules.is_allowed(node_id, key)
-        return is_allowed and (self.shards is None or self.shards.is_allowed(node_id, key))
+        return is_allowed and (self.shards is None or self.shards.needs.is_allowed(node_id, key))
 
     def _settings_of(self, node_id: str) -> NodeSettings | None:
         node = self.registry.find(node_id)
@@ -281,7 +281,7 @@ class Gateway:
         self.admission.node_changed(view)
         self.slowness.node_changed(view)
         if self.shards is not None:
-            self.shards.node_changed(view)
+            self.shards.needs.node_changed(view)
 
     def _node_removed(self, node_id: str) -> None:
         self._routes.node_removed(node_id)
@@ -289,7 +289,7 @@ class Gateway:
         self.slowness.node_removed(node_id)
         self.metrics.forget_node(node_id)
         if self.shards is not None:
-            self.shards.node_removed()
+            self.shards.needs.node_removed()
 
     def _gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         statistics = self.admission.statistics()

@@ -73,7 +73,7 @@ class Sharded:
 
     def is_for(self, call: Call) -> bool:
         """Whether a call may be for such a model, or its other names may be."""
-        return bool(call.others) or self._shards.may_be_for(call.model_key)
+        return bool(call.others) or self._shards.needs.may_be_for(call.model_key)
 
     async def forward(self, call: Call, downstream: Downstream, outcome: Outcome) -> None:
         """Answer ``call`` on ``downstream``.
@@ -82,7 +82,7 @@ class Sharded:
             SollolError: as :meth:`Forwarder.forward`, and why the model cannot be run.
         """
         forward = self._inner(call)
-        if not await self._shards.is_needed(call.model_key):
+        if not await self._shards.needs.is_for(call.model_key):
             if self._shards.are_alone:  # then a model that is not here is nowhere
                 raise ModelNotFound(f"model '{call.model}' not found")
             await forward(call, downstream, outcome)

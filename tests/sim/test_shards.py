@@ -20,7 +20,7 @@ from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
 from sollol.cli.main import main
 from sollol.errors import CoordinatorFailed
-from sollol.gateway.shards import LOOK_S
+from sollol.gateway.shard_placing import LOOK_S
 from sollol.sharding.facts import CHAT_TEMPLATE
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.memory import MIB, MemoryModel, RunOptions
