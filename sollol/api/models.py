@@ -45,7 +45,7 @@ def models_router(gateway: Gateway) -> APIRouter:
 
     @router.get("/sollol/v1/models", summary="Models and the nodes that have them")
     async def models() -> ModelsAnswer:
-        listings = catalog.listings(gateway.registry.views())
+        listings = catalog.listings(gateway.views_shown())
         return ModelsAnswer(models=[_status(listing) for listing in listings])
 
     return router

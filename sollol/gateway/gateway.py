@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -265,8 +265,12 @@ class Gateway:
 
     def resident(self) -> list[dict[str, Any]]:
         """Return the models in memory, as ``/api/ps`` lists them."""
-        views: Iterable[NodeView] = self.registry.views()
-        return catalog.resident(views if self.shards is None else map(self.shards.shown, views))
+        return catalog.resident(self.views_shown())
+
+    def views_shown(self) -> Sequence[NodeView]:
+        """Return what is shown of each node."""
+        views = self.registry.views()
+        return views if self.shards is None else tuple(map(self.shards.shown, views))
 
     def _is_allowed(self, node_id: str, key: str) -> bool:
         is_allowed = self.rules.is_allowed(node_id, key)

@@ -55,10 +55,8 @@ class Needs:
 
     def is_allowed(self, node_id: str, key: str) -> bool:
         """Whether a node may be asked for a model, as far as it runs over workers."""
-        if key not in self._meant:
-            return True
         node = self._registry.find(node_id)
-        return node is None or node.source is Source.SHARD
+        return node is None or (node.source is Source.SHARD) == (key in self._meant)
 
     def forget(self, key: str) -> None:
         """Look anew when a model is asked for."""

@@ -82,7 +82,7 @@ class Sharded:
             SollolError: as :meth:`Forwarder.forward`, and why the model cannot be run.
         """
         forward = self._inner(call)
-        if not await self._shards.needs.is_for(call.model_key):
+        if not await self._shards.is_for(call.model_key):
             if self._shards.are_alone:  # then a model that is not here is nowhere
                 raise ModelNotFound(f"model '{call.model}' not found")
             await forward(call, downstream, outcome)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from sollol.gateway.model_rules import ModelRules
 from sollol.gateway.shard import Shard, ShardState, Surroundings
 from sollol.gateway.shard_needs import Needs
 from sollol.gateway.shard_placing import Placing
+from sollol.gateway.shard_shown import node_shown
 from sollol.gateway.shelf import Shelf
 from sollol.gateway.workers import Workers
 from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP
@@ -46,6 +47,9 @@ log = structlog.get_logger()
 
 TOLD_S = 600.0
 """For how long after its rest it is told that a model could not be started."""
+
+FILES_S = 1.0
+"""How late it is noticed that files have changed while nobody asks for their model."""
 
 _NEVER = "2318-01-01T00:00:00Z"
 """What Ollama shows for a model that stays for ever."""
@@ -94,7 +98,7 @@ class Shards:
             parts.rules,
             self.shelf,
             sharding.models,
-            is_served=lambda key: key in self._shards,
+            is_served=lambda key: key in self._shards and self._shards[key].serves,
             rules_changed=rules_changed,
         )
         placing = Placing(parts.workers, options, settings.queue.timeout_s, self.all, clock)
@@ -125,6 +129,7 @@ class Shards:
         """Keep the models that are asked for, until cancelled; then nothing of them is left."""
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._workers.run(), name="own workers")
+            self._tasks.create_task(self._follow_files(), name="files of shards")
             await self.shelf.run()
 
     def stop(self) -> None:
@@ -151,6 +156,17 @@ class Shards:
             for key, rest in self._rests.items()
             if rest.until + TOLD_S > now and key not in self._shards
         }
+
+    async def is_for(self, key: str) -> bool:
+        """Whether a model runs over workers; it is let go first if its files are other ones by now.
+
+        Raises:
+            ModelBroken: it would, but its files are damaged.
+        """
+        shard = self._shards.get(key)
+        if shard is not None:
+            await self._check_files(shard)
+        return await self.needs.is_for(key)
 
     @contextlib.contextmanager
     def using(self, key: str, asked_bytes: int) -> Iterator[Shard]:
@@ -230,15 +246,9 @@ class Shards:
         return found + [Listing(model, (UNLOADED,)) for model in own]
 
     def shown(self, view: NodeView) -> NodeView:
-        """Return what is shown of a node: of a model over workers, its sizes and when it leaves."""
+        """Return what is shown of a node: that of a model over workers by what the store says of it."""
         shard = next((each for each in self.all() if each.node_id == view.id), None)
-        if shard is None:
-            return view
-        told = {"expires_at": self.expires_at(shard), **_sizes(shard)}
-        resident = {
-            key: replace(held, entry={**held.entry, **told}) for key, held in view.resident.items()
-        }
-        return replace(view, resident=resident)
+        return view if shard is None else node_shown(view, shard, self.expires_at(shard))
 
     def expires_at(self, shard: Shard) -> str:
         """Return when a model leaves if nobody asks for it: RFC 3339."""
@@ -246,6 +256,25 @@ class Shards:
         if left_s == inf or left_s > timedelta(days=36500).total_seconds():
             return _NEVER
         return (datetime.now(UTC) + timedelta(seconds=left_s)).isoformat()
+
+    async def _follow_files(self) -> None:
+        """Let models go that are deleted or pulled anew, until cancelled."""
+        while True:
+            await asyncio.sleep(FILES_S)
+            for shard in self.all():
+                await self._check_files(shard)
+
+    async def _check_files(self, shard: Shard) -> None:
+        """Let a model go that is loaded from other files than its name stands for by now."""
+        model = shard.model
+        if model is None or shard.state is ShardState.RESTARTING:  # it is about to be read anew
+            return
+        if await self.shelf.is_current(model.stored) or not shard.serves:
+            return
+        log.info("shard_outdated", model=shard.name, reason="its files were pulled anew or deleted")
+        self.needs.forget(shard.key)
+        shard.leave()
+        self.shelf.look_soon()
 
     def _begin(self, key: str) -> Shard:
         """Begin to load a model.
@@ -287,13 +316,3 @@ class Shards:
 
     def _deaths_of(self, key: str) -> "deque[float]":
         return self._deaths.setdefault(key, deque(maxlen=CRASHES_TO_GIVE_UP))
-
-
-def _sizes(shard: Shard) -> dict[str, int]:
-    """Return what a model takes in all, and on its workers, in the words of ``/api/ps``.
-
-    Workers are the coordinator's devices, whatever they compute with.
-    """
-    held = {name: taken.total_bytes for name, taken in shard.placement.items()}
-    on_workers = sum(held.get(name, 0) for name in shard.workers())
-    return {"size": sum(held.values()), "size_vram": on_workers} if held else {}
