@@ -46,9 +46,13 @@ MOST_TRIES = 2
 
 NOTICED_S = 5.0
 """How long after a connection broke the end of a process may be noticed, and what ended it."""
-
 _GONE = (ConnectFailed, UpstreamCut, UpstreamTimeout, NoNodeAvailable, ModelNotFound, MissingOnNode)
 """What a request meets when its coordinator ends."""
+
+_TOLD_BY_FILES = frozenset({"tools", "vision"})
+_NO_IMAGES = (
+    "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+)
 
 
 class Sharded:
@@ -96,17 +100,23 @@ class Sharded:
             assert isinstance(answer, LocalAnswer)
             downstream.answer(200, [(b"content-type", answer.content_type)], answer.body)
         else:
-            await self._check_tools(call)
+            await self._check_needs(call)
             await self._until_answered(call, seen, forward, downstream, outcome)
 
-    async def _check_tools(self, call: Call) -> None:
-        """Return if the model can do what is asked for, as far as tools go.
+    async def _check_needs(self, call: Call) -> None:
+        """Return if the model can do what is asked for, as far as its files tell.
 
         Raises:
-            InvalidRequest: it knows none; in the words of Ollama.
+            InvalidRequest: it knows no tools, in the words of Ollama, or no images, in those of llama.cpp.
         """
-        if "tools" in call.ask.needs and not await self._shards.knows_tools(call.model_key):
+        needs = call.ask.needs & _TOLD_BY_FILES
+        if not needs:
+            return
+        model = await self._shards.read(call.model_key)
+        if "tools" in needs and not model.knows_tools:
             raise InvalidRequest(f"{full_name(call.model)} does not support tools")
+        if "vision" in needs and not model.stored.projectors:
+            raise InvalidRequest(_NO_IMAGES)
 
     async def _until_answered(
         self,

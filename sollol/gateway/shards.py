@@ -40,6 +40,7 @@ from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Registry
 from sollol.settings import Settings
 from sollol.sharding.memory import RunOptions
+from sollol.sharding.models import LocalModel
 from sollol.types import Engine, NodeState, NodeView, Source
 from sollol.wire.names import shown_key
 
@@ -201,15 +202,15 @@ class Shards:
         """Return a model that is loaded, or about to be."""
         return self._shards.get(key)
 
-    async def knows_tools(self, key: str) -> bool:
-        """Whether a model that runs over workers can be given tools.
+    async def read(self, key: str) -> LocalModel:
+        """Return a model that runs over workers: as it is loaded, or as the store has it.
 
         Raises:
             SollolError: as :meth:`Shelf.read`.
         """
         shard = self._shards.get(key)
         known = None if shard is None else shard.model
-        return (known or await self.shelf.read(key)).knows_tools
+        return known or await self.shelf.read(key)
 
     def leaving(self, key: str) -> Shard | None:
         """Return a model that takes no more requests, but is there still."""

@@ -438,6 +438,28 @@ async def test_tools_are_refused_as_ollama_does_where_the_template_knows_none(
         assert "tools" in shown["capabilities"]
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+async def test_images_are_for_models_with_a_projector(store: Store, path: str) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    file = write_gguf(store.root / "seeing", dense(Size(layers=8)))
+    store.add("seeing", file, projector="GGUF")
+    url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    source = {"type": "image", "source": {"type": "base64", "data": "AAAA"}}
+    messages: dict[str, dict[str, Any]] = {
+        "/api/chat": {"content": "?", "images": ["AAAA"]},
+        "/v1/chat/completions": {"content": [url]},
+        "/v1/messages": {"content": [source]},
+    }
+    body = {"messages": [{"role": "user", **messages[path]}], "max_tokens": 5, "stream": False}
+    async with sharding(store, workers) as (_, client):
+        refused = await client.post(path, json={"model": "one", **body})
+        assert refused.status_code == 400
+        assert "image input is not supported" in refused.text
+        assert not workers.made
+        await client.post(path, json={"model": "seeing", **body})
+        assert len(workers.made) == 1
+
+
 async def test_a_stop_in_the_middle_of_a_load_leaves_nothing(store: Store) -> None:
     workers = ScriptedWorkers(w1=GIB)
     workers.may_load.clear()
