@@ -449,7 +449,10 @@ async def failing_model(binaries: LlamaBinaries, model: LocalModel) -> str:
 
 async def test_a_file_that_is_gone(binaries: LlamaBinaries, tiny: LocalModel) -> None:
     tiny.stored.parts[0].unlink()
-    assert "failed to open GGUF file" in await failing_model(binaries, tiny)
+    told = await failing_model(binaries, tiny)
+    assert told.startswith(
+        "A file of it was deleted meanwhile: pull the model again. (failed to open"
+    )
 
 
 # -- ends while it starts -------------------------------------------------------------------------
