@@ -101,15 +101,13 @@ class RpcWorker:
                     f"at last: {text}"
                 )
             log.warning("worker_ended", address=self.address, reason=text, restart_in_s=delay_s)
+            await self._drop(self._kept.drop_last_read, "it ended when it had read this last")
             await asyncio.sleep(delay_s)
 
     async def _run_once(self) -> str:
         """Run it until it ends; return why, in words."""
         command = rpc_server_command(self._binaries, self._options)
-        if self._options.has_cache:
-            dropped = await asyncio.to_thread(self._kept.drop_doubtful)
-            if dropped:
-                log.warning("weights_dropped", files=len(dropped), reason="they may be incomplete")
+        await self._drop(self._kept.drop_doubtful, "they may be incomplete, or are no files")
         child = await ChildProcess.start(command, env=self._binaries.environment)
         try:
             told = await self._first_answer(child)
@@ -119,6 +117,12 @@ class RpcWorker:
             return _ending(await self._end_of(child), child.log_tail())
         finally:
             await child.stop(STOP_GRACE_S)
+
+    async def _drop(self, drop: Callable[[], list[str]], reason: str) -> None:
+        """Clear out kept weights that are not to be trusted."""
+        dropped = await asyncio.to_thread(drop) if self._options.has_cache else []
+        if dropped:
+            log.warning("weights_dropped", files=len(dropped), first=dropped[0], reason=reason)
 
     async def _end_of(self, child: ChildProcess) -> int:
         """Wait for the end of a server, and take note of what it has kept until then."""

@@ -15,13 +15,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sollol.bench.model_kinds import Size, dense
 from sollol.cli.main import main
-from sollol.errors import WorkerFailed
+from sollol.errors import CoordinatorFailed, WorkerFailed
 from sollol.llamacpp.binaries import LlamaBinaries, LlamaCppUnavailable, find_binaries
 from sollol.llamacpp.process import allowed_environment
 from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP, restart_delay_s
 from sollol.ports import HOST, free_port
 from sollol.settings.address import listening_host
+from sollol.sharding.coordinator import CoordinatorProcess
 from sollol.sharding.kept_weights import LIST_NAME
 from sollol.sharding.memory import GIB
 from sollol.sharding.rpc import DEVICE_COUNT, Device, Probe, probe
@@ -35,7 +37,13 @@ from sollol.sharding.worker import (
     rpc_server_command,
 )
 from tests.gateways import wait_for
-from tests.llamacpp.shards import DEADLINE_S, NEEDS_WORKERS, llama_processes
+from tests.llamacpp.shards import (
+    DEADLINE_S,
+    NEEDS_WORKERS,
+    llama_processes,
+    made_model,
+    plan_over,
+)
 
 NO_BINARIES = LlamaBinaries(Path("/bin/false"), None, {})
 
@@ -249,6 +257,47 @@ class TestReal:
             await told.next()
         kept = sorted(path.name for path in folder.iterdir())
         assert kept == ["00000000000000aa", LIST_NAME]
+
+    @pytest.mark.parametrize("is_directory", [False, True])
+    async def test_what_ends_it_is_there_no_more_when_it_is_started_again(
+        self, tmp_path: Path, is_directory: bool
+    ) -> None:
+        binaries = find_binaries()
+        cache = {**binaries.environment, "XDG_CACHE_HOME": str(tmp_path)}
+        folder = cache_directory(cache)
+        model = made_model(tmp_path / "m.gguf", dense(Size(layers=2, feed_forward=12288)))
+        told, chosen = Told(), replace(options(), has_cache=True)
+        worker = RpcWorker(
+            replace(binaries, environment=cache), chosen, told, restart_delay=at_once, look_s=0.01
+        )
+
+        async def load() -> None:
+            plan = plan_over(model, [chosen.address])
+            process = CoordinatorProcess(binaries, plan, model, name="m", threads=1)
+            try:
+                await process.start(DEADLINE_S)
+            finally:
+                await process.stop(grace_s=0)
+
+        async with running(worker):
+            await told.next()
+            await load()
+            [weights] = (path for path in folder.iterdir() if len(path.name) == 16)
+            await wait_for(lambda: weights.name in (folder / LIST_NAME).read_text())
+        if is_directory:
+            weights.unlink()
+            weights.mkdir()
+        else:
+            (folder / LIST_NAME).unlink()  # as of a file that was there before
+            with weights.open("ab") as file:
+                file.write(b"too long")
+        async with running(worker):
+            await told.next()
+            if not is_directory:
+                with pytest.raises(CoordinatorFailed):
+                    await load()
+                await told.next()
+            await load()
 
     async def test_it_outlives_a_coordinator_that_ends_before_it_is_answered(self) -> None:
         told, chosen = Told(), options()

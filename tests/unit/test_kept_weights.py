@@ -103,11 +103,10 @@ def test_a_folder_that_is_emptied_meanwhile_has_a_list_again(folder: Path) -> No
 def test_files_of_another_program_are_left(tmp_path: Path) -> None:
     (tmp_path / ONE).write_bytes(b"weights")
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / TWO).mkdir()
     assert KeptWeights(tmp_path).drop_doubtful() == []
     assert listed(tmp_path) == [ONE]
     assert KeptWeights(tmp_path).drop_doubtful() == []
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"00000000000000aa":3}', "\xff"])
@@ -122,3 +121,35 @@ def test_a_folder_that_cannot_be_made_is_no_matter(tmp_path: Path) -> None:
     kept = KeptWeights(tmp_path / "file" / "rpc")
     assert kept.drop_doubtful() == []
     kept.look(PID)
+
+
+def read_at(path: Path, seconds: int) -> None:
+    """Do as a read does, on any disk."""
+    os.utime(path, ns=(seconds * 10**9, path.stat().st_mtime_ns))
+
+
+def test_what_a_server_ended_over_is_dropped(folder: Path) -> None:
+    kept = KeptWeights(folder)
+    for name in (ONE, TWO, "00000000000000bb"):
+        (folder / name).write_bytes(b"weights")
+    kept.look(PID)
+    kept.look(PID)
+    assert KeptWeights(folder).drop_doubtful() == []
+    assert kept.drop_last_read() == []  # nothing was read in this server's life
+    read_at(folder / TWO, 1000)
+    read_at(folder / ONE, 999)
+    assert kept.drop_last_read() == [TWO]
+    assert KeptWeights(folder).drop_doubtful() == []
+    assert sorted(path.name for path in folder.iterdir()) == [ONE, "00000000000000bb", LIST_NAME]
+    assert KeptWeights(folder / "no such").drop_last_read() == []
+
+
+def test_what_is_no_file_is_put_aside(folder: Path) -> None:
+    (folder / ONE).mkdir()
+    (folder / ONE / "of somebody").write_text("x")
+    (folder / TWO).symlink_to(folder / "nothing")
+    os.mkfifo(folder / "00000000000000bb")
+    assert KeptWeights(folder).drop_doubtful() == [ONE, "00000000000000bb", TWO]
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == [f"{ONE}.odd", "00000000000000bb.odd", f"{TWO}.odd", LIST_NAME]
+    assert (folder / f"{ONE}.odd" / "of somebody").read_text() == "x"
