@@ -236,7 +236,9 @@ class Shards:
                 shard.leave()
 
     def left_s(self, shard: Shard, now: float) -> float:
-        """Return how long a model stays if nobody asks for it."""
+        """Return how long a model stays if nobody asks for it; 0 for one that leaves."""
+        if shard.state is ShardState.LEAVING:
+            return 0.0
         used_at = shard.used_at if shard.is_idle else now
         return shard_rules.left_s(shard.keep_alive_s, used_at, now)
 
