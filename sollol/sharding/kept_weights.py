@@ -8,18 +8,49 @@ server starts: what is missing is only sent again.
 
 import json
 import os
+import pwd
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from sollol.errors import WorkerFailed
 
 LIST_NAME = "sollol-whole.json"
 PROC = Path("/proc")
 _IS_WEIGHTS = re.compile(r"[0-9a-f]{16}", re.ASCII).fullmatch
 FULL_BYTES = 1 << 20
 """With so little room left, what was written last may lack its end."""
+
+
+def cache_directory(environment: Mapping[str, str]) -> Path:
+    """Return where an RPC server with this environment keeps weights.
+
+    Source: llama.cpp, common/common.cpp, ``fs_get_cache_directory``.
+    """
+    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '')}/.cache"
+    return Path(base) / "llama.cpp" / "rpc"
+
+
+def with_home(environment: Mapping[str, str], user: int) -> Mapping[str, str]:
+    """Return an environment that says where to keep weights; without it a server takes ``/.cache``.
+
+    Args:
+        user: the number of the user, whose home is taken.
+
+    Raises:
+        WorkerFailed: the user has none.
+    """
+    if environment.get("XDG_CACHE_HOME") or environment.get("HOME"):
+        return environment
+    try:
+        return {**environment, "HOME": pwd.getpwuid(user).pw_dir}
+    except KeyError:
+        raise WorkerFailed(
+            f"user {user} has no home to keep weights in: set XDG_CACHE_HOME, or use --no-cache"
+        ) from None
 
 
 class Mark(NamedTuple):

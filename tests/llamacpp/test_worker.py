@@ -1,6 +1,8 @@
 """``sollol worker`` and the gateway's own worker: real processes, and programs that are none."""
 
 import asyncio
+import os
+import pwd
 import re
 import signal
 import socket
@@ -24,14 +26,13 @@ from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP, restart_delay_s
 from sollol.ports import HOST, free_port
 from sollol.settings.address import listening_host
 from sollol.sharding.coordinator import CoordinatorProcess
-from sollol.sharding.kept_weights import LIST_NAME
+from sollol.sharding.kept_weights import LIST_NAME, cache_directory
 from sollol.sharding.memory import GIB
 from sollol.sharding.rpc import DEVICE_COUNT, Device, Probe, probe
 from sollol.sharding.worker import (
     LocalWorker,
     RpcWorker,
     WorkerOptions,
-    cache_directory,
     memory_to_offer_gb,
     offered_gb,
     rpc_server_command,
@@ -129,11 +130,6 @@ def test_private_addresses_may_be_listened_on(text: str, host: str) -> None:
 def test_other_addresses_are_refused(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         listening_host(text)
-
-
-def test_the_cache_is_where_llama_cpp_has_it() -> None:
-    assert cache_directory({"HOME": "/h"}) == Path("/h/.cache/llama.cpp/rpc")
-    assert cache_directory({"HOME": "/h", "XDG_CACHE_HOME": "/x"}) == Path("/x/llama.cpp/rpc")
 
 
 @pytest.mark.parametrize(
@@ -384,6 +380,21 @@ class TestCommand:
             server.wait(DEADLINE_S)
         told = r"ready \(RPC protocol \d+\.\d+\.\d+; weights are kept in /.*\); for the gateway: "
         assert re.fullmatch(rf"{told}sharding\.workers=127\.0\.0\.1:{port}=2\.5\n", line)
+
+    def test_without_a_home_in_the_environment_it_is_that_of_the_user(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("HOME", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        with command("worker", "--port", str(free_port())) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            [server] = psutil.Process(process.pid).children()
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+            assert server.environ()["HOME"] == home
+            process.terminate()
+            assert process.wait(DEADLINE_S) == 0
+        assert f"weights are kept in {home}/.cache/llama.cpp/rpc" in line
 
     def test_a_taken_port_ends_it(self) -> None:
         with socket.socket() as other:

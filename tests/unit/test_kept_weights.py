@@ -2,11 +2,13 @@
 
 import json
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from sollol.sharding.kept_weights import LIST_NAME, KeptWeights
+from sollol.errors import WorkerFailed
+from sollol.sharding.kept_weights import LIST_NAME, KeptWeights, cache_directory, with_home
 
 ONE, TWO = "00000000000000aa", "f42cfb619b3cade9"
 PID = os.getpid()
@@ -153,3 +155,16 @@ def test_what_is_no_file_is_put_aside(folder: Path) -> None:
     left = sorted(path.name for path in folder.iterdir())
     assert left == [f"{ONE}.odd", "00000000000000bb.odd", f"{TWO}.odd", LIST_NAME]
     assert (folder / f"{ONE}.odd" / "of somebody").read_text() == "x"
+
+
+def test_the_folder_is_where_llama_cpp_has_it() -> None:
+    assert cache_directory({"HOME": "/h"}) == Path("/h/.cache/llama.cpp/rpc")
+    assert cache_directory({"HOME": "/h", "XDG_CACHE_HOME": "/x"}) == Path("/x/llama.cpp/rpc")
+
+
+def test_without_a_home_that_of_the_user_is_taken() -> None:
+    for told in ({"HOME": "/h"}, {"XDG_CACHE_HOME": "/x"}):
+        assert with_home(told, 0) == told
+    assert with_home({"A": "b"}, 0) == {"A": "b", "HOME": pwd.getpwuid(0).pw_dir}
+    with pytest.raises(WorkerFailed, match="set XDG_CACHE_HOME, or use --no-cache"):
+        with_home({"HOME": ""}, 1_234_567_890)
