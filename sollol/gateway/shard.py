@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from sollol.errors import CoordinatorFailed, NodeConflict, Overloaded, SollolError
 from sollol.gateway.shard_rules import naming, wait_to_start_s
 from sollol.gateway.shard_watch import (
+    LET_IN_S,
     LOAD_SILENCE_S,
     LoadLimits,
     ShardWatch,
@@ -280,7 +281,7 @@ class Shard:
             expected_s=round(plan.expectation.load_s, 1),
         )
         timeout_s = max(around.load_timeout_s, LOAD_MARGIN * plan.expectation.load_s)
-        limits = LoadLimits(timeout_s, max(LOAD_SILENCE_S, plan.expectation.load_s))
+        limits = LoadLimits(timeout_s, max(LOAD_SILENCE_S, plan.expectation.load_s), LET_IN_S)
         await start_watched(coordinator, known, limits, around.clock)
         self.load_s = around.clock() - self._begun_at
         around.metrics.shard_loaded(self.load_s)

@@ -42,6 +42,11 @@ class Coordinator(Protocol):
         """Its process."""
         ...
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether workers have let it in, and it has begun to send them the model."""
+        ...
+
     async def start(self, timeout_s: float) -> None:
         """Load the model."""
         ...

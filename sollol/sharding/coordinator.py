@@ -76,6 +76,11 @@ class CoordinatorProcess:
         """The process id, or None before there is a process."""
         return self._server.pid
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether workers have let it in, and it has begun to send them the model."""
+        return self._allocation_log.has_begun
+
     async def start(self, timeout_s: float) -> None:
         """Return when it answers and every worker of the plan holds its part of the model.
 
