@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sollol.errors import CoordinatorFailed, WorkerFailed
 from sollol.gateway.workers import Coordinator
 from sollol.sharding.rpc import private_target
-from sollol.sharding.silence import Silence, limit_s
+from sollol.sharding.silence import FLOOR_S, Silence, limit_s
 from sollol.sharding.sockets import closed, waits
 
 LOAD_SILENCE_S = 120.0
@@ -16,8 +16,8 @@ LOAD_SILENCE_S = 120.0
 slow disk."""
 
 
-LET_IN_S = 15.0
-"""No worker that is free takes longer to say what it has: it has just been asked, so its devices are up."""
+LET_IN_S = FLOOR_S
+"""No worker that is free takes longer to make room: it has just been asked, so its devices are up."""
 
 
 @dataclass(frozen=True, slots=True)

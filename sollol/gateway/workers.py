@@ -44,7 +44,7 @@ class Coordinator(Protocol):
 
     @property
     def is_sending(self) -> bool:
-        """Whether workers have let it in, and it has begun to send them the model."""
+        """Whether all workers have let it in, and it sends them the model."""
         ...
 
     async def start(self, timeout_s: float) -> None:

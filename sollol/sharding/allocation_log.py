@@ -7,7 +7,6 @@ from sollol.sharding.allocations import Allocation, allocations
 
 LOG_TIMEOUT_S = 5.0
 """How long the log, which a thread of its own writes, may be behind the first answer."""
-_FIRST_LINE = "load_tensors:"
 _LAST_LINE = "listening on http"
 
 
@@ -15,16 +14,18 @@ class AllocationLog:
     """Reads the lines up to the one that says that the server listens; what follows is not kept."""
 
     def __init__(self) -> None:
-        self.has_begun = False
-        """The model is being put into memory; before that workers only say what they have."""
         self._lines: list[str] = []
         self._is_whole = asyncio.Event()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether all workers have room for their parts; before that they only answer short questions."""
+        return bool(self._lines)
 
     def read(self, line: str) -> None:
         """Take the next line of output."""
         if self._is_whole.is_set():
             return
-        self.has_begun = self.has_begun or _FIRST_LINE in line
         if "buffer size" in line:
             self._lines.append(line)
         elif _LAST_LINE in line:

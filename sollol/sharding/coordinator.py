@@ -78,7 +78,7 @@ class CoordinatorProcess:
 
     @property
     def is_sending(self) -> bool:
-        """Whether workers have let it in, and it has begun to send them the model."""
+        """Whether all workers have let it in, and it sends them the model."""
         return self._allocation_log.has_begun
 
     async def start(self, timeout_s: float) -> None:
