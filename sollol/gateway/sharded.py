@@ -46,6 +46,7 @@ MOST_TRIES = 2
 
 NOTICED_S = 5.0
 """How long after a connection broke the end of a process may be noticed, and what ended it."""
+
 _GONE = (ConnectFailed, UpstreamCut, UpstreamTimeout, NoNodeAvailable, ModelNotFound, MissingOnNode)
 """What a request meets when its coordinator ends."""
 

@@ -209,7 +209,7 @@ class Shards:
             SollolError: as :meth:`Shelf.read`.
         """
         shard = self._shards.get(key)
-        known = None if shard is None else shard.model
+        known = shard.model if shard is not None and shard.serves else None
         return known or await self.shelf.read(key)
 
     def leaving(self, key: str) -> Shard | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from sollol.bench.gguf_files import write_gguf
 from sollol.bench.model_kinds import Size, dense
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
+from sollol.sharding.facts import CHAT_TEMPLATE
 from tests.gateways import wait_for
 from tests.sharded import chat, sharding, shards
 from tests.shards import GIB, ScriptedWorkers, Store
@@ -28,9 +30,12 @@ def manifest_of(store: Store, name: str) -> Path:
     return store.root / "manifests/registry.ollama.ai/library" / name / "latest"
 
 
-def pull_anew(store: Store, name: str) -> None:
+def pull_anew(store: Store, name: str, template: str = "") -> None:
     """Make a name stand for other weights, with more layers."""
-    file = write_gguf(store.root / "new.gguf", dense(Size(layers=9)))
+    spec = dense(Size(layers=9))
+    if template:
+        spec = replace(spec, fields={**spec.fields, CHAT_TEMPLATE: template})
+    file = write_gguf(store.root / "new.gguf", spec)
     told = json.loads(manifest_of(store, name).read_text())
     (weights,) = (each for each in told["layers"] if each["mediaType"].endswith(".model"))
     weights.update(store.weights("new", file))
@@ -65,8 +70,9 @@ async def test_requests_under_way_end_with_the_weights_they_began_with(store: St
     async with sharding(store, workers) as (_, client):
         busy = asyncio.ensure_future(chat(client, "one"))
         await wait_for(lambda: bool(workers.made) and workers.made[0].asked == 1)
-        pull_anew(store, "one")
-        later = asyncio.ensure_future(chat(client, "one"))
+        pull_anew(store, "one", "{{ tools }}")
+        tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+        later = asyncio.ensure_future(chat(client, "one", tools=[tool]))
         while (await shards(client))["one:latest"]["state"] != "leaving":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         workers.hold_all = False
