@@ -6,6 +6,7 @@
     │   ├── InvalidOption         500  as Ollama, which finds it when it runs the request
     │   ├── RequestTooLarge       413
     │   ├── BodyTooSlow           408
+    │   ├── InputTooLong               for the context of a node that embeds it
     │   └── UnsupportedByEngine        of a llama-server; an Ollama node could do it
     ├── ModelNotFound             404
     ├── RouteNotFound             404  as Ollama says it: plain text
@@ -89,6 +90,20 @@ class BodyTooSlow(InvalidRequest):
 
     status = 408
     code = "body_too_slow"
+
+
+class InputTooLong(InvalidRequest):
+    """A text to embed has more tokens than a node takes; in the words of Ollama.
+
+    Args:
+        most_tokens: what it takes, with those that a tokenizer adds.
+    """
+
+    code = "input_too_long"
+
+    def __init__(self, most_tokens: int) -> None:
+        super().__init__("the input length exceeds the context length")
+        self.most_tokens = most_tokens
 
 
 class UnsupportedByEngine(InvalidRequest):

@@ -92,6 +92,7 @@ class Scripted:
         self.api_key = "key"
         self.url = ""
         self.placement: Mapping[str, Allocation] = {}
+        self.is_sending = True
         self.is_stopped = False
         self.asked = 0
         self.bodies: list[dict[str, Any]] = []

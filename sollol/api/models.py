@@ -44,7 +44,7 @@ router = APIRouter(tags=["nodes"])
 
 @router.get("/sollol/v1/models", summary="Models and the nodes that have them")
 async def _models(gateway: Served) -> ModelsAnswer:
-    listings = catalog.listings(gateway.registry.views())
+    listings = catalog.listings(gateway.views_shown())
     return ModelsAnswer(models=[_status(listing) for listing in listings])
 
 

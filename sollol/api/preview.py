@@ -113,7 +113,7 @@ async def _unloaded(gateway: Gateway, call: Call) -> Preview | None:
     shards, sharded = gateway.shards, gateway.sharded
     if shards is None or sharded is None or not sharded.is_for(call):
         return None
-    if not await shards.is_needed(call.model_key):
+    if not await shards.is_for(call.model_key):
         return None
     shard, rest = shards.find(call.model_key), shards.rests().get(call.model_key)
     if shard is not None and shard.state is ShardState.READY:

@@ -37,8 +37,9 @@ class ShardStatus(BaseModel):
     ``restarting`` (it was lost), ``leaving`` (it makes room once it has answered) or ``failed``.
     ``progress`` is the share of it that is loaded, ``eta_s`` when that is done, if it can be told;
     ``load_s`` what the last load took. ``requests`` wait for it or are answered. ``expires_at``: when
-    it leaves if nobody asks for it. ``retry_after_s``: until when one that failed is not tried again; null
-    where the next request does that. ``error`` is why it is not there, or was lost the last time.
+    it leaves if nobody asks for it; empty of one that leaves as soon as its requests have ended.
+    ``retry_after_s``: until when one that failed is not tried again; null where the next request does
+    that. ``error`` is why it is not there, or was lost the last time.
     """
 
     model: str
@@ -112,7 +113,7 @@ def _status(shard: Shard, shards: Shards) -> ShardStatus:
         context_length=None if plan is None else plan.options.context_length,
         slots=None if plan is None else plan.options.slots,
         coordinator="" if plan is None else plan.coordinator.name,
-        expires_at=shards.expires_at(shard),
+        expires_at=shards.expires_at(shard) if shard.serves else "",
         retry_after_s=None,
         error=shard.error,
         workers=[] if plan is None else [_share(shard, plan, share) for share in plan.shares],

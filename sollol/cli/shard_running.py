@@ -39,8 +39,14 @@ def _model_row(shard: Mapping[str, Any], now: datetime) -> list[str]:
         str(shard["context_length"] or ""),
         "" if shard["load_s"] is None else f"{shard['load_s']:.1f} s",
         "" if expected_s is None else f"~{rounded(expected_s)} tokens/s",
-        time_text(shard["expires_at"], now) if shard["expires_at"] else "",
+        _until_text(shard, now),
     ]
+
+
+def _until_text(shard: Mapping[str, Any], now: datetime) -> str:
+    if shard["state"] == "leaving":
+        return "its requests end"
+    return time_text(shard["expires_at"], now) if shard["expires_at"] else ""
 
 
 def _state_text(shard: Mapping[str, Any]) -> str:

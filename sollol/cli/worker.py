@@ -9,7 +9,6 @@ import typer
 from sollol.cli.errors import CommandError
 
 if TYPE_CHECKING:
-    from sollol.llamacpp.binaries import LlamaBinaries
     from sollol.sharding.rpc import Probe
     from sollol.sharding.worker import RpcWorker, WorkerOptions
 
@@ -68,20 +67,22 @@ def worker(
     It has no password, and whoever reaches it can run code on this machine:
     listen on an address of a private network, a VPN or an SSH tunnel.
     """
+    from sollol.errors import WorkerFailed
     from sollol.llamacpp.binaries import LlamaCppUnavailable, find_binaries
     from sollol.settings.address import listening_host
     from sollol.sharding.worker import RpcWorker, WorkerOptions
 
     try:
         options = WorkerOptions(listening_host(host), port, threads, not no_cache)
-        binaries = find_binaries(binary)
+        process = RpcWorker(
+            find_binaries(binary),
+            options,
+            lambda told: print(_line(told, process, options, memory_gb), flush=True),
+        )
     except ValueError as error:
         raise CommandError(f"--host {host}: {error}", exit_code=2) from None
-    except LlamaCppUnavailable as error:
+    except (LlamaCppUnavailable, WorkerFailed) as error:
         raise CommandError(str(error)) from None
-    process = RpcWorker(
-        binaries, options, lambda told: print(_line(told, binaries, options, memory_gb), flush=True)
-    )
     raise typer.Exit(_run(process))
 
 
@@ -115,13 +116,13 @@ def _run(process: "RpcWorker") -> int:
 
 
 def _line(
-    told: "Probe", binaries: "LlamaBinaries", options: "WorkerOptions", memory_gb: float | None
+    told: "Probe", process: "RpcWorker", options: "WorkerOptions", memory_gb: float | None
 ) -> str:
     """Return what is printed when the worker is ready: what to write into the settings."""
-    from sollol.sharding.worker import cache_directory, offered_gb
+    from sollol.sharding.worker import offered_gb
 
     version = ".".join(map(str, told.version)) or "unknown"
-    cache = f"weights are kept in {cache_directory(binaries.environment)}"
+    cache = f"weights are kept in {process.folder}"
     gb = offered_gb(told) if memory_gb is None else memory_gb
     return (
         f"ready (RPC protocol {version}; {cache if options.has_cache else 'no cache'}); "

@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 from sollol.errors import (
     ClientDisconnected,
     ConnectFailed,
+    InputTooLong,
     MissingOnNode,
     NoNodeAvailable,
     QueueTimeout,
@@ -36,6 +37,7 @@ from sollol.gateway.patience import Bounds
 from sollol.gateway.relay import Downstream, relay, relay_translated
 from sollol.gateway.retries import Retries, RetryPolicy, blame_nodes
 from sollol.gateway.skew import MissingRoutes
+from sollol.gateway.truncation import shortened
 from sollol.gateway.watch import Watch
 from sollol.nodes.registry import Node, Registry
 from sollol.scheduling.decision import Decision, Grant
@@ -272,9 +274,7 @@ class Forwarder:
     async def _exchange(
         self, call: Call, lease: Lease, downstream: Downstream, outcome: Outcome
     ) -> None:
-        node = self._registry.find(lease.node_id)
-        if node is None:
-            raise ConnectFailed(f"node {lease.node_id} was removed")
+        node = self._node_of(lease)
         if call.seam is not None:
             await call.seam.check(node, lease)
         outcome.stripped = () if lease.options is None else _stripped(call, lease.options)
@@ -303,10 +303,21 @@ class Forwarder:
                 await relay(upstream, downstream, call)
             else:
                 await relay_translated(upstream, downstream, exchange.translator)
+        except InputTooLong as error:
+            shorter = await shortened(call, node.control, error)
+            with shorter.body:
+                await self._exchange(shorter, lease, downstream, outcome)
+            return
         finally:
             upstream.close()
         if downstream.told_error or node.health.is_troubled:
             self._note_health(node, lease, upstream.status, downstream.told_error)
+
+    def _node_of(self, lease: Lease) -> Node:
+        node = self._registry.find(lease.node_id)
+        if node is None:
+            raise ConnectFailed(f"node {lease.node_id} was removed")
+        return node
 
     def _passed(self, node: Node, lease: Lease) -> None:
         """End a trial: the node has begun to answer."""

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -265,12 +265,16 @@ class Gateway:
 
     def resident(self) -> list[dict[str, Any]]:
         """Return the models in memory, as ``/api/ps`` lists them."""
-        views: Iterable[NodeView] = self.registry.views()
-        return catalog.resident(views if self.shards is None else map(self.shards.shown, views))
+        return catalog.resident(self.views_shown())
+
+    def views_shown(self) -> Sequence[NodeView]:
+        """Return what is shown of each node."""
+        views = self.registry.views()
+        return views if self.shards is None else tuple(map(self.shards.shown, views))
 
     def _is_allowed(self, node_id: str, key: str) -> bool:
         is_allowed = self.rules.is_allowed(node_id, key)
-        return is_allowed and (self.shards is None or self.shards.is_allowed(node_id, key))
+        return is_allowed and (self.shards is None or self.shards.needs.is_allowed(node_id, key))
 
     def _settings_of(self, node_id: str) -> NodeSettings | None:
         node = self.registry.find(node_id)
@@ -281,7 +285,7 @@ class Gateway:
         self.admission.node_changed(view)
         self.slowness.node_changed(view)
         if self.shards is not None:
-            self.shards.node_changed(view)
+            self.shards.needs.node_changed(view)
 
     def _node_removed(self, node_id: str) -> None:
         self._routes.node_removed(node_id)
@@ -289,7 +293,7 @@ class Gateway:
         self.slowness.node_removed(node_id)
         self.metrics.forget_node(node_id)
         if self.shards is not None:
-            self.shards.node_removed()
+            self.shards.needs.node_removed()
 
     def _gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         statistics = self.admission.statistics()

@@ -28,7 +28,7 @@ from sollol.gateway.refusals import (
 from sollol.types import Measured, Task
 from sollol.upstream.http import UpstreamResponse
 from sollol.wire.answers import first_record, is_answer
-from sollol.wire.bodies import JSON_UTF8
+from sollol.wire.bodies import JSON_UTF8, engine_error
 from sollol.wire.measured import NOTHING_TOLD, measured_of_record, measured_of_stream, read_body
 from sollol.wire.records import Record
 from sollol.wire.streams import StreamFraming, WholeLines, last_record
@@ -209,8 +209,8 @@ async def relay(
     if call is None or call.kind.task is _OTHER:
         call = None
     elif upstream.status != _OK:
-        said = await refusal(upstream, call.model_key)
-        downstream.answer(upstream.status, headers, said)
+        status, said = upstream.status, await refusal(upstream, call.model_key)
+        downstream.answer(status, headers, engine_error(call.kind.dialect, status, said))
         return
     else:
         check_framing(upstream, framing, call)

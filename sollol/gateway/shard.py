@@ -1,28 +1,27 @@
 """One model over several machines: from its plan to the end of its coordinator, and again if it is lost.
 
-    plan      which workers hold which layers; may wait for room            shards.py (Place)
+    plan      which workers hold which layers; may wait for room            shard_placing.py
     load      the coordinator starts, the workers take their layers         sharding/coordinator.py
-    join      it becomes a node like any other                              nodes/registry.py
+    join      it becomes a node like any other                              shard_node.py
     watch     until it ends, a worker is gone, or it is to stop
 
 Whoever needs the model waits for :meth:`Shard.wait_ready`.
 """
 
 import asyncio
-import contextlib
-import math
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
-from pydantic import SecretStr
 
-from sollol.errors import CoordinatorFailed, NodeConflict, Overloaded, SollolError
+from sollol.errors import CoordinatorFailed, Overloaded, SollolError
+from sollol.gateway.shard_node import add_node, answers
+from sollol.gateway.shard_progress import ShardProgress
 from sollol.gateway.shard_rules import naming, wait_to_start_s
 from sollol.gateway.shard_watch import (
+    LET_IN_S,
     LOAD_SILENCE_S,
     LoadLimits,
     ShardWatch,
@@ -33,7 +32,6 @@ from sollol.gateway.workers import Coordinator, Launch
 from sollol.metrics import Metrics
 from sollol.nodes.prober import Prober
 from sollol.nodes.registry import Node, Registry
-from sollol.settings import NodeSettings
 from sollol.sharding.allocations import Allocation
 from sollol.sharding.coordinator import STOP_GRACE_S
 from sollol.sharding.defaults import model_defaults
@@ -41,20 +39,15 @@ from sollol.sharding.loading import LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.silence import Silence
-from sollol.types import NO_DEFAULTS, NodeState, Source
+from sollol.types import NO_DEFAULTS, NodeState
 
 log = structlog.get_logger()
 
 WATCH_S = 1.0
 """Seconds between two looks at the workers' connections and at the node's health."""
 
-TOLD_STEP = 0.25
-"""How much more of a model must be loaded before it is told again."""
-
-JOIN_ATTEMPTS = 3
 LOST_GRACE_S = 1.0
 """One that does not answer will not end by itself either."""
-_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9._:-]")
 LOAD_MARGIN = 3.0
 """So many times what the plan foretells a load may take."""
 
@@ -119,7 +112,6 @@ class Shard:
         self.model: LocalModel | None = None
         self.plan: Plan | None = None
         self.placement: Mapping[str, Allocation] = {}
-        self.progress = LoadProgress(0.0, None)
         self.node_id = ""
         self.error = ""
         self.failure: SollolError | None = None
@@ -132,7 +124,7 @@ class Shard:
         self.is_over = asyncio.Event()
         self._around = around
         self._begun_at = 0.0
-        self._told = 0.0
+        self._progress = ShardProgress(name)
         self._fault = ""
         self._defaults = NO_DEFAULTS
         self._silence = Silence()
@@ -146,6 +138,11 @@ class Shard:
     def is_idle(self) -> bool:
         """Whether no request uses it."""
         return not self.users
+
+    @property
+    def progress(self) -> LoadProgress:
+        """How far its latest load is."""
+        return self._progress.latest
 
     @property
     def serves(self) -> bool:
@@ -268,11 +265,10 @@ class Shard:
     async def _start(self, plan: Plan, model: LocalModel) -> Coordinator:
         around = self._around
         self._enter(ShardState.LOADING)
-        self._told = TOLD_STEP
-        self.progress = LoadProgress(0.0, plan.expectation.load_s)
+        self._progress.begin(plan.expectation.load_s)
         self._begun_at = around.clock()
         known = await addresses(self.workers())
-        coordinator = around.launch(plan, model, self.name, self._progressed)
+        coordinator = around.launch(plan, model, self.name, self._progress.take)
         log.info(
             "shard_loading",
             model=self.name,
@@ -280,11 +276,11 @@ class Shard:
             expected_s=round(plan.expectation.load_s, 1),
         )
         timeout_s = max(around.load_timeout_s, LOAD_MARGIN * plan.expectation.load_s)
-        limits = LoadLimits(timeout_s, max(LOAD_SILENCE_S, plan.expectation.load_s))
+        limits = LoadLimits(timeout_s, max(LOAD_SILENCE_S, plan.expectation.load_s), LET_IN_S)
         await start_watched(coordinator, known, limits, around.clock)
         self.load_s = around.clock() - self._begun_at
         around.metrics.shard_loaded(self.load_s)
-        self.progress = LoadProgress(1.0, 0.0)
+        self._progress.end()
         self.placement = coordinator.placement
         return coordinator
 
@@ -316,25 +312,12 @@ class Shard:
 
     async def _join(self, coordinator: Coordinator) -> Node:
         around = self._around
-        plan = self.plan
-        assert plan is not None
-        for number in range(1, 1000):
-            settings = NodeSettings(
-                name=node_name(self.name, number),
-                url=coordinator.url,
-                engine="llama_server",
-                slots=plan.options.slots,
-                api_key=SecretStr(coordinator.api_key),
-            )
-            with contextlib.suppress(NodeConflict):  # a node of somebody has the name
-                node = around.registry.add(settings, Source.SHARD, self._defaults)
-                break
-        else:
-            raise CoordinatorFailed(f"every name for a node of {self.name} is taken")
+        assert self.plan is not None
+        slots = self.plan.options.slots
+        node = add_node(around.registry, self.name, coordinator, slots, self._defaults)
         self.node_id = node.view.id
-        for _ in range(JOIN_ATTEMPTS):
-            if await around.prober.probe(node):
-                return node
+        if await answers(around.prober, node):
+            return node
         around.deaths(self.key).append(around.clock())
         raise CoordinatorFailed(
             f"The coordinator of {self.name} has started, but answers no probe: {node.view.last_error}"
@@ -398,24 +381,6 @@ class Shard:
     def _enter(self, state: ShardState) -> None:
         if self.state is not ShardState.LEAVING:
             self.state = state
-
-    def _progressed(self, progress: LoadProgress) -> None:
-        self.progress = progress
-        if progress.share >= self._told:
-            self._told = TOLD_STEP * (math.floor(progress.share / TOLD_STEP) + 1)
-            log.info(
-                "shard_loads",
-                model=self.name,
-                percent=round(progress.share * 100),
-                eta_s=None if progress.eta_s is None else round(progress.eta_s, 1),
-            )
-
-
-def node_name(model: str, number: int) -> str:
-    """Return the id of the node that runs a model; a number after the first keeps names apart."""
-    plain = _NOT_IN_IDS.sub("-", model)
-    suffix = "" if number == 1 else f"-{number}"
-    return f"shard:{plain}"[: 64 - len(suffix)] + suffix
 
 
 def _quiet_future() -> "asyncio.Future[None]":

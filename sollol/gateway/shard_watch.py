@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sollol.errors import CoordinatorFailed, WorkerFailed
 from sollol.gateway.workers import Coordinator
 from sollol.sharding.rpc import private_target
-from sollol.sharding.silence import Silence, limit_s
+from sollol.sharding.silence import FLOOR_S, Silence, limit_s
 from sollol.sharding.sockets import closed, waits
 
 LOAD_SILENCE_S = 120.0
@@ -16,12 +16,20 @@ LOAD_SILENCE_S = 120.0
 slow disk."""
 
 
+LET_IN_S = FLOOR_S
+"""No worker that is free takes longer to make room: it has just been asked, so its devices are up."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadLimits:
-    """How long a load may take, how long a worker may be silent in it, and how often that is looked at."""
+    """How long a load may take, and how often it is looked at.
+
+    ``silence_s``: how long a worker may be silent; ``let_in_s``: before it is sent anything of the model.
+    """
 
     timeout_s: float
     silence_s: float
+    let_in_s: float
     look_s: float = 1.0
 
 
@@ -86,7 +94,7 @@ async def start_watched(
 ) -> None:
     """Start a coordinator, or give up when a worker keeps it waiting.
 
-    Two gateways that begin at the same moment both find a worker free. It takes the first one, and lets the
+    Two gateways that begin at the same moment both find a worker free. It lets the first one in, and the
     second wait without a word until that has left.
 
     Args:
@@ -120,10 +128,16 @@ async def _watch_load(
         now = clock()
         silence.look(found, now)
         worker, silent_s = silence.worst(now)
+        if not coordinator.is_sending and silent_s > limits.let_in_s:
+            raise CoordinatorFailed(
+                f"Worker {workers[worker]} let nobody in for {silent_s:.0f} s: another gateway took it at the "
+                "same moment, or it hangs. A worker serves one gateway at a time, until its model is unloaded "
+                "there."
+            )
         if silent_s > limits.silence_s:
             raise CoordinatorFailed(
                 f"Worker {workers[worker]} said nothing for {silent_s:.0f} s while the model was loaded: "
-                "another gateway uses it, or it hangs. A worker serves one gateway at a time."
+                "it hangs, or is too slow."
             )
 
 

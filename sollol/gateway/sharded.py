@@ -51,6 +51,11 @@ NOTICED_S = 5.0
 _GONE = (ConnectFailed, UpstreamCut, UpstreamTimeout, NoNodeAvailable, ModelNotFound, MissingOnNode)
 """What a request meets when its coordinator ends."""
 
+_TOLD_BY_FILES = frozenset({"tools", "vision"})
+_NO_IMAGES = (
+    "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+)
+
 
 class Sharded:
     """Forwards calls for models that run over several machines; all others as ever.
@@ -74,7 +79,7 @@ class Sharded:
 
     def is_for(self, call: Call) -> bool:
         """Whether a call may be for such a model, or its other names may be."""
-        return bool(call.others) or self._shards.may_be_for(call.model_key)
+        return bool(call.others) or self._shards.needs.may_be_for(call.model_key)
 
     async def forward(self, call: Call, downstream: Downstream, outcome: Outcome) -> None:
         """Answer ``call`` on ``downstream``.
@@ -83,7 +88,7 @@ class Sharded:
             SollolError: as :meth:`Forwarder.forward`, and why the model cannot be run.
         """
         forward = self._inner(call)
-        if not await self._shards.is_needed(call.model_key):
+        if not await self._shards.is_for(call.model_key):
             if self._shards.are_alone:  # then a model that is not here is nowhere
                 raise ModelNotFound(f"model '{call.model}' not found")
             await forward(call, downstream, outcome)
@@ -97,17 +102,23 @@ class Sharded:
             assert isinstance(answer, LocalAnswer)
             downstream.answer(200, [(b"content-type", answer.content_type)], answer.body)
         else:
-            await self._check_tools(call)
+            await self._check_needs(call)
             await self._until_answered(call, seen, forward, downstream, outcome)
 
-    async def _check_tools(self, call: Call) -> None:
-        """Return if the model can do what is asked for, as far as tools go.
+    async def _check_needs(self, call: Call) -> None:
+        """Return if the model can do what is asked for, as far as its files tell.
 
         Raises:
-            InvalidRequest: it knows none; in the words of Ollama.
+            InvalidRequest: it knows no tools, in the words of Ollama, or no images, in those of llama.cpp.
         """
-        if "tools" in call.ask.needs and not await self._shards.knows_tools(call.model_key):
+        needs = call.ask.needs & _TOLD_BY_FILES
+        if not needs:
+            return
+        model = await self._shards.read(call.model_key)
+        if "tools" in needs and not model.knows_tools:
             raise InvalidRequest(f"{full_name(call.model)} does not support tools")
+        if "vision" in needs and not model.stored.projectors:
+            raise InvalidRequest(_NO_IMAGES)
 
     async def _until_answered(
         self,

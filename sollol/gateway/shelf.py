@@ -1,7 +1,6 @@
 """The models whose files are on this machine, in the stores of its Ollama."""
 
 import asyncio
-import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,13 @@ from sollol.gateway.shard_rules import naming
 from sollol.settings import ShardingSettings
 from sollol.sharding.gguf import read_header
 from sollol.sharding.models import LocalModel, local_model
-from sollol.sharding.ollama_store import StoredModel, default_stores, find_model, list_models
+from sollol.sharding.ollama_store import (
+    StoredModel,
+    default_stores,
+    find_model,
+    is_current,
+    list_models,
+)
 from sollol.sharding.shown import listed, shown
 from sollol.sharding.support import check_runs
 from sollol.types import Model
@@ -35,18 +40,30 @@ class Shelf:
     def __init__(self, settings: ShardingSettings) -> None:
         self._stores = default_stores(sys.platform, Path.home(), settings.store)
         self.models: Mapping[str, Model] = {}
+        self._is_to_look = asyncio.Event()
 
     async def run(self) -> None:
         """Look now and then, until cancelled."""
         if not any(map(os.path.isdir, self._stores)):
             log.warning("no_store", looked_in=[str(path) for path in self._stores])
         while True:
+            self._is_to_look.clear()
             await self.look()
-            await asyncio.sleep(LOOK_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._is_to_look.wait()
 
     async def look(self) -> None:
         """Take note of all models that there are."""
         self.models = await asyncio.to_thread(_all_models, self._stores)
+
+    def look_soon(self) -> None:
+        """Take note of all models once more: some have changed."""
+        self._is_to_look.set()
+
+    async def is_current(self, stored: StoredModel) -> bool:
+        """Whether a model has the same files still."""
+        return await asyncio.to_thread(is_current, stored)
 
     async def find(self, key: str) -> StoredModel | None:
         """Return a model by its key; None if there is none.
@@ -108,10 +125,9 @@ def _all_models(stores: Sequence[Path]) -> dict[str, Model]:
 
 
 def _listed(stored: StoredModel, manifest: Path) -> Model:
-    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
     files = (*stored.parts, *stored.projectors, *stored.adapters)
     size_bytes = sum(path.stat().st_size for path in files)
-    return listed(stored, digest, size_bytes, _modified_at(manifest))
+    return listed(stored, size_bytes, _modified_at(manifest))
 
 
 def _modified_at(path: Path) -> str:

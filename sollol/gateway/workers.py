@@ -5,16 +5,21 @@ from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Protocol
 
+import structlog
+
 from sollol.errors import CoordinatorFailed
 from sollol.llamacpp.binaries import LlamaBinaries, LlamaCppUnavailable, find_binaries
 from sollol.settings import ShardingSettings
 from sollol.sharding.allocations import Allocation
 from sollol.sharding.coordinator import CoordinatorProcess
 from sollol.sharding.fleet import Found, find_fleet
+from sollol.sharding.link_folder import clear_left
 from sollol.sharding.loading import LoadProgress
 from sollol.sharding.models import LocalModel
 from sollol.sharding.plan import Plan
 from sollol.sharding.worker import LocalWorker
+
+log = structlog.get_logger()
 
 
 class Coordinator(Protocol):
@@ -35,6 +40,11 @@ class Coordinator(Protocol):
     @property
     def pid(self) -> int | None:
         """Its process."""
+        ...
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether all workers have let it in, and it sends them the model."""
         ...
 
     async def start(self, timeout_s: float) -> None:
@@ -82,7 +92,10 @@ class LlamaWorkers:
         self._local = None if memory_gb is None else LocalWorker(memory_gb, find)
 
     async def run(self) -> None:
-        """Run the worker of this machine, if there is to be one, until cancelled."""
+        """Clear up after gateways that were killed; run the worker of this machine, if any, until cancelled."""
+        left = await asyncio.to_thread(clear_left)
+        if left:
+            log.info("left_folders_cleared", folders=len(left))
         if self._local is not None:
             await self._local.run()
 

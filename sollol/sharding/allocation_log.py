@@ -17,6 +17,11 @@ class AllocationLog:
         self._lines: list[str] = []
         self._is_whole = asyncio.Event()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether all workers have room for their parts; before that they only answer short questions."""
+        return bool(self._lines)
+
     def read(self, line: str) -> None:
         """Take the next line of output."""
         if self._is_whole.is_set():

@@ -7,7 +7,6 @@ this machine alone. So a start is one only when the log says of every worker wha
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sollol.errors import CoordinatorFailed
 from sollol.llamacpp.binaries import LlamaBinaries
@@ -19,6 +18,7 @@ from sollol.sharding.allocations import Allocation
 from sollol.sharding.command import Launch, links, server_arguments
 from sollol.sharding.ending import MAX_REASON_CHARACTERS, is_worker_lost, reason
 from sollol.sharding.host_memory import available_bytes
+from sollol.sharding.link_folder import link_folder
 from sollol.sharding.loading import (
     LoadProgress,
     LoadWatch,
@@ -84,6 +84,11 @@ class CoordinatorProcess:
         """The process id, or None before there is a process."""
         return self._server.pid
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether all workers have let it in, and it sends them the model."""
+        return self._allocation_log.has_begun
+
     async def start(self, timeout_s: float) -> None:
         """Return when it answers and every worker of the plan holds its part of the model.
 
@@ -122,8 +127,8 @@ class CoordinatorProcess:
         probes = await probe_all(self._workers)
         _check_usable(probes)
         try:
-            with TemporaryDirectory(prefix="sollol-shard-") as directory:
-                self._server = self._made(Path(directory), probes)
+            with link_folder(links(self._model.stored)) as directory:
+                self._server = self._made(directory, probes)
                 if self._is_stopped:
                     raise LlamaServerFailed("it was stopped while it was starting")
                 await self._server.start(timeout_s)
@@ -135,8 +140,6 @@ class CoordinatorProcess:
             self._watch.finish()
 
     def _made(self, directory: Path, probes: Sequence[Probe]) -> LlamaServer:
-        for name, target in links(self._model.stored).items():
-            (directory / name).symlink_to(target)
         if self._on_progress is not None:
             clock = asyncio.get_running_loop().time
             self._watch = LoadWatch(_read_in_all(self._model), self._on_progress, clock)

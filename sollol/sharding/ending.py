@@ -19,6 +19,10 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"Remote RPC server crashed.*|RPC handshake failed.*", "Look at the log of the workers."),
         (r"RPC not supported in this build.*", "Install a llama.cpp that is built with GGML_RPC."),
         (
+            r"failed to open GGUF file .*No such file.*",
+            "A file of it was deleted meanwhile: pull the model again.",
+        ),
+        (
             r"lora adapter: .*|failed to load lora adapter.*",
             "Its adapter is not made for it: take one that is, or the model without it.",
         ),
@@ -31,7 +35,14 @@ _CAUSES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "A worker has less memory than it was said to have: lower memory_gb of that worker, "
             "or the context.",
         ),
-        (r"failed to open GGUF file.*", "Let the user that runs SOLLOL read the file."),
+        (
+            r"failed to open GGUF file .*Permission denied.*",
+            "Let the user that runs SOLLOL read the file.",
+        ),
+        (
+            r"failed to open GGUF file.*",
+            "See that the file is there, and that the user who runs SOLLOL may read it.",
+        ),
         (
             r"unknown model architecture: .*",
             "This llama.cpp does not know the model: install a newer one on all machines.",

@@ -8,18 +8,49 @@ server starts: what is missing is only sent again.
 
 import json
 import os
+import pwd
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from sollol.errors import WorkerFailed
 
 LIST_NAME = "sollol-whole.json"
 PROC = Path("/proc")
 _IS_WEIGHTS = re.compile(r"[0-9a-f]{16}", re.ASCII).fullmatch
 FULL_BYTES = 1 << 20
 """With so little room left, what was written last may lack its end."""
+
+
+def cache_directory(environment: Mapping[str, str]) -> Path:
+    """Return where an RPC server with this environment keeps weights.
+
+    Source: llama.cpp, common/common.cpp, ``fs_get_cache_directory``.
+    """
+    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '')}/.cache"
+    return Path(base) / "llama.cpp" / "rpc"
+
+
+def with_home(environment: Mapping[str, str], user: int) -> Mapping[str, str]:
+    """Return an environment that says where to keep weights; without it a server takes ``/.cache``.
+
+    Args:
+        user: the number of the user, whose home is taken.
+
+    Raises:
+        WorkerFailed: the user has none.
+    """
+    if environment.get("XDG_CACHE_HOME") or environment.get("HOME"):
+        return environment
+    try:
+        return {**environment, "HOME": pwd.getpwuid(user).pw_dir}
+    except KeyError:
+        raise WorkerFailed(
+            f"user {user} has no home to keep weights in: set XDG_CACHE_HOME, or use --no-cache"
+        ) from None
 
 
 class Mark(NamedTuple):
@@ -43,18 +74,34 @@ class KeptWeights:
         """Of files that are not listed, as they were when last looked at."""
 
     def drop_doubtful(self) -> list[str]:
-        """Delete files that are not known to be whole, and return their names.
+        """Delete files that are not known to be whole before a server starts, and return their names.
 
-        Where there is no list yet, another program has made the files: they are left, and listed.
+        Where there is no list yet, another program has made the files: they are left, and listed. What is
+        no file, at which a server would end or wait for ever, is given another name.
         """
         with suppress(OSError):  # the RPC server says what is wrong with the folder
             self._folder.mkdir(parents=True, exist_ok=True)
+            odd = self._put_aside()
             files = self._files()
             listed = self._listed()
             if listed is None:
                 self._write(files)
-                return []
-            return self._delete(name for name, mark in files.items() if listed.get(name) != mark)
+                listed = files
+            dropped = self._delete(name for name, mark in files.items() if listed.get(name) != mark)
+            self._forget_reads(files.keys() - set(dropped))
+            return odd + dropped
+        return []
+
+    def drop_last_read(self) -> list[str]:
+        """Delete the file that a server read last before it ended by itself, and return its name, if any.
+
+        One with more in it than its tensor has ends a server, and would do so at each later load.
+        """
+        with suppress(OSError):
+            read_at = {name: (self._folder / name).stat().st_atime_ns for name in self._files()}
+            last = max(read_at, key=lambda name: read_at[name], default="")
+            if last and read_at[last]:
+                return self._delete([last])
         return []
 
     def look(self, pid: int, proc: Path = PROC) -> None:
@@ -78,6 +125,19 @@ class KeptWeights:
             self._seen = new
             if whole and not is_full:
                 self._list(whole)
+
+    def _put_aside(self) -> list[str]:
+        with os.scandir(self._folder) as entries:
+            odd = sorted(e.name for e in entries if _IS_WEIGHTS(e.name) and not e.is_file())
+        for name in odd:
+            (self._folder / name).replace(self._folder / f"{name}.odd")
+        return odd
+
+    def _forget_reads(self, names: Iterable[str]) -> None:
+        """Make files look as never read; most systems note only the first read after that."""
+        for name in names:
+            path = self._folder / name
+            os.utime(path, ns=(0, path.stat().st_mtime_ns))
 
     def _list(self, whole: dict[str, Mark]) -> None:
         for name in whole:

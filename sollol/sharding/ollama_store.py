@@ -26,7 +26,8 @@ _SERVICE_HOME = Path("/usr/share/ollama")
 class StoredModel:
     """The files of a model, and its texts.
 
-    ``parts``: GGUF files of the weights, several if it is split.
+    ``parts``: GGUF files of the weights, several if it is split. ``digest``: sha256 of the manifest, by which
+    Ollama tells models apart; empty without one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class StoredModel:
     parameters: str | None = None
     config: str | None = None
     kinds: tuple[str, ...] = ()
+    digest: str = ""
 
 
 def default_stores(platform: str, home: Path, given: Path | None = None) -> tuple[Path, ...]:
@@ -96,6 +98,25 @@ def list_models(stores: Iterable[Path]) -> Iterator[StoredModel]:
         store = _Store(directory)
         with suppress(OSError):
             yield from store.all()
+
+
+def is_current(stored: StoredModel) -> bool:
+    """Whether the store has these files still under the model's name. Blocks.
+
+    Ollama writes manifests in place, so one that is not whole is about to be, and says nothing.
+    """
+    if stored.manifest is None:
+        return True
+    try:
+        text = stored.manifest.read_bytes()
+        if hashlib.sha256(text).hexdigest() != stored.digest:
+            parse_manifest(text)
+            return False
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ManifestError):
+        return True
+    return True
 
 
 def _missing(text: str, stores: Iterable[Path], unreadable: Sequence[str]) -> SollolError:
@@ -196,6 +217,7 @@ class _Store:
             parameters=self._text(manifest, "params", name),
             config=self._layer_text(manifest.config, name) if manifest.config else None,
             kinds=tuple(layer.kind for layer in manifest.layers),
+            digest=hashlib.sha256(text).hexdigest(),
         )
 
     def _blobs(self, manifest: Manifest, kind: str, name: str) -> tuple[Path, ...]:

@@ -23,11 +23,10 @@ _MARKS = {"tools": ".Tools", "insert": ".Suffix", "thinking": ".Think"}
 """What a template of Ollama's names if the model can do it."""
 
 
-def listed(stored: StoredModel, digest: str, size_bytes: int, modified_at: str) -> Model:
+def listed(stored: StoredModel, size_bytes: int, modified_at: str) -> Model:
     """Return a model as ``/api/tags`` lists it.
 
     Args:
-        digest: of its manifest.
         size_bytes: of all its files together.
         modified_at: RFC 3339; when it was pulled.
     """
@@ -37,14 +36,14 @@ def listed(stored: StoredModel, digest: str, size_bytes: int, modified_at: str) 
         "model": stored.name,
         "modified_at": modified_at,
         "size": size_bytes,
-        "digest": digest,
-        "details": _details(stored),
+        "digest": stored.digest,
+        "details": details_of(stored),
         "capabilities": list(can),
     }
     return Model(
         key=model_key(stored.name),
         name=stored.name,
-        digest=digest,
+        digest=stored.digest,
         size_bytes=size_bytes,
         modified_at=modified_at,
         capabilities=frozenset(can),
@@ -71,7 +70,7 @@ def shown(
         "template": stored.template or str(first.fields.get(CHAT_TEMPLATE, "")),
         "system": stored.system or "",
         "messages": list(examples_of(stored.messages)),
-        "details": _details(stored, first, count),
+        "details": details_of(stored, first, count),
         "model_info": _told_fields(first.fields) | {"general.parameter_count": count},
         "capabilities": list(capabilities(stored, first)),
         "modified_at": modified_at,
@@ -97,9 +96,15 @@ def _told_fields(fields: Mapping[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in fields.items() if not name.startswith("tokenizer.")}
 
 
-def _details(
+def details_of(
     stored: StoredModel, header: Header | None = None, parameters: int = 0
 ) -> dict[str, Any]:
+    """Return what Ollama's lists call the details of a model.
+
+    Args:
+        header: of its GGUF file, for what the store does not tell.
+        parameters: how many it has.
+    """
     config = _mapping(stored.config)
     architecture = "" if header is None else str(header.fields.get(ARCHITECTURE, ""))
     family = str(config.get("model_family") or architecture)

@@ -7,10 +7,9 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 import structlog
@@ -24,7 +23,7 @@ from sollol.ports import HOST, free_port
 from sollol.settings import WorkerSettings
 from sollol.settings.address import RPC_PORT
 from sollol.sharding.host_memory import available_bytes
-from sollol.sharding.kept_weights import KeptWeights
+from sollol.sharding.kept_weights import KeptWeights, cache_directory, with_home
 from sollol.sharding.memory import GIB
 from sollol.sharding.rpc import Device, Probe, probe
 
@@ -59,6 +58,9 @@ class RpcWorker:
     Args:
         on_ready: called in the event loop each time that it listens, with what it tells of itself.
         look_s: seconds between two looks at what it has kept on the disk.
+
+    Raises:
+        WorkerFailed: there is no place to keep weights.
     """
 
     def __init__(
@@ -73,12 +75,17 @@ class RpcWorker:
     ) -> None:
         self.address = options.address
         self._binaries = binaries
+        self._environment = binaries.environment
+        if options.has_cache:
+            self._environment = with_home(binaries.environment, os.geteuid())
+        self.folder = cache_directory(self._environment)
+        """Where it keeps weights, if it does."""
         self._options = options
         self._on_ready = on_ready
         self._restart_delay = restart_delay
         self._clock = clock
         self._look_s = look_s
-        self._kept = KeptWeights(cache_directory(binaries.environment))
+        self._kept = KeptWeights(self.folder)
         self._deaths: deque[float] = deque(maxlen=CRASHES_TO_GIVE_UP)
         self._was_ready = False
 
@@ -101,16 +108,14 @@ class RpcWorker:
                     f"at last: {text}"
                 )
             log.warning("worker_ended", address=self.address, reason=text, restart_in_s=delay_s)
+            await self._drop(self._kept.drop_last_read, "it ended when it had read this last")
             await asyncio.sleep(delay_s)
 
     async def _run_once(self) -> str:
         """Run it until it ends; return why, in words."""
         command = rpc_server_command(self._binaries, self._options)
-        if self._options.has_cache:
-            dropped = await asyncio.to_thread(self._kept.drop_doubtful)
-            if dropped:
-                log.warning("weights_dropped", files=len(dropped), reason="they may be incomplete")
-        child = await ChildProcess.start(command, env=self._binaries.environment)
+        await self._drop(self._kept.drop_doubtful, "they may be incomplete, or are no files")
+        child = await ChildProcess.start(command, env=self._environment)
         try:
             told = await self._first_answer(child)
             if told is not None:
@@ -119,6 +124,12 @@ class RpcWorker:
             return _ending(await self._end_of(child), child.log_tail())
         finally:
             await child.stop(STOP_GRACE_S)
+
+    async def _drop(self, drop: Callable[[], list[str]], reason: str) -> None:
+        """Clear out kept weights that are not to be trusted."""
+        dropped = await asyncio.to_thread(drop) if self._options.has_cache else []
+        if dropped:
+            log.warning("weights_dropped", files=len(dropped), first=dropped[0], reason=reason)
 
     async def _end_of(self, child: ChildProcess) -> int:
         """Wait for the end of a server, and take note of what it has kept until then."""
@@ -214,15 +225,6 @@ def check_listening(options: WorkerOptions) -> None:
                 f"{os.strerror(error.errno or 0)}; "
                 + ("--port takes another port" if is_taken else "--host takes one of this machine")
             ) from None
-
-
-def cache_directory(environment: Mapping[str, str]) -> Path:
-    """Return where an RPC server with this environment keeps weights.
-
-    Source: llama.cpp, common/common.cpp, ``fs_get_cache_directory``.
-    """
-    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '')}/.cache"
-    return Path(base) / "llama.cpp" / "rpc"
 
 
 def memory_to_offer_gb(devices: tuple[Device, ...], available: int, in_all: int) -> float:

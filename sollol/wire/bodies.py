@@ -95,6 +95,37 @@ def anthropic_error_event(message: str) -> bytes:
     return b"\nevent: error\ndata: " + anthropic_error(500, message) + b"\n\n"
 
 
+def engine_error(dialect: Dialect, status: int, body: bytes) -> bytes:
+    """Return what an engine says went wrong, in the form of a dialect.
+
+    A llama-server has one form of errors for all of its routes, that of OpenAI; of a stream of
+    ``/v1/messages`` it is the object inside. What has another form is passed on as it came.
+    """
+    if dialect is not Dialect.ANTHROPIC:
+        return body
+    is_event = body.startswith(b"event: error")
+    said = body.partition(b"data:")[2].partition(b"\n")[0] if is_event else body
+    message = _message_of(said)
+    if not message:
+        return body
+    if is_event:
+        return anthropic_error_event(message).lstrip()
+    return anthropic_error(status, message) + b"\n"
+
+
+def _message_of(said: bytes) -> str:
+    """Return the text of an error in OpenAI's form; empty if it has another one."""
+    try:
+        told = json.loads(said)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(told, dict) or told.get("type") == "error":
+        return ""
+    error = told.get("error", told)
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else ""
+
+
 def error_response(dialect: Dialect, error: SollolError) -> tuple[int, bytes, bytes]:
     """Return the answer to a request that failed before its first byte.
 
@@ -106,7 +137,7 @@ def error_response(dialect: Dialect, error: SollolError) -> tuple[int, bytes, by
     """
     message = str(error)
     if isinstance(error, MissingOnNode | UpstreamStatus):
-        return error.status, error.content_type, error.body
+        return error.status, error.content_type, engine_error(dialect, error.status, error.body)
     if isinstance(error, RouteNotFound):
         return error.status, TEXT, message.encode()
     if dialect == Dialect.OLLAMA:

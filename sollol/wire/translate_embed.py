@@ -1,12 +1,13 @@
 """Embeddings: Ollama's two requests and answers over llama-server's one route."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from sollol.errors import ProtocolViolation
+from sollol.errors import InputTooLong, ProtocolViolation
 from sollol.types import Measured
 from sollol.wire.llama_chunks import Usage, read_error
 from sollol.wire.measured import measured_of_timings
@@ -23,12 +24,24 @@ class _Vector(msgspec.Struct):
     index: int = 0
 
 
+class _Said(msgspec.Struct):
+    message: str = ""
+    type: str = ""
+    n_ctx: int = 0
+
+
+class _Error(msgspec.Struct):
+    error: _Said
+
+
 class _Embeddings(msgspec.Struct):
     data: list[_Vector]
     usage: Usage | None = None
 
 
 _decoder = msgspec.json.Decoder(_Embeddings)
+_error_decoder = msgspec.json.Decoder(_Error)
+_BATCH = re.compile(r"too large to process\b.*\bbatch size: (\d{1,9})\b")
 _vector_decoder = msgspec.json.Decoder(list[float])
 
 
@@ -70,7 +83,14 @@ class _EmbeddingsBody:
         return b""
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
-        """See :class:`~sollol.wire.translate_response.ResponseTranslator`."""
+        """See :class:`~sollol.wire.translate_response.ResponseTranslator`.
+
+        Raises:
+            InputTooLong: that is what is wrong.
+        """
+        most_tokens = _most_tokens(body)
+        if most_tokens:
+            raise InputTooLong(most_tokens)
         return status, error_record(read_error(status, body))
 
     def measured(self) -> Measured | None:
@@ -90,6 +110,21 @@ class _EmbeddingsBody:
         self._usage = answer.usage
         ordered = sorted(answer.data, key=lambda vector: vector.index)
         return [v.embedding for v in ordered], (answer.usage and answer.usage.prompt_tokens) or 0
+
+
+def _most_tokens(body: bytes) -> int:
+    """Return how many tokens a node takes, if an error says that an input has more; else 0.
+
+    Source: llama.cpp, tools/server/server-context.cpp, where a prompt is looked at before it is run.
+    """
+    try:
+        said = _error_decoder.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+    if said.type == "exceed_context_size_error":
+        return said.n_ctx
+    batch = _BATCH.search(said.message)
+    return int(batch[1]) if batch else 0
 
 
 class EmbedBody(_EmbeddingsBody):

@@ -53,7 +53,11 @@ class ResponseTranslator(Protocol):
         ...
 
     def error(self, status: int, body: bytes) -> tuple[int, bytes]:
-        """Return Ollama's status and body for an answer with an error status."""
+        """Return Ollama's status and body for an answer with an error status.
+
+        Raises:
+            InputTooLong: a text to embed is too long for the node.
+        """
         ...
 
     def measured(self) -> Measured | None:

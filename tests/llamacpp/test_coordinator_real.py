@@ -3,6 +3,8 @@
 import asyncio
 import json
 import signal
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -18,6 +20,7 @@ from sollol.bench.gguf_files import GgufSpec, write_gguf
 from sollol.bench.model_kinds import KINDS, dense
 from sollol.bench.sharding_memory import running_worker
 from sollol.errors import CoordinatorFailed
+from sollol.gateway.shard_watch import LoadLimits, start_watched
 from sollol.llamacpp.binaries import LlamaBinaries, find_binaries
 from sollol.llamacpp.process import ChildProcess
 from sollol.llamacpp.server import LlamaServer
@@ -439,6 +442,23 @@ async def test_a_worker_with_too_little_memory(
     assert "memory" in told or "llama-server ended with exit code 1" in told
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+async def test_a_worker_that_another_takes_at_the_same_moment(
+    binaries: LlamaBinaries, tiny: LocalModel
+) -> None:
+    limits = LoadLimits(DEADLINE_S, DEADLINE_S, 0.5, look_s=0.1)
+    async with running_worker(binaries) as real:
+        async with fake_worker(relayed_to(real), silent) as taken:  # it answers the probe only
+            process = coordinator(binaries, plan_over(tiny, [taken]), tiny)
+            assert not process.is_sending
+            with pytest.raises(CoordinatorFailed, match=f"Worker {taken} let nobody in for"):
+                await start_watched(process, {taken: taken}, limits, time.monotonic)
+        process = coordinator(binaries, plan_over(tiny, [real]), tiny)
+        await start_watched(process, {real: real}, limits, time.monotonic)
+        assert process.is_sending
+        await process.stop()
+
+
 # -- models and programs that cannot be used --------------------------------------------------
 
 
@@ -449,7 +469,10 @@ async def failing_model(binaries: LlamaBinaries, model: LocalModel) -> str:
 
 async def test_a_file_that_is_gone(binaries: LlamaBinaries, tiny: LocalModel) -> None:
     tiny.stored.parts[0].unlink()
-    assert "failed to open GGUF file" in await failing_model(binaries, tiny)
+    told = await failing_model(binaries, tiny)
+    assert told.startswith(
+        "A file of it was deleted meanwhile: pull the model again. (failed to open"
+    )
 
 
 # -- ends while it starts -------------------------------------------------------------------------

@@ -79,11 +79,15 @@ async def test_a_question_too_long_is_the_callers_mistake(
     client: AsyncAnthropic, running: RunningGateway
 ) -> None:
     long: Any = [{"role": "user", "content": "word " * 1000}]
-    with pytest.raises(anthropic.BadRequestError):
+    with pytest.raises(anthropic.BadRequestError) as whole:
         await client.messages.create(model=MODEL_NAME, max_tokens=4, messages=long)
-    with pytest.raises(anthropic.BadRequestError):
+    with pytest.raises(anthropic.BadRequestError) as streamed:
         async with client.messages.stream(model=MODEL_NAME, max_tokens=4, messages=long):
             pass
+    for refused in (whole.value, streamed.value):
+        body: Any = refused.body
+        assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
+        assert "exceeds" in body["error"]["message"]
     (view,) = running.gateway.registry.views()
     assert view.state == "healthy"
 

@@ -489,6 +489,31 @@ async def test_a_killed_gateway_leaves_no_coordinator(store: Store, tmp_path: Pa
             await wait_for(lambda: not os.path.exists(f"/proc/{coordinator}"))
 
 
+async def test_what_a_gateway_left_that_was_killed_in_a_load_is_cleared_by_the_next(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = tmp_path / "llama-server"
+    waiting.write_text("#!/bin/sh\nexec sleep 60\n")
+    waiting.chmod(0o755)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    async with Workers(1) as workers:
+        settings: dict[str, object] = {"sharding.store": store.root, "sharding.binary": waiting}
+        settings |= {"sharding.workers": workers.settings(2.0)[0]}
+        async with gateway_process(tmp_path, settings=settings) as running:
+            async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
+                asked = asyncio.ensure_future(generate(client, model="zero"))
+                await wait_for(lambda: any(temporary.iterdir()))
+                await running.end(signal.SIGKILL)
+                with pytest.raises(httpx.TransportError):
+                    await asked
+        (left,) = temporary.iterdir()
+        os.utime(left, (0, 0))
+        async with gateway_process(tmp_path, settings=settings):
+            await wait_for(lambda: not left.exists())
+
+
 def _parent(pid: int) -> int:
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

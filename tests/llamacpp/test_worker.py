@@ -1,6 +1,8 @@
 """``sollol worker`` and the gateway's own worker: real processes, and programs that are none."""
 
 import asyncio
+import os
+import pwd
 import re
 import signal
 import socket
@@ -15,27 +17,34 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sollol.bench.model_kinds import Size, dense
 from sollol.cli.main import main
-from sollol.errors import WorkerFailed
+from sollol.errors import CoordinatorFailed, WorkerFailed
 from sollol.llamacpp.binaries import ALLOCATION, LlamaBinaries, LlamaCppUnavailable, find_binaries
 from sollol.llamacpp.process import allowed_environment
 from sollol.llamacpp.restarts import CRASHES_TO_GIVE_UP, restart_delay_s
 from sollol.ports import HOST, free_port
 from sollol.settings.address import listening_host
-from sollol.sharding.kept_weights import LIST_NAME
+from sollol.sharding.coordinator import CoordinatorProcess
+from sollol.sharding.kept_weights import LIST_NAME, cache_directory
 from sollol.sharding.memory import GIB
 from sollol.sharding.rpc import DEVICE_COUNT, Device, Probe, probe
 from sollol.sharding.worker import (
     LocalWorker,
     RpcWorker,
     WorkerOptions,
-    cache_directory,
     memory_to_offer_gb,
     offered_gb,
     rpc_server_command,
 )
 from tests.gateways import wait_for
-from tests.llamacpp.shards import DEADLINE_S, NEEDS_WORKERS, llama_processes
+from tests.llamacpp.shards import (
+    DEADLINE_S,
+    NEEDS_WORKERS,
+    llama_processes,
+    made_model,
+    plan_over,
+)
 
 NO_BINARIES = LlamaBinaries(Path("/bin/false"), None, {})
 
@@ -121,11 +130,6 @@ def test_private_addresses_may_be_listened_on(text: str, host: str) -> None:
 def test_other_addresses_are_refused(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         listening_host(text)
-
-
-def test_the_cache_is_where_llama_cpp_has_it() -> None:
-    assert cache_directory({"HOME": "/h"}) == Path("/h/.cache/llama.cpp/rpc")
-    assert cache_directory({"HOME": "/h", "XDG_CACHE_HOME": "/x"}) == Path("/x/llama.cpp/rpc")
 
 
 @pytest.mark.parametrize(
@@ -249,6 +253,47 @@ class TestReal:
         kept = sorted(path.name for path in folder.iterdir())
         assert kept == ["00000000000000aa", LIST_NAME]
 
+    @pytest.mark.parametrize("is_directory", [False, True])
+    async def test_what_ends_it_is_there_no_more_when_it_is_started_again(
+        self, tmp_path: Path, is_directory: bool
+    ) -> None:
+        binaries = find_binaries()
+        cache = {**binaries.environment, "XDG_CACHE_HOME": str(tmp_path)}
+        folder = cache_directory(cache)
+        model = made_model(tmp_path / "m.gguf", dense(Size(layers=2, feed_forward=12288)))
+        told, chosen = Told(), replace(options(), has_cache=True)
+        worker = RpcWorker(
+            replace(binaries, environment=cache), chosen, told, restart_delay=at_once, look_s=0.01
+        )
+
+        async def load() -> None:
+            plan = plan_over(model, [chosen.address])
+            process = CoordinatorProcess(binaries, plan, model, name="m", threads=1)
+            try:
+                await process.start(DEADLINE_S)
+            finally:
+                await process.stop(grace_s=0)
+
+        async with running(worker):
+            await told.next()
+            await load()
+            [weights] = (path for path in folder.iterdir() if len(path.name) == 16)
+            await wait_for(lambda: weights.name in (folder / LIST_NAME).read_text())
+        if is_directory:
+            weights.unlink()
+            weights.mkdir()
+        else:
+            (folder / LIST_NAME).unlink()  # as of a file that was there before
+            with weights.open("ab") as file:
+                file.write(b"too long")
+        async with running(worker):
+            await told.next()
+            if not is_directory:
+                with pytest.raises(CoordinatorFailed):
+                    await load()
+                await told.next()
+            await load()
+
     async def test_it_outlives_a_coordinator_that_ends_before_it_is_answered(self) -> None:
         told, chosen = Told(), options()
         async with running(RpcWorker(find_binaries(), chosen, told)):
@@ -334,6 +379,21 @@ class TestCommand:
             server.wait(DEADLINE_S)
         told = r"ready \(RPC protocol \d+\.\d+\.\d+; weights are kept in /.*\); for the gateway: "
         assert re.fullmatch(rf"{told}sharding\.workers=127\.0\.0\.1:{port}=2\.5\n", line)
+
+    def test_without_a_home_in_the_environment_it_is_that_of_the_user(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("HOME", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        with command("worker", "--port", str(free_port())) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            [server] = psutil.Process(process.pid).children()
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+            assert server.environ()["HOME"] == home
+            process.terminate()
+            assert process.wait(DEADLINE_S) == 0
+        assert f"weights are kept in {home}/.cache/llama.cpp/rpc" in line
 
     def test_a_taken_port_ends_it(self) -> None:
         with socket.socket() as other:

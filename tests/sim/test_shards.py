@@ -1,12 +1,11 @@
 """Models over several machines: loaded when asked for, one node like any other, gone when idle or lost."""
 
 import asyncio
+import contextlib
+import io
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,14 @@ from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
 from sollol.cli.main import main
 from sollol.errors import CoordinatorFailed
-from sollol.gateway.shards import LOOK_S
-from sollol.sharding.facts import CHAT_TEMPLATE
+from sollol.gateway.shard_placing import LOOK_S
 from sollol.sharding.loading import LoadProgress
-from sollol.sharding.memory import MIB, MemoryModel, RunOptions
-from sollol.sharding.models import read_model
-from tests.gateways import RunningGateway, running_gateway, wait_for
+from sollol.sharding.memory import MIB
+from tests.gateways import running_gateway, wait_for
+from tests.sharded import chat, sharding, shards, users_of, whole_bytes
 from tests.shards import GIB, ScriptedWorkers, Store
 
 pytestmark = pytest.mark.sim
-
-CONTEXT = 512
 
 
 @pytest.fixture
@@ -38,42 +34,6 @@ def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "models")
     store.small("one", "two")
     return store
-
-
-def whole_bytes(store: Store) -> int:
-    """What a worker needs that holds all of a model."""
-    facts = read_model("one", [store.root]).facts
-    return MemoryModel(facts, RunOptions(CONTEXT)).device(0, len(facts.units)).total_bytes
-
-
-@asynccontextmanager
-async def sharding(
-    store: Store, workers: ScriptedWorkers, *nodes: Any, **groups: Any
-) -> AsyncIterator[tuple[RunningGateway, httpx.AsyncClient]]:
-    own = {"workers": workers.settings, "store": str(store.root), "context_length": CONTEXT}
-    groups["sharding"] = own | groups.get("sharding", {})
-    async with running_gateway(*nodes, workers=workers, **groups) as running:
-        async with httpx.AsyncClient(
-            base_url=running.url, timeout=20, trust_env=False, verify=False
-        ) as client:
-            yield running, client
-    assert all(made.is_stopped for made in workers.made)
-
-
-async def chat(client: httpx.AsyncClient, model: str, **fields: Any) -> httpx.Response:
-    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
-    return await client.post("/api/chat", json=body | fields)
-
-
-async def shards(client: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
-    told = (await client.get("/sollol/v1/shards")).json()["shards"]
-    return {shard["model"]: shard for shard in told}
-
-
-def users_of(running: RunningGateway) -> list[int]:
-    """How many requests each model over several workers has."""
-    assert running.gateway.shards is not None
-    return [shard.users for shard in running.gateway.shards.all()]
 
 
 async def test_first_requests_share_one_load(store: Store) -> None:
@@ -333,9 +293,16 @@ async def test_an_idle_model_makes_room(store: Store) -> None:
             assert [made.name for made in workers.running] == [f"{model}:latest"]
 
 
+def shown_by(*arguments: str) -> str:
+    """Return what ``sollol shard`` prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
+        main(["shard", *arguments])
+    return out.getvalue()
+
+
 async def test_a_busy_model_is_waited_for(store: Store) -> None:
     workers = ScriptedWorkers(w1=whole_bytes(store) + MIB)
-    async with sharding(store, workers) as (_, client):
+    async with sharding(store, workers) as (running, client):
         await chat(client, "one")
         workers.made[0].hold.clear()
         busy = asyncio.ensure_future(chat(client, "one"))
@@ -343,6 +310,11 @@ async def test_a_busy_model_is_waited_for(store: Store) -> None:
         waits = asyncio.ensure_future(chat(client, "two"))
         while (await shards(client))["one:latest"]["state"] != "leaving":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+        assert (await shards(client))["one:latest"]["expires_at"] == ""
+        (held,) = (await client.get("/api/ps")).json()["models"]
+        assert datetime.fromisoformat(held["expires_at"]) <= datetime.now(UTC)
+        told = await asyncio.to_thread(shown_by, "ps", "--url", running.url)
+        assert re.search(r"^one:latest +leaving +1 .* its requests end$", told, re.MULTILINE)
         late = asyncio.ensure_future(chat(client, "one"))
         await asyncio.sleep(0.05)
         workers.made[0].hold.set()
@@ -430,52 +402,6 @@ async def test_a_deadline_ends_the_wait_but_not_the_load(store: Store) -> None:
         await wait_for(lambda: bool(workers.running))
         assert (await chat(client, "one")).status_code == 200
     assert len(workers.made) == 1
-
-
-async def test_wrong_requests_load_nothing(store: Store) -> None:
-    workers = ScriptedWorkers(w1=GIB)
-    async with sharding(store, workers) as (_, client):
-        wrong = await client.post("/api/chat", json={"model": "one", "messages": "x"})
-        assert wrong.status_code == 400
-        assert (await chat(client, "one:cloud")).status_code == 404
-    assert not workers.made
-
-
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-NO_TOOLS = "registry.ollama.ai/library/One:latest does not support tools"
-
-
-async def test_tools_are_refused_as_ollama_does_where_the_template_knows_none(
-    store: Store,
-) -> None:
-    workers = ScriptedWorkers(w1=GIB)
-    spec = dense(Size(layers=8))
-    for name, text in (("able", "{{ tools }}"), ("plain", "<|im_start|>")):
-        fields = {**spec.fields, CHAT_TEMPLATE: text}
-        file = write_gguf(store.root / name, replace(spec, fields=fields))
-        store.add(name, file)
-        store.add(f"{name}-built-in", file, template="[INST] {{ .Tools }}{{ .Prompt }} [/INST]")
-    async with sharding(store, workers) as (_, client):
-        messages = [{"role": "user", "content": "hi"}]
-        body = {"model": "One", "messages": messages, "tools": TOOLS}
-        ollama = await client.post("/api/chat", json=body)
-        assert (ollama.status_code, ollama.json()) == (400, {"error": NO_TOOLS})
-        openai = await client.post("/v1/chat/completions", json=body)
-        assert (openai.status_code, openai.json()["error"]["message"]) == (400, NO_TOOLS)
-        of_anthropic = [{"name": "f", "input_schema": {"type": "object"}}]
-        anthropic = await client.post(
-            "/v1/messages", json=body | {"tools": of_anthropic, "max_tokens": 5}
-        )
-        assert (anthropic.status_code, anthropic.json()["error"]["message"]) == (400, NO_TOOLS)
-        for name in ("plain", "plain-built-in", "able-built-in"):
-            assert (await chat(client, name, tools=TOOLS)).status_code == 400
-            shown = (await client.post("/api/show", json={"model": name})).json()
-            assert "tools" not in shown["capabilities"]
-        assert not workers.made
-        assert (await chat(client, "able", tools=TOOLS)).status_code == 200
-        assert (await chat(client, "able", tools=TOOLS)).status_code == 200
-        shown = (await client.post("/api/show", json={"model": "able"})).json()
-        assert "tools" in shown["capabilities"]
 
 
 async def test_a_stop_in_the_middle_of_a_load_leaves_nothing(store: Store) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from sollol.sharding.kept_weights import LIST_NAME, KeptWeights
+from sollol.errors import WorkerFailed
+from sollol.sharding.kept_weights import LIST_NAME, KeptWeights, cache_directory, with_home
 
 ONE, TWO = "00000000000000aa", "f42cfb619b3cade9"
 PID = os.getpid()
@@ -103,11 +105,10 @@ def test_a_folder_that_is_emptied_meanwhile_has_a_list_again(folder: Path) -> No
 def test_files_of_another_program_are_left(tmp_path: Path) -> None:
     (tmp_path / ONE).write_bytes(b"weights")
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / TWO).mkdir()
     assert KeptWeights(tmp_path).drop_doubtful() == []
     assert listed(tmp_path) == [ONE]
     assert KeptWeights(tmp_path).drop_doubtful() == []
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"00000000000000aa":3}', "\xff"])
@@ -122,3 +123,48 @@ def test_a_folder_that_cannot_be_made_is_no_matter(tmp_path: Path) -> None:
     kept = KeptWeights(tmp_path / "file" / "rpc")
     assert kept.drop_doubtful() == []
     kept.look(PID)
+
+
+def read_at(path: Path, seconds: int) -> None:
+    """Do as a read does, on any disk."""
+    os.utime(path, ns=(seconds * 10**9, path.stat().st_mtime_ns))
+
+
+def test_what_a_server_ended_over_is_dropped(folder: Path) -> None:
+    kept = KeptWeights(folder)
+    for name in (ONE, TWO, "00000000000000bb"):
+        (folder / name).write_bytes(b"weights")
+    kept.look(PID)
+    kept.look(PID)
+    assert KeptWeights(folder).drop_doubtful() == []
+    assert kept.drop_last_read() == []  # nothing was read in this server's life
+    read_at(folder / TWO, 1000)
+    read_at(folder / ONE, 999)
+    assert kept.drop_last_read() == [TWO]
+    assert KeptWeights(folder).drop_doubtful() == []
+    assert sorted(path.name for path in folder.iterdir()) == [ONE, "00000000000000bb", LIST_NAME]
+    assert KeptWeights(folder / "no such").drop_last_read() == []
+
+
+def test_what_is_no_file_is_put_aside(folder: Path) -> None:
+    (folder / ONE).mkdir()
+    (folder / ONE / "of somebody").write_text("x")
+    (folder / TWO).symlink_to(folder / "nothing")
+    os.mkfifo(folder / "00000000000000bb")
+    assert KeptWeights(folder).drop_doubtful() == [ONE, "00000000000000bb", TWO]
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == [f"{ONE}.odd", "00000000000000bb.odd", f"{TWO}.odd", LIST_NAME]
+    assert (folder / f"{ONE}.odd" / "of somebody").read_text() == "x"
+
+
+def test_the_folder_is_where_llama_cpp_has_it() -> None:
+    assert cache_directory({"HOME": "/h"}) == Path("/h/.cache/llama.cpp/rpc")
+    assert cache_directory({"HOME": "/h", "XDG_CACHE_HOME": "/x"}) == Path("/x/llama.cpp/rpc")
+
+
+def test_without_a_home_that_of_the_user_is_taken() -> None:
+    for told in ({"HOME": "/h"}, {"XDG_CACHE_HOME": "/x"}):
+        assert with_home(told, 0) == told
+    assert with_home({"A": "b"}, 0) == {"A": "b", "HOME": pwd.getpwuid(0).pw_dir}
+    with pytest.raises(WorkerFailed, match="set XDG_CACHE_HOME, or use --no-cache"):
+        with_home({"HOME": ""}, 1_234_567_890)

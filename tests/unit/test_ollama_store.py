@@ -20,7 +20,7 @@ from sollol.errors import (
 )
 from sollol.sharding.manifest import MAX_LAYERS, ManifestError, parse_manifest
 from sollol.sharding.models import read_model
-from sollol.sharding.ollama_store import MAX_MANIFEST_BYTES, default_stores, find_model
+from sollol.sharding.ollama_store import MAX_MANIFEST_BYTES, default_stores, find_model, is_current
 
 IMAGE = "application/vnd.ollama.image."
 GGUF = b"GGUF weights"
@@ -316,3 +316,25 @@ def test_a_model_of_safetensors_is_refused(store: Store) -> None:
     error: type[SollolError] = UnsupportedByEngine
     with pytest.raises(error, match="safetensors"):
         read_model("m", [store.root])
+
+
+def test_a_model_is_current_until_its_manifest_is_another_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    place = "registry.ollama.ai/library/m/latest"
+    path = store.add(place)
+    found = store.find("m")
+    assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert is_current(found)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])  # it is being written
+    assert is_current(found)
+    path.unlink()
+    assert not is_current(found)
+    path.mkdir()  # not to be read, for whatever reason
+    assert is_current(found)
+    path.rmdir()
+    store.add(place, ("model", b"GGUF other weights"))
+    assert not is_current(found)
+    assert is_current(
+        store.find(f"sha256:{hashlib.sha256(GGUF).hexdigest()}")
+    )  # named by its weights

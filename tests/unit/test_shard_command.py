@@ -294,7 +294,13 @@ def test_a_built_in_template_goes_without_jinja(model: LocalModel) -> None:
             "Pull the model again",
             False,
         ),
-        ("gguf_init: failed to open GGUF file 'x'", "read the file", False),
+        ("gguf_init: failed to open GGUF file 'x' (Permission denied)", "read the file", False),
+        ("gguf_init: failed to open GGUF file 'x'", "is there, and that the user", False),
+        (
+            "gguf_init_from_file: failed to open GGUF file 'x' (No such file or directory)",
+            "deleted meanwhile: pull the model again",
+            False,
+        ),
         ("alloc_tensor_range: failed to allocate RPC0 buffer", "lower memory_gb", False),
         ("GGML_ASSERT(a) failed", "fault of llama.cpp", False),
     ],
@@ -304,6 +310,18 @@ def test_an_end_has_advice_and_one_line(line: str, advice: str, is_lost: bool) -
     assert advice in told
     assert "\n" not in told
     assert is_worker_lost([line]) == is_lost
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cmn  common_init_: failed to load lora adapter '/x'",
+        "mtmd_init_from_file: error: Failed to load CLIP model from /x",
+    ],
+)
+def test_a_file_that_is_gone_is_not_said_to_be_damaged(line: str) -> None:
+    gone = "gguf_init_from_file: failed to open GGUF file '/x' (No such file or directory)"
+    assert "deleted meanwhile" in reason([gone, line])
 
 
 def test_nothing_told_is_empty_and_long_lines_are_cut() -> None:

@@ -77,6 +77,7 @@ class Starting:
     url = "http://127.0.0.1:0"
     api_key = "key"
     pid = os.getpid()
+    is_sending = True
 
     def __init__(self, *, is_loaded: bool = False, failure: Exception | None = None) -> None:
         self.placement: Mapping[str, Allocation] = {}
@@ -113,14 +114,27 @@ class HastyClock(Clock):
 async def test_a_load_that_a_worker_keeps_waiting_is_given_up() -> None:
     coordinator = Starting()
     with waiting() as (address, _):
-        load = LoadLimits(600.0, 20.0, look_s=0.001)
+        load = LoadLimits(600.0, 20.0, 20.0, look_s=0.001)
         with pytest.raises(CoordinatorFailed, match=r"gpu1:50052 said nothing for 2\d s"):
             await start_watched(coordinator, {address: "gpu1:50052"}, load, HastyClock())
     assert coordinator.was_cancelled
 
 
+@ONLY_LINUX
+async def test_a_load_that_a_worker_does_not_let_begin_is_given_up_sooner() -> None:
+    coordinator = Starting()
+    coordinator.is_sending = False
+    with waiting() as (address, _):
+        load = LoadLimits(600.0, 600.0, 20.0, look_s=0.001)
+        with pytest.raises(
+            CoordinatorFailed, match=r"gpu1:50052 let nobody in for 2.*another gateway"
+        ):
+            await start_watched(coordinator, {address: "gpu1:50052"}, load, HastyClock())
+    assert coordinator.was_cancelled
+
+
 async def test_a_load_that_goes_on_is_left_alone() -> None:
-    load = LoadLimits(600.0, 20.0)
+    load = LoadLimits(600.0, 20.0, 20.0)
     await start_watched(Starting(is_loaded=True), {}, load, Clock())
     failure = CoordinatorFailed("no room")
     with pytest.raises(CoordinatorFailed, match=r"^no room$"):
@@ -131,7 +145,9 @@ async def test_a_load_may_be_cancelled() -> None:
     coordinator = Starting()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await start_watched(coordinator, {}, LoadLimits(600.0, 20.0, look_s=0.001), Clock())
+            await start_watched(
+                coordinator, {}, LoadLimits(600.0, 20.0, 20.0, look_s=0.001), Clock()
+            )
     assert coordinator.was_cancelled
 
 

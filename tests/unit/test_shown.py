@@ -22,11 +22,13 @@ STORED = StoredModel(
     parameters='{"stop": ["<a>", "<b>"], "temperature": 0.5}',
     config='{"model_format": "gguf", "model_family": "llama", "model_families": ["llama", "clip"],'
     ' "model_type": "8B", "file_type": "Q4_K_M"}',
+    digest="abc",
 )
 
 
 def test_a_listed_model() -> None:
-    model = listed(STORED, "abc", 123, "2026-01-02T03:04:05+00:00")
+    model = listed(STORED, 123, "2026-01-02T03:04:05+00:00")
+    assert model.digest == model.entry["digest"] == "abc"
     assert (model.key, model.size_bytes) == ("registry.ollama.ai/library/m:latest", 123)
     assert model.entry["details"]["families"] == ["llama", "clip"]
     assert model.entry["details"]["parameter_size"] == "8B"
