@@ -84,10 +84,10 @@ class KeptWeights:
             odd = self._put_aside()
             files = self._files()
             listed = self._listed()
-            if listed is None:
-                self._write(files)
-                listed = files
-            dropped = self._delete(name for name, mark in files.items() if listed.get(name) != mark)
+            whole = files if listed is None else _common(listed, files)
+            if whole != listed:
+                self._write(whole)
+            dropped = self._delete(files.keys() - whole.keys())
             self._forget_reads(files.keys() - set(dropped))
             return odd + dropped
         return []
@@ -143,9 +143,7 @@ class KeptWeights:
         for name in whole:
             with (self._folder / name).open("rb") as file:
                 os.fsync(file.fileno())  # else a power cut would take it, and not the list
-        files = self._files()
-        known = {**(self._listed() or {}), **whole}
-        self._write({name: mark for name, mark in known.items() if files.get(name) == mark})
+        self._write(_common({**(self._listed() or {}), **whole}, self._files()))
 
     def _files(self) -> dict[str, Mark]:
         found: dict[str, Mark] = {}
@@ -173,9 +171,13 @@ class KeptWeights:
         partial.replace(self._folder / LIST_NAME)
 
     def _delete(self, names: Iterable[str]) -> list[str]:
+        """Delete files, and take them off the list, so that a server may write them anew."""
         dropped = sorted(names)
         for name in dropped:
             (self._folder / name).unlink(missing_ok=True)
+        listed = self._listed() or {}
+        if not listed.keys().isdisjoint(dropped):
+            self._write({name: mark for name, mark in listed.items() if name not in dropped})
         return dropped
 
     def _open(self, process: Path) -> set[str]:
@@ -194,3 +196,8 @@ class KeptWeights:
                 if path.parent == self._folder.resolve():
                     found.add(path.name)
         return found
+
+
+def _common(listed: Mapping[str, Mark], files: Mapping[str, Mark]) -> dict[str, Mark]:
+    """Return the files that are as they are listed."""
+    return {name: mark for name, mark in listed.items() if files.get(name) == mark}

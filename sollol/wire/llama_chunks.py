@@ -174,7 +174,7 @@ def read_error(status: int, body: bytes) -> str:
     """Return the text of an answer with an error status, whatever its body is."""
     try:
         decoded = json.decode(body)
-    except (DecodeError, UnicodeDecodeError):
+    except (DecodeError, UnicodeDecodeError, RecursionError):
         return body.decode("utf-8", "replace").strip()[:1000] or f"the node answered {status}"
     if isinstance(decoded, dict) and decoded.get("error") is not None:
         return error_text(decoded["error"])

@@ -146,6 +146,34 @@ def test_what_a_server_ended_over_is_dropped(folder: Path) -> None:
     assert KeptWeights(folder / "no such").drop_last_read() == []
 
 
+def test_what_was_dropped_may_be_written_anew(folder: Path) -> None:
+    """A server that reads a file in the moment in which it is deleted ends."""
+    kept = KeptWeights(folder)
+    (folder / ONE).write_bytes(b"weights, and too many of them")
+    for _ in range(2):
+        kept.look(PID)
+    read_at(folder / ONE, 1000)
+    assert kept.drop_last_read() == [ONE]
+    assert listed(folder) == []
+    (folder / ONE).write_bytes(b"weights")
+    for _ in range(2):
+        kept.look(PID)
+    assert listed(folder) == [ONE]
+    (folder / ONE).write_bytes(b"other weights")
+    assert kept.drop_doubtful() == [ONE]
+    for _ in range(2):
+        (folder / TWO).write_bytes(b"weights")
+        kept.look(PID)
+        kept.look(PID)
+        assert listed(folder) == [TWO]
+        (folder / TWO).unlink()
+        assert kept.drop_doubtful() == []
+    (folder / ONE).write_bytes(b"weights again")
+    for _ in range(2):
+        kept.look(PID)
+    assert listed(folder) == [ONE]
+
+
 def test_what_is_no_file_is_put_aside(folder: Path) -> None:
     (folder / ONE).mkdir()
     (folder / ONE / "of somebody").write_text("x")

@@ -20,6 +20,11 @@ async def test_it_is_the_longest_beginning_that_fits(text: str, most: int, per_t
     assert (len(start) == len(text)) or -(-len(text) // per_token) > most
 
 
+async def test_tokens_may_be_long() -> None:
+    assert len(await cut("a" * 1000, 4, 24)) == 4 * 24
+    assert len(await cut("a" * 60, 4, 24)) == 60
+
+
 async def test_a_letter_may_have_more_tokens_than_fit() -> None:
     async def count(part: str) -> int:
         return 3 * len(part)

@@ -117,3 +117,8 @@ def test_a_server_without_embeddings_keeps_its_words() -> None:
     body = json.dumps({"error": {"code": 501, "message": text}}).encode()
     status, told = answer("/api/embed", input="a").error(501, body)
     assert (status, json.loads(told)) == (501, {"error": text})
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"error":"no"}', b"\xff", b"[" * 100_000])
+def test_what_is_no_error_of_a_llama_server_says_nothing_of_a_length(body: bytes) -> None:
+    assert answer("/api/embed", input="a").error(500, body)[0] == 500
