@@ -53,9 +53,7 @@ async def sharding(
     own = {"workers": workers.settings, "store": str(store.root), "context_length": CONTEXT}
     groups["sharding"] = own | groups.get("sharding", {})
     async with running_gateway(*nodes, workers=workers, **groups) as running:
-        async with httpx.AsyncClient(
-            base_url=running.url, timeout=20, trust_env=False, verify=False
-        ) as client:
+        async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
             yield running, client
     assert all(made.is_stopped for made in workers.made)
 
@@ -491,7 +489,7 @@ async def test_a_stop_in_the_middle_of_a_load_leaves_nothing(store: Store) -> No
 
 async def test_without_workers_there_are_none() -> None:
     async with running_gateway() as running:
-        async with httpx.AsyncClient(base_url=running.url, trust_env=False, verify=False) as client:
+        async with httpx.AsyncClient(base_url=running.url) as client:
             assert (await client.get("/sollol/v1/shards")).json() == {
                 "enabled": False,
                 "shards": [],
