@@ -96,10 +96,18 @@ class Node:
             self.tasks.discard(task)
 
     async def stop(self) -> None:
+        for listener in self.server.sockets:  # asyncio forgets whom it has accepted by half
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _ in range(ACCEPTING_TURNS):
+            await asyncio.sleep(0)
         self.server.close()
         for task in self.tasks:
             task.cancel()
         await until(lambda: not self.tasks)
+
+
+ACCEPTING_TURNS = 4
+"""Of the event loop: after so many, somebody whom it accepts is served."""
 
 
 async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:

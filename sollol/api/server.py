@@ -20,6 +20,8 @@ log = structlog.get_logger()
 LAST_WORDS_S = 0.5
 ACCEPTS_PER_TURN = 16
 """Callers accepted in one turn of the event loop."""
+ACCEPTING_TURNS = 4
+"""Of the event loop: after so many, a caller that it has accepted is a connection."""
 SHORTEST_LOOK_S, LONGEST_LOOK_S = 0.001, 0.1
 """Between looks at whether all connections have ended; each pause is twice the one before."""
 _TICKS_PER_SECOND = 10
@@ -88,11 +90,9 @@ class GatewayServer(uvicorn.Server):
         """
         for listener in (*self.servers, *(sockets or ())):
             listener.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
         try:
             async with asyncio.timeout(self.config.timeout_graceful_shutdown):
-                await self._wait_ended()
+                await self._hang_up()
         except TimeoutError:
             log.warning(
                 "answers_cut", count=len(self.server_state.tasks), reason="shutdown_grace_s"
@@ -100,8 +100,13 @@ class GatewayServer(uvicorn.Server):
             for task in self.server_state.tasks:
                 task.cancel()
 
-    async def _wait_ended(self) -> None:
+    async def _hang_up(self) -> None:
+        """Tell all connections to end, those too that were just being accepted, and wait for them."""
         state, pause_s = self.server_state, SHORTEST_LOOK_S
+        for _ in range(ACCEPTING_TURNS):
+            for connection in list(state.connections):
+                connection.shutdown()
+            await asyncio.sleep(0)
         while state.connections or state.tasks:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_LOOK_S)

@@ -1,5 +1,6 @@
 """``sollol serve``: the gateway."""
 
+import gc
 from typing import Annotated
 
 import typer
@@ -91,7 +92,9 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option of the command
     }
     settings = read_settings(config, assignments or (), options).settings
 
+    gc.disable()  # what is imported stays: to look through it again and again is a tenth of the start
     from sollol.api.serve import run
 
+    gc.enable()
     reread = settings_reader(config, assignments or (), options)
     raise typer.Exit(run(settings, lambda: reread().settings))

@@ -57,7 +57,7 @@ def children() -> set[int]:
 
 
 def client_of(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=ANSWERED_S, trust_env=False, verify=False)
+    return httpx.AsyncClient(base_url=url, timeout=ANSWERED_S)
 
 
 def told(answer: httpx.Response) -> str:

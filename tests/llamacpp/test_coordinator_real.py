@@ -101,9 +101,7 @@ async def running(process: CoordinatorProcess) -> AsyncIterator[httpx.AsyncClien
 
 def client_of(server: CoordinatorProcess | LlamaServer) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {server.api_key}"}
-    return httpx.AsyncClient(
-        base_url=server.url, headers=headers, timeout=DEADLINE_S, trust_env=False, verify=False
-    )
+    return httpx.AsyncClient(base_url=server.url, headers=headers, timeout=DEADLINE_S)
 
 
 @asynccontextmanager

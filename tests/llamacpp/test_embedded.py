@@ -352,11 +352,7 @@ class Running:
     def client(self, api_key: str | None = None) -> httpx.AsyncClient:
         key = self.node.api_key if api_key is None else api_key
         return httpx.AsyncClient(
-            base_url=self.node.url,
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=DEADLINE_S,
-            trust_env=False,
-            verify=False,
+            base_url=self.node.url, headers={"Authorization": f"Bearer {key}"}, timeout=DEADLINE_S
         )
 
     async def wait_state(self, state: EmbeddedState) -> None:

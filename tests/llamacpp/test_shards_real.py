@@ -121,9 +121,7 @@ async def gateway(
     upstream = changes.pop("upstream", {})
     settings = sharding(store, workers, **changes)
     async with running_gateway(*nodes, sharding=settings, upstream=upstream) as running:
-        async with httpx.AsyncClient(
-            base_url=running.url, timeout=60, trust_env=False, verify=False
-        ) as client:
+        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
             yield running, client
     assert llama_servers() == before
 

@@ -64,9 +64,7 @@ async def sharding(
         "progress_after_s": every_s,
     }
     async with running_gateway(*nodes, workers=workers, sharding=own, **groups) as running:
-        async with httpx.AsyncClient(
-            base_url=running.url, timeout=20, trust_env=False, verify=False
-        ) as client:
+        async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
             yield running, client
     assert all(made.is_stopped for made in workers.made)
 

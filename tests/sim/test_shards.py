@@ -417,7 +417,7 @@ async def test_a_stop_in_the_middle_of_a_load_leaves_nothing(store: Store) -> No
 
 async def test_without_workers_there_are_none() -> None:
     async with running_gateway() as running:
-        async with httpx.AsyncClient(base_url=running.url, trust_env=False, verify=False) as client:
+        async with httpx.AsyncClient(base_url=running.url) as client:
             assert (await client.get("/sollol/v1/shards")).json() == {
                 "enabled": False,
                 "shards": [],

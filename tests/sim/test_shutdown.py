@@ -1,8 +1,11 @@
 """Stopping: streams end as they should, new callers are refused, what takes too long is told."""
 
 import asyncio
+import contextlib
+import gc
 import hashlib
 import json
+import socket
 from typing import Any
 
 import httpx
@@ -161,3 +164,20 @@ async def test_a_blob_that_is_on_its_way_to_a_node_may_come_to_its_end() -> None
         writer.write(content[500:])
         assert b" 201 " in (await asyncio.wait_for(reader.read(), 20)).splitlines()[0]
         writer.close()
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_comes_while_it_stops_is_hung_up_on(turns: int) -> None:
+    """Whatever the event loop has done of accepting the connection."""
+    with socket.socket() as caller:
+        async with running_gateway() as running:
+            host, port = running.url.removeprefix("http://").split(":")
+            caller.connect((host, int(port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            running.server.stop()
+        caller.setblocking(False)
+        with contextlib.suppress(ConnectionResetError):
+            assert caller.recv(1) == b""
+    gc.collect()  # warns of a connection that was left open
