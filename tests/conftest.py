@@ -6,7 +6,7 @@ all that was collected whenever garbage is looked for.
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # so nobody looks through it again
     gc.set_threshold(10_000, 20, 20)  # tests make much that is in no cycle
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Spare what passed its keywords: they are half of what xdist sends between processes."""
+    report = yield
+    if report.passed:
+        report.keywords = {}
+    return report
 
 
 def _recorded(reporter: Any, wanted: str) -> Iterator[tuple[Any, ...]]:

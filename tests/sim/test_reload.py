@@ -1,4 +1,4 @@
-"""A real ``sollol serve`` whose nodes are changed while it runs: by SIGHUP and by commands."""
+"""A real ``sollol serve`` whose nodes follow its settings at SIGHUP; and nodes changed by commands."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import yaml
 
 from sollol.bench.sim.config import SimConfig, SimModel
 from sollol.bench.sim.node import SimNode
+from sollol.cli.main import main
+from tests.gateways import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.sim
 
@@ -91,7 +94,9 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
-async def states(client: httpx.AsyncClient, process: Process) -> dict[str, dict[str, Any]]:
+async def states(
+    client: httpx.AsyncClient, process: Process | RunningGateway
+) -> dict[str, dict[str, Any]]:
     answer = (await client.get(f"{process.url}/sollol/v1/nodes")).json()
     return {node["id"]: node for node in answer["nodes"]}
 
@@ -208,29 +213,34 @@ async def test_a_terminal_that_goes_away_ends_it(tmp_path: Path) -> None:
         assert await process.process.wait() == 0
 
 
-async def command(process: Process, *arguments: str) -> tuple[int, str]:
-    ran = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sollol", "nodes", *arguments, "--url", process.url,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=environment(),
-    )  # fmt: skip
-    output, _ = await ran.communicate()
-    assert ran.returncode is not None
-    return ran.returncode, output.decode()
+async def command(
+    running: RunningGateway, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str]:
+    """Return how ``sollol nodes`` ends, and what it says beside the log of the gateway."""
+
+    def run() -> int:
+        with pytest.raises(SystemExit) as ended:
+            main(["nodes", *arguments, "--url", running.url])
+        return int(ended.value.code or 0)
+
+    code = await asyncio.to_thread(run)
+    told = "".join(capsys.readouterr()).splitlines(keepends=True)
+    return code, "".join(line for line in told if not line[:1].isdigit())
 
 
 async def test_commands_add_drain_resume_and_remove(
-    tmp_path: Path, client: httpx.AsyncClient
+    client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with SimNode(QUICK) as node, serving(tmp_path) as process:
+    async with SimNode(QUICK) as node, running_gateway() as running:
+        run = partial(command, running, capsys)
         add = ("add", node.url, "--name", "one", "--slots", "2", "--engine", "ollama")
-        assert await command(process, *add) == (0, "Added one (ollama, healthy).\n")
-        assert await command(process, *add) == (1, "Error: a node is called one already\n")
-        assert (await states(client, process))["one"]["slots"] == 2
-        assert (await command(process, "drain", "one"))[0] == 0
-        assert (await states(client, process))["one"]["state"] == "draining"
-        assert (await command(process, "resume", "one"))[0] == 0
-        assert (await states(client, process))["one"]["state"] == "healthy"
-        removed = await command(process, "remove", "one", "--drain-s", "1")
-        assert removed == (0, "Removed one.\n")
-        gone = await command(process, "remove", "one")
-        assert gone == (1, "Error: no node is called one; there are: none\n")
+        assert await run(*add) == (0, "Added one (ollama, healthy).\n")
+        assert await run(*add) == (1, "Error: a node is called one already\n")
+        assert (await states(client, running))["one"]["slots"] == 2
+        assert (await run("drain", "one"))[0] == 0
+        assert (await states(client, running))["one"]["state"] == "draining"
+        assert (await run("resume", "one"))[0] == 0
+        assert (await states(client, running))["one"]["state"] == "healthy"
+        assert await run("remove", "one", "--drain-s", "1") == (0, "Removed one.\n")
+        gone = "Error: no node is called one; there are: none\n"
+        assert await run("remove", "one") == (1, gone)
