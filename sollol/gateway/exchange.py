@@ -23,6 +23,8 @@ from sollol.wire.translate_request import LocalAnswer, translate
 
 Options = tuple[tuple[str, int | float | bool], ...]
 
+_JSON = (b"content-type", b"application/json")
+
 __all__ = ["Exchange", "LocalAnswer", "Options", "plan_exchange"]
 
 
@@ -52,6 +54,8 @@ def plan_exchange(
     if node.engine is Engine.OLLAMA:
         send = _as_it_came(call, headers)
         return Exchange(send if options is None else _with_options(call, send, options), None)
+    if not kind.is_multipart:
+        headers = _as_json(headers)
     if kind.dialect is not Dialect.OLLAMA:
         return Exchange(_for_llama_server(call, node, headers), None)
     if kind.task is Task.OTHER:
@@ -67,6 +71,14 @@ def plan_exchange(
         return translated.response
     request = UpstreamRequest("POST", translated.target, headers, translated.body)
     return Exchange(request, translated.response)
+
+
+def _as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers that say what the body is, whatever they said: a llama-server takes little of a form.
+
+    curl calls a body that it is given with ``-d`` one, and Ollama does not mind.
+    """
+    return [*(each for each in headers if each[0] != b"content-type"), _JSON]
 
 
 def _as_it_came(call: Call, headers: list[tuple[bytes, bytes]]) -> UpstreamRequest:

@@ -307,6 +307,7 @@ class Forwarder:
             shorter = await shortened(call, node.control, error)
             with shorter.body:
                 await self._exchange(shorter, lease, downstream, outcome)
+            downstream.measured = None  # what was predicted is of the whole text
             return
         finally:
             upstream.close()

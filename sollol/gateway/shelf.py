@@ -30,6 +30,8 @@ from sollol.wire.names import is_valid_name, model_key, shown_key
 
 log = structlog.get_logger()
 
+ANSWER_S = 0.2
+"""How long a request waits for the store to say whether a model has changed."""
 LOOK_S = 15.0
 """Seconds between two looks at what there is; a model that is asked for is looked for at once."""
 
@@ -41,6 +43,7 @@ class Shelf:
         self._stores = default_stores(sys.platform, Path.home(), settings.store)
         self.models: Mapping[str, Model] = {}
         self._is_to_look = asyncio.Event()
+        self._looks: dict[StoredModel, asyncio.Future[bool]] = {}
 
     async def run(self) -> None:
         """Look now and then, until cancelled."""
@@ -62,8 +65,17 @@ class Shelf:
         self._is_to_look.set()
 
     async def is_current(self, stored: StoredModel) -> bool:
-        """Whether a model has the same files still."""
-        return await asyncio.to_thread(is_current, stored)
+        """Whether a model has the same files still; True while the store does not answer.
+
+        A file system that hangs holds one thread for each model, however many ask.
+        """
+        look = self._looks.get(stored)
+        if look is None:
+            loop = asyncio.get_running_loop()
+            look = self._looks[stored] = loop.run_in_executor(None, is_current, stored)
+            look.add_done_callback(lambda _: self._looks.pop(stored))
+        done, _ = await asyncio.wait((look,), timeout=ANSWER_S)
+        return look.result() if done else True
 
     async def find(self, key: str) -> StoredModel | None:
         """Return a model by its key; None if there is none.

@@ -10,6 +10,7 @@ from http import HTTPStatus
 import msgspec
 
 from sollol.errors import InputTooLong, SollolError
+from sollol.gateway.body import aside
 from sollol.gateway.body_writer import spooled
 from sollol.gateway.call import Call
 from sollol.upstream.control import ControlClient
@@ -20,6 +21,11 @@ from sollol.wire.peek import peek
 
 LETTERS = 8
 """Of a text as many times the tokens it may have are looked at first; few tokens have more."""
+
+_LETTER_BYTES = 4
+"""In UTF-8, at most; a token has one at least."""
+_ADDED = 2
+"""Tokens that a model puts around a text."""
 
 Count = Callable[[str], Awaitable[int]]
 
@@ -32,7 +38,7 @@ async def shortened(call: Call, node: ControlClient, error: InputTooLong) -> Cal
     """
     if call.kind is not EMBED:
         raise error
-    seen = peek(call.kind, call.body.view())
+    seen = await aside(call.body, lambda: peek(call.kind, call.body.view()))
     if seen.fields.value("truncate") is False:
         raise error
     texts = embed_inputs(seen)
@@ -54,6 +60,8 @@ async def longest_start(text: str, most_tokens: int, count: Count) -> str:
     Args:
         count: tells how many tokens a text has.
     """
+    if len(text) * _LETTER_BYTES + _ADDED <= most_tokens:
+        return text
     fits, beyond = 0, min(len(text), LETTERS * most_tokens)
     while await count(text[:beyond]) <= most_tokens:
         if beyond == len(text):

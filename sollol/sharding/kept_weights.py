@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,9 +130,17 @@ class KeptWeights:
     def _put_aside(self) -> list[str]:
         with os.scandir(self._folder) as entries:
             odd = sorted(e.name for e in entries if _IS_WEIGHTS(e.name) and not e.is_file())
-        for name in odd:
-            (self._folder / name).replace(self._folder / f"{name}.odd")
-        return odd
+        return [name for name in odd if self._rename(name)]
+
+    def _rename(self, name: str) -> bool:
+        with suppress(OSError):
+            free = (f"{name}.odd{number or ''}" for number in count())
+            path = next(
+                path for path in map(self._folder.joinpath, free) if not os.path.lexists(path)
+            )
+            (self._folder / name).rename(path)
+            return True
+        return False
 
     def _forget_reads(self, names: Iterable[str]) -> None:
         """Make files look as never read; most systems note only the first read after that."""
@@ -162,7 +171,7 @@ class KeptWeights:
             return {name: Mark(*mark) for name, mark in told.items()}
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return {}
 
     def _write(self, listed: dict[str, Mark]) -> None:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,10 @@ def link_folder(links: Mapping[str, Path]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
         descriptor = os.open(name, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(
+                OSError
+            ):  # a network file system may not lock folders, nor clear them then
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             for link, target in links.items():
                 Path(name, link).symlink_to(target)
             yield Path(name)
@@ -59,8 +61,13 @@ def _was_left(path: Path, before: float) -> bool:
         if about.st_uid != os.geteuid() or about.st_mtime > before:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
-    except BlockingIOError:
+        found = list(path.iterdir())
+        if not all(each.is_symlink() for each in found):  # somebody has put something else there
+            return False
+        for link in found:
+            link.unlink()
+        path.rmdir()
+    except OSError:
         return False
     finally:
         os.close(descriptor)

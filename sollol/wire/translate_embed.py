@@ -122,7 +122,7 @@ def _most_tokens(body: bytes) -> int:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return 0
     if said.type == "exceed_context_size_error":
-        return said.n_ctx
+        return said.n_ctx - 1  # one place is left for an answer, also where none is made
     batch = _BATCH.search(said.message)
     return int(batch[1]) if batch else 0
 

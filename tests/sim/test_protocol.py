@@ -150,3 +150,21 @@ async def test_after_a_task_that_was_cancelled_another_serves() -> None:
             task.cancel()
             await wait_for(task.done)
         writer.close()
+
+
+async def test_requests_that_come_at_once_leave_turns_to_others() -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with gateway() as running:
+        last = render("GET", "/api/version", headers=CLOSE)
+        counting = asyncio.ensure_future(take_turns())
+        answer = await talk(port_of(running), render("GET", "/api/ps") * 60 + last)
+        counting.cancel()
+    assert answer.body.count(b"HTTP/1.1 200 ") == 60
+    assert turns > 60

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,3 +149,21 @@ async def test_a_model_has_one_digest_wherever_it_is_shown(store: Store) -> None
         assert held["details"] == listed["details"]
         (known,) = (await client.get("/sollol/v1/models")).json()["models"]
         assert {known["digest"], *(node["digest"] for node in known["nodes"])} == {held["digest"]}
+
+
+async def test_a_store_that_does_not_answer_holds_up_no_request(store: Store) -> None:
+    workers = ScriptedWorkers(w1=GIB)
+    manifest, hanging = manifest_of(store, "one"), store.root / "hanging"
+    text = manifest.read_text()
+    os.mkfifo(hanging)
+    async with sharding(store, workers) as (_, client):
+        assert (await chat(client, "one")).status_code == 200
+        manifest.unlink()
+        manifest.symlink_to(hanging)
+        try:
+            answers = await asyncio.gather(*(chat(client, "one") for _ in range(40)))
+            assert {answer.status_code for answer in answers} == {200}
+        finally:
+            manifest.unlink()
+            manifest.write_text(text)
+            os.close(os.open(hanging, os.O_RDWR))  # lets those go that have opened it

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sollol.gateway.entries import Wanted
 from tests.gateways import running_gateway
 from tests.llama_streams import answer
 from tests.scripted_node import Node, Peer
@@ -70,7 +71,7 @@ BATCH = (
 )
 CONTEXT = (
     '400 X|{"error":{"code":400,"message":"request (9 tokens) exceeds the available context size","type":'
-    '"exceed_context_size_error","n_prompt_tokens":9,"n_ctx":6}}'
+    '"exceed_context_size_error","n_prompt_tokens":9,"n_ctx":7}}'
 )
 
 
@@ -85,6 +86,9 @@ async def embedding(says: str) -> AsyncIterator[tuple[Embedder, httpx.AsyncClien
                 yield embedder, client
             (view,) = running.gateway.registry.views()
             assert view.state == "healthy"
+            entries = running.gateway.journal.select(Wanted(), lambda _: False, 0)
+            tries = [attempt for entry in entries for attempt in entry.outcome.tries]
+            assert all(attempt.measured is None for attempt in tries)  # or texts that are not cut
     finally:
         await embedder.node.stop()
 

@@ -38,14 +38,17 @@ OLLAMAS_WORDS = [
 
 
 def plan(
-    kind: BodyKind, body: bytes, engine: Engine, defaults: ModelDefaults = NO_DEFAULTS
+    kind: BodyKind,
+    body: bytes,
+    engine: Engine,
+    defaults: ModelDefaults = NO_DEFAULTS,
+    content_type: bytes = b"application/json",
 ) -> Exchange | LocalAnswer:
     model = Model(KEY, "gemma.gguf", show={"details": {}})
     models = {KEY: model}
     node = NodeView("n", "http://n", engine, NodeState.HEALTHY, models=models, defaults=defaults)
-    call = Call(
-        "1", kind, kind.path, Body(body), peek(kind, body).model, KEY, [(b"accept", b"*/*")]
-    )
+    headers = [(b"accept", b"*/*"), (b"content-type", content_type)]
+    call = Call("1", kind, kind.path, Body(body), peek(kind, body).model, KEY, headers)
     return plan_exchange(call, node, "secret")
 
 
@@ -92,7 +95,11 @@ def test_what_the_node_speaks_itself_is_passed_on_unread(kind: BodyKind, engine:
     assert planned.translator is None
     request = planned.request
     assert (request.method, request.target, request.body) == ("POST", kind.path, body)
-    assert request.headers == [(b"accept", b"*/*"), (b"authorization", b"Bearer secret")]
+    assert sorted(request.headers) == [
+        (b"accept", b"*/*"),
+        (b"authorization", b"Bearer secret"),
+        (b"content-type", b"application/json"),
+    ]
 
 
 def test_a_llama_server_is_sent_a_translation() -> None:
@@ -139,3 +146,17 @@ def test_a_request_that_says_all_itself_stays_as_it_is() -> None:
 def request_body(planned: Exchange) -> bytes:
     assert isinstance(planned.request.body, bytes)
     return planned.request.body
+
+
+@pytest.mark.parametrize("kind", [CHAT, V1_CHAT])
+def test_a_llama_server_is_told_that_a_body_is_json(kind: BodyKind) -> None:
+    """curl says that it is a form, of which a llama-server takes a megabyte."""
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    for engine in (Engine.LLAMA_SERVER, Engine.OPENAI, Engine.OLLAMA):
+        if engine is Engine.OPENAI and kind is CHAT:
+            continue
+        said = plan(kind, body, engine, content_type=b"application/x-www-form-urlencoded")
+        assert isinstance(said, Exchange)
+        (told,) = (value for name, value in said.request.headers if name == b"content-type")
+        as_it_came = told == b"application/x-www-form-urlencoded"
+        assert as_it_came is (engine is Engine.OLLAMA)

@@ -185,6 +185,24 @@ def test_what_is_no_file_is_put_aside(folder: Path) -> None:
     assert (folder / f"{ONE}.odd" / "of somebody").read_text() == "x"
 
 
+def test_what_is_put_aside_again_gets_another_name(folder: Path) -> None:
+    kept = KeptWeights(folder)
+    for number in range(3):
+        (folder / ONE).mkdir()
+        (folder / ONE / "of somebody").write_text(str(number))
+        assert kept.drop_doubtful() == [ONE]
+    (folder / TWO).write_bytes(b"cut")
+    assert kept.drop_doubtful() == [TWO]
+    aside = [folder / f"{ONE}.odd{number}" / "of somebody" for number in ("", 1, 2)]
+    assert [path.read_text() for path in aside] == ["0", "1", "2"]
+
+
+def test_a_list_that_is_nested_without_end_says_nothing(folder: Path) -> None:
+    (folder / ONE).write_bytes(b"cut")
+    (folder / LIST_NAME).write_text("[" * 100_000)
+    assert KeptWeights(folder).drop_doubtful() == [ONE]
+
+
 def test_the_folder_is_where_llama_cpp_has_it() -> None:
     assert cache_directory({"HOME": "/h"}) == Path("/h/.cache/llama.cpp/rpc")
     assert cache_directory({"HOME": "/h", "XDG_CACHE_HOME": "/x"}) == Path("/x/llama.cpp/rpc")

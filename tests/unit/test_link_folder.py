@@ -59,3 +59,12 @@ def test_what_is_no_folder_of_this_user_is_left(folder: Path) -> None:
 def test_without_a_directory_for_them_there_are_none(folder: Path) -> None:
     tempfile.tempdir = str(folder / "nothing")
     assert clear_left() == []
+
+
+def test_what_holds_more_than_links_is_somebody_elses(folder: Path) -> None:
+    notes = folder / f"{PREFIX}notes"
+    notes.mkdir()
+    (notes / "a.gguf").symlink_to(folder / "blob")
+    (notes / "of mine").write_text("x")
+    assert clear_left(later()) == []
+    assert sorted(path.name for path in notes.iterdir()) == ["a.gguf", "of mine"]
