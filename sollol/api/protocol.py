@@ -336,28 +336,32 @@ class GatewayProtocol(asyncio.Protocol):
                     answer.keep_alive = False
                     answer.whole(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
             finally:
-                self._served(request, answer)
-            is_next = self._serving is not None
+                is_next = self._served(request, answer)
 
-    def _served(self, request: Request, answer: Answer) -> None:
-        """Go on to the next request; close after an answer that is not whole, or the last one."""
+    def _served(self, request: Request, answer: Answer) -> bool:
+        """Go on to the next request; close after an answer that is not whole, or the last one.
+
+        Returns whether the next one has come already.
+        """
         self._serving = None
         self._state.tasks.discard(self.task)
         self._on_lost = None
         self._idle_since = self._loop.time()
         if answer.is_complete and not request.is_complete:
             self._discard(request, answer)
-            return
+            return False
         if not answer.is_complete and answer.ends_by_close:
             self.abort()  # a close would be taken for its end
         if not answer.is_complete or not answer.keep_alive:
             self._pipeline.clear()
             self._close()
-            return
-        if self._pipeline:
+            return False
+        has_next = bool(self._pipeline)
+        if has_next:
             self._start(*self._pipeline.popleft())
         if len(self._pipeline) < HELD_REQUESTS:
             self.let_come()
+        return has_next
 
     def _discard(self, request: Request, answer: Answer) -> None:
         """Let the rest of a refused body come and go, for a while.
