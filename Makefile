@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Where it is set, every process that a test starts would compile all libraries again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup serve compiled test check fix bench bench-compiled bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve compiled test test-compiled check fix bench bench-compiled bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -48,6 +48,13 @@ compiled: $(BIN)/uv  ## Make .venv-compiled, whose sollol has its hot path in C 
 
 test: $(VENV)/.dev  ## Run every test
 	$(BIN)/pytest --numprocesses 4 --dist worksteal $(ARGS)
+
+# Where the source lies it would be run in place of the compiled package, so the tests go elsewhere.
+test-compiled: compiled $(VENV)/.dev  ## Run the tests over sockets with the hot path in C
+	@rm -rf $(COMPILED)/checked && mkdir $(COMPILED)/checked
+	@cp -r pyproject.toml tests $(COMPILED)/checked
+	@$(BIN)/python -m zipfile -e $(COMPILED)/dist/*.whl $(COMPILED)/checked
+	cd $(COMPILED)/checked && $(abspath $(BIN))/pytest --numprocesses 4 --dist worksteal tests/sim $(ARGS)
 
 check: $(VENV)/.dev  ## Format, lint, types, layers; changes nothing
 	$(BIN)/ruff format --check .
