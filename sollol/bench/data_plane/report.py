@@ -22,7 +22,7 @@ _INTRO = """\
 What SOLLOL costs between a client and a node, next to no proxy, nginx, and the proxy one would
 write first (FastAPI, a pydantic body, httpx, `StreamingResponse`). `make bench ARGS=--write`
 measures it and writes this page for plain Python, `make bench-compiled ARGS=--write` for the hot path
-in C (`make compiled`), which takes about 0.7 of the CPU; the last table says which of them this is.
+in C (`make compiled`), which takes about 0.6 of the CPU; the last table says which of them this is.
 """
 _METHOD = """\
 All on loopback: the proxy alone on one core, the node and the load generator on the rest. SOLLOL
