@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 .DEFAULT_GOAL := help
 # Where it is set, every process that a test starts would compile all libraries again.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup serve compiled test test-compiled check fix bench bench-compiled bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
+.PHONY: help setup serve compiled test test-compiled check fix bench bench-plain bench-decisions bench-overload soak sharding-memory bench-sharding limits schedules planted clients ollama-suite reference docs lock ci
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -68,11 +68,11 @@ fix: $(VENV)/.dev  ## Format and apply safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev  ## Measure the data plane against direct, nginx and an httpx proxy
-	$(BIN)/python -m sollol.bench.data_plane $(ARGS)
-
-bench-compiled: compiled  ## The same with the hot path in C
+bench: compiled  ## Measure the data plane, its hot path in C, against direct, nginx and an httpx proxy
 	PYTHONSAFEPATH=1 $(COMPILED)/bin/python -m sollol.bench.data_plane $(ARGS)
+
+bench-plain: $(VENV)/.dev  ## The same in plain Python, without a C compiler
+	$(BIN)/python -m sollol.bench.data_plane $(ARGS)
 
 limits: $(VENV)/.dev  ## Check what the scheduler must hold, on simulated nodes and a virtual clock
 	$(BIN)/python -m sollol.bench.scheduler_limits $(ARGS)

@@ -21,8 +21,8 @@ _INTRO = """\
 
 What SOLLOL costs between a client and a node, next to no proxy, nginx, and the proxy one would
 write first (FastAPI, a pydantic body, httpx, `StreamingResponse`). `make bench ARGS=--write`
-measures it and writes this page for plain Python, `make bench-compiled ARGS=--write` for the hot path
-in C (`make compiled`), which takes about 0.6 of the CPU; the last table says which of them this is.
+measures it and writes this page for the hot path in C (`make compiled`), `make bench-plain ARGS=--write`
+for plain Python, which takes about 1.6 times the CPU; the last table says which of them this is.
 """
 _METHOD = """\
 All on loopback: the proxy alone on one core, the node and the load generator on the rest. SOLLOL
