@@ -27,7 +27,7 @@ class Arrival:
     """Of the journal; None for what was refused before it came to a decision."""
     outcome: Outcome
 
-    def __init__(  # noqa: PLR0913, PLR0917
+    def __init__(
         self,
         kind: BodyKind,
         headers: dict[bytes, bytes],
@@ -35,9 +35,6 @@ class Arrival:
         shown_id: str,
         arrived_at: float,
         task: str,
-        model: str = "",
-        streams: bool = False,
-        entry: Entry | None = None,
     ) -> None:
         self.kind = kind
         self.headers = headers
@@ -45,9 +42,9 @@ class Arrival:
         self.shown_id = shown_id
         self.arrived_at = arrived_at
         self.task = task
-        self.model = model
-        self.streams = streams
-        self.entry = entry
+        self.model = ""
+        self.streams = False
+        self.entry = None
         self.outcome = Outcome()
 
     @property

@@ -95,8 +95,6 @@ class Held:
         loads: bool,
         is_try: bool = False,
         is_trial: bool = False,
-        busy_area: float = 0.0,
-        is_loaded: bool = False,
     ) -> None:
         self.lease = lease
         self.request = request
@@ -111,8 +109,8 @@ class Held:
         self.loads = loads
         self.is_try = is_try
         self.is_trial = is_trial
-        self.busy_area = busy_area
-        self.is_loaded = is_loaded
+        self.busy_area = 0.0
+        self.is_loaded = False
 
 
 class Rates:
